@@ -113,10 +113,8 @@ impl HeadWatch {
     /// Waits until an entry after `after` is durable or nothing will follow.
     pub async fn beyond(&mut self, after: Seq) -> HeadState {
         let seen = self.receiver.wait_for(|head| head.last > after || head.ended).await;
-        match seen {
-            Ok(head) => *head,
-            Err(_) => HeadState { last: self.receiver.borrow().last, ended: true },
-        }
+        let seen = seen.map(|head| *head);
+        seen.unwrap_or_else(|_| HeadState { last: self.current().last, ended: true })
     }
 }
 
