@@ -4,5 +4,6 @@
 //! threads. `ax-engine` drives these machines, `ax-log` keeps what they ask to be kept.
 
 pub mod id;
+pub mod session;
 
 pub mod time;

@@ -1,0 +1,243 @@
+//! What every adapter is given and what it owes.
+
+use ax_core::id::{AttemptId, ExecId, Seq, SessionKey};
+use ax_core::session::{Answer, Digest, EffectClass, Failure, Frame, PartKind, StepKey, StepKind};
+use ax_core::time::Timestamp;
+use futures::future::BoxFuture;
+use std::fmt::Debug;
+use std::path::PathBuf;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// Runs attempts. The seam between the engine and whatever carries an agent.
+///
+/// # Law
+///
+/// 1. The future resolves when nothing of the attempt acts any more: its processes are dead and
+///    reaped, its tasks have ended. The next attempt is started only then.
+/// 2. After `io.kill` is triggered that is soon, whatever the harness does.
+/// 3. Frames are sent in the order in which the harness said them.
+/// 4. If the harness said [`Frame::End`] or [`Frame::Fail`], that frame was the last one and the
+///    exit is [`Exit::Said`]; else the exit says what became of it.
+/// 5. Bad input from the harness never panics; it ends the attempt with a [`Failure`].
+pub trait Launcher: Debug + Send + Sync + 'static {
+    /// Runs one attempt to its end.
+    fn launch(&self, launch: Launch, io: Io) -> BoxFuture<'static, Exit>;
+
+    /// Ends what earlier lives of this process have left running, and waits until it is gone.
+    /// Called once, before the first attempt.
+    fn reap_orphans(&self) -> BoxFuture<'static, ()> {
+        Box::pin(async {})
+    }
+}
+
+/// The two ends of the conversation with the engine.
+#[derive(Debug)]
+pub struct Io {
+    /// What the harness says.
+    pub frames: mpsc::Sender<Frame>,
+    /// What the harness is told.
+    pub told: mpsc::Receiver<Told>,
+    /// Triggered when the attempt must end at once.
+    pub kill: CancellationToken,
+}
+
+/// How an attempt came to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// The harness said so itself.
+    Said,
+    /// It ended without a word, broke the protocol, or was killed.
+    Gone(Failure),
+}
+
+/// Everything an attempt begins with.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// The session.
+    pub key: SessionKey,
+    /// The agent.
+    pub agent: AgentInfo,
+    /// The execution.
+    pub exec: ExecId,
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// The session's directory, which exists: the working directory of the harness.
+    pub workspace: PathBuf,
+    /// What was said in earlier executions, oldest first.
+    pub history: Vec<Turn>,
+    /// The position of the input.
+    pub input_seq: Seq,
+    /// The input.
+    pub input: Vec<Content>,
+    /// What earlier attempts recorded, in that order.
+    pub journal: Vec<JournalEntry>,
+}
+
+/// The agent's manifest, as far as an adapter needs it.
+#[derive(Clone, Debug)]
+pub struct AgentInfo {
+    /// The agent's name.
+    pub name: String,
+    /// The version of its manifest.
+    pub version: u32,
+    /// The `harness` section of its manifest, as JSON; each adapter knows its own form.
+    pub harness: serde_json::Value,
+}
+
+/// A message of an earlier execution.
+#[derive(Clone, Debug)]
+pub struct Turn {
+    /// Who said it.
+    pub role: Role,
+    /// What.
+    pub parts: Vec<Content>,
+}
+
+/// Who said a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A client.
+    User,
+    /// The agent.
+    Agent,
+}
+
+/// A part of a message whose content is at hand.
+#[derive(Clone, Debug)]
+pub struct Content {
+    /// What it is.
+    pub kind: PartKind,
+    /// The media type.
+    pub media_type: String,
+    /// A file or tool name; may be empty.
+    pub name: String,
+    /// The text; empty if the content is in a file.
+    pub text: String,
+    /// A file with the content, its blob id and its size in bytes, if it is large or binary.
+    pub file: Option<(PathBuf, String, u64)>,
+}
+
+/// Something that an earlier attempt recorded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JournalEntry {
+    /// The harness' key for it.
+    pub key: StepKey,
+    /// The event that recorded it.
+    pub seq: Seq,
+    /// What it is.
+    pub kind: JournalKind,
+}
+
+/// What an earlier attempt recorded. Values are JSON texts.
+#[derive(Clone, Debug, PartialEq)]
+pub enum JournalKind {
+    /// A step was carried out.
+    Step {
+        /// What it does.
+        kind: StepKind,
+        /// The model, tool or function.
+        name: String,
+        /// Its effect class.
+        effect: EffectClass,
+        /// The hash of its request.
+        digest: Digest,
+        /// What it returned, as JSON, or why it failed.
+        result: Result<String, Failure>,
+    },
+    /// An output was given: its whole text, streamed or not.
+    Output(String),
+    /// A person was asked: the answer, `None` while it is open.
+    Ask(Option<AskResult>),
+    /// A sleep: when it ends, and whether it has.
+    Sleep {
+        /// When it ends.
+        due_at: Timestamp,
+        /// Whether it has ended.
+        fired: bool,
+    },
+    /// A wait for a signal: its name and, once delivered, the payload as JSON.
+    Signal {
+        /// The name.
+        name: String,
+        /// The payload.
+        payload: Option<String>,
+    },
+    /// A note.
+    Note {
+        /// The note's name.
+        name: String,
+    },
+    /// A checkpoint.
+    Checkpoint,
+}
+
+/// What came of a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AskResult {
+    /// It was answered.
+    Answered(Answer),
+    /// Nobody answered in time.
+    Expired,
+}
+
+/// What a harness is told. Values are JSON texts.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Told {
+    /// A `once` step may be carried out.
+    Granted {
+        /// The step.
+        step: StepKey,
+    },
+    /// What was said under this key is durable.
+    Recorded {
+        /// The key.
+        key: StepKey,
+        /// The event that records it.
+        seq: Seq,
+        /// It had been recorded before: this.
+        before: Option<JournalEntry>,
+    },
+    /// A question was answered or expired.
+    Answered {
+        /// The key.
+        key: StepKey,
+        /// What came of it.
+        result: AskResult,
+    },
+    /// A sleep is over.
+    Fired {
+        /// The key.
+        key: StepKey,
+    },
+    /// A signal came.
+    Signaled {
+        /// The key.
+        key: StepKey,
+        /// The signal's name.
+        name: String,
+        /// What came with it, as JSON.
+        payload: String,
+    },
+    /// The harness only waits: it shall go.
+    Park {
+        /// How long it has, in milliseconds.
+        grace_millis: u64,
+    },
+    /// The harness shall stop.
+    Cancel {
+        /// How long it has, in milliseconds.
+        grace_millis: u64,
+        /// Why; may be empty.
+        reason: String,
+    },
+    /// A frame was refused; the attempt goes on only if it had a key.
+    Refused {
+        /// The key of the frame, if it had one.
+        key: Option<StepKey>,
+        /// The error code, `AX####`.
+        code: String,
+        /// What was wrong.
+        message: String,
+    },
+}
