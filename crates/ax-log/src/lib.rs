@@ -5,10 +5,15 @@
 //! [`Row`] that each session has, and by nothing else.
 //!
 //! Start with [`EventLog`], whose documentation is the law that every backend keeps.
-//! [`MemoryLog`] is the model of it, [`EmbeddedLog`] the durable one in a data directory.
+//! [`MemoryLog`] is the model of it.
 
+pub mod conformance;
+mod limits;
+mod memory;
 pub mod types;
+mod watchers;
 
+pub use memory::MemoryLog;
 pub use types::{
     AcquireError, Append, AppendError, BranchError, CutError, DeleteError, Entry, Filter, Head,
     HeadState, HeadWatch, Lease, ListQuery, LogFault, Page, ReadError, ReadLimit, Row, RowEntry,

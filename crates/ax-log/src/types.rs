@@ -11,6 +11,8 @@ pub const ENTRY_BYTES_MAX: usize = 256 * 1024;
 pub const APPEND_ENTRIES_MAX: usize = 1024;
 /// The most payload bytes of one append, its row and snapshot included.
 pub const APPEND_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The largest [`Row::state`]: filters select states by a mask of 32 bits.
+pub const ROW_STATE_MAX: u8 = 31;
 /// The largest [`Row::data`], in bytes.
 pub const ROW_BYTES_MAX: usize = 16 * 1024;
 /// The largest snapshot, in bytes.
@@ -328,6 +330,16 @@ pub enum BranchError {
     Exists {
         /// The id.
         child: SessionId,
+    },
+    /// The row exceeds a limit of the log.
+    #[error("{what} is {bytes}, the limit is {limit}")]
+    TooLarge {
+        /// Which figure.
+        what: &'static str,
+        /// How large it is.
+        bytes: usize,
+        /// What is allowed.
+        limit: usize,
     },
     /// The log cannot do it.
     #[error(transparent)]
