@@ -148,7 +148,8 @@ pub enum Kind {
     AttemptLost {
         /// Why.
         reason: LostReason,
-        /// Blocks of output that this attempt left unfinished: what followers got of them is void.
+        /// Blocks of output that this attempt left unfinished: what followers got of them is void,
+        /// as is every message without a key that the attempt gave.
         superseded: Vec<BlockId>,
         /// When the next attempt is due; `None` if there is none, or if a person is asked first.
         retry_at: Option<Timestamp>,

@@ -1,6 +1,6 @@
 //! What can happen to a session, and what comes of it.
 
-use super::event::{AgentRef, Outcome};
+use super::event::AgentRef;
 use super::value::{
     Answer, AskKind, BlockId, Body, Digest, EffectClass, Failure, IdempotencyKey, Limits, Part,
     PartKind, Prefix, StepKey, StepKind, SubmitPolicy, Usage,
@@ -371,7 +371,7 @@ pub enum Refusal {
         wanted: String,
     },
     /// A key is empty or too long, or a name is.
-    #[error("{what} must have 1 to {limit} bytes, not {bytes}")]
+    #[error("{what} has {bytes} bytes, it must have 1 to {limit}")]
     Length {
         /// Which.
         what: &'static str,
@@ -391,9 +391,4 @@ pub enum Refusal {
         /// The limit.
         limit: usize,
     },
-}
-
-/// Returns the outcome of a harness that said it is done.
-pub(super) fn completed(result: Option<&Body>) -> Outcome {
-    Outcome::Completed { result: result.cloned() }
 }
