@@ -1,1 +1,20 @@
-//! (being written)
+//! The engine: drives sessions, and is the only thing that does.
+//!
+//! It owns one task a session that is awake, appends what the session machine of `ax-core` asks to
+//! be kept, carries out what that rests on, wakes what is due and recovers what a crash cut short.
+//! It is not a server: `ax-server` puts it on a wire. It is not a store: `ax-log` and `ax-store` are.
+//!
+//! Start with [`Engine`].
+
+pub mod agents;
+mod api;
+pub mod codec;
+mod error;
+pub mod manifest;
+
+pub use api::{
+    AgentSource, AgentView, BranchMade, BranchPlan, EventPage, FollowItem, FollowOptions, Info,
+    ListSessions, Recorded, SessionPage, SessionRef, SessionView, Status, Stream, Submission,
+    Submitted, Until, WaitState,
+};
+pub use error::{Code, Error};
