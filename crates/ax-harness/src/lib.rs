@@ -4,11 +4,17 @@
 //! frame means is decided by the session machine, what is durable by the engine. It is not a
 //! sandbox either.
 //!
-//! Start with [`Launcher`].
+//! Start with [`Launcher`]. [`ProcessHarness`] runs any program; [`supervise`] sees to it that
+//! nothing of a program outlives its attempt.
 
+mod config;
 mod launch;
+mod process;
+pub mod supervise;
 
+pub use config::ConfigError;
 pub use launch::{
     AgentInfo, AskResult, Content, Exit, Io, JournalEntry, JournalKind, Launch, Launcher, Role,
     Told, Turn,
 };
+pub use process::ProcessHarness;

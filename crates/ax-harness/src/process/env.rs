@@ -1,0 +1,49 @@
+//! The environment of a harness.
+
+use crate::launch::Launch;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
+/// What a harness gets of the runtime's own environment; nothing else of it.
+pub(crate) const INHERITED: [&str; 14] = [
+    "HOME",
+    "LANG",
+    "LANGUAGE",
+    "LC_ALL",
+    "LC_CTYPE",
+    "LOGNAME",
+    "PATH",
+    "SHELL",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "TERM",
+    "TMPDIR",
+    "TZ",
+    "USER",
+];
+
+/// Returns what is inherited.
+pub(crate) fn inherited() -> Vec<(OsString, OsString)> {
+    let set = INHERITED.iter().filter_map(|name| Some((name.into(), std::env::var_os(name)?)));
+    set.collect()
+}
+
+/// Returns what says which attempt this is.
+pub(crate) fn identity(launch: &Launch) -> Vec<(OsString, OsString)> {
+    vec![
+        ("AX_SESSION".into(), launch.key.session.to_string().into()),
+        ("AX_NAMESPACE".into(), launch.key.namespace.as_str().into()),
+        ("AX_EXECUTION".into(), launch.exec.to_string().into()),
+        ("AX_ATTEMPT".into(), launch.attempt.0.to_string().into()),
+        ("AX_WORKSPACE".into(), launch.workspace.clone().into()),
+    ]
+}
+
+/// Returns the whole environment; what comes later wins.
+pub(super) fn environment(
+    launch: &Launch,
+    added: &BTreeMap<String, String>,
+) -> Vec<(OsString, OsString)> {
+    let added = added.iter().map(|(name, value)| (name.into(), value.into()));
+    inherited().into_iter().chain(added).chain(identity(launch)).collect()
+}

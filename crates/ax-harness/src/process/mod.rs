@@ -1,0 +1,82 @@
+//! Harnesses that run as a process: `harness: {type: process, …}`.
+//!
+//! With `protocol: jsonl` the harness speaks `docs/formats/harness-stdio.md` and is durable; with
+//! `protocol: text` it is any program at all. Every attempt runs under a supervisor, so that
+//! nothing of it outlives the attempt or the runtime.
+
+mod attempt;
+mod config;
+mod decode;
+mod encode;
+mod env;
+mod line;
+mod outbox;
+mod tail;
+mod text;
+
+use crate::config::ConfigError;
+use crate::launch::{Exit, Io, Launch, Launcher};
+use crate::supervise::{Options, Registry, Spec, Supervised};
+use ax_core::session::Failure;
+use config::Config;
+use futures::future::BoxFuture;
+use serde_json::Value;
+use std::ffi::OsString;
+
+/// The version of the protocol.
+const PROTOCOL: u64 = 1;
+/// The longest line, in bytes.
+const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Runs harnesses as processes.
+#[derive(Clone, Debug)]
+pub struct ProcessHarness {
+    options: Options,
+}
+
+impl ProcessHarness {
+    /// Uses these supervisors.
+    pub const fn new(options: Options) -> Self {
+        Self { options }
+    }
+
+    /// Checks the `harness` section of a manifest.
+    ///
+    /// # Errors
+    ///
+    /// Says which field is wrong.
+    pub fn validate(harness: &Value) -> Result<(), ConfigError> {
+        Config::parse(harness).map(drop)
+    }
+}
+
+impl Launcher for ProcessHarness {
+    fn launch(&self, launch: Launch, io: Io) -> BoxFuture<'static, Exit> {
+        let options = self.options.clone();
+        Box::pin(async move { run(options, launch, io).await.unwrap_or_else(Exit::Gone) })
+    }
+
+    fn reap_orphans(&self) -> BoxFuture<'static, ()> {
+        let registry = Registry::new(self.options.run_dir.clone());
+        Box::pin(async move {
+            let reaped = tokio::task::spawn_blocking(move || registry.reap_orphans()).await;
+            if let Err(error) = reaped {
+                tracing::error!(%error, "what earlier lives left could not be ended");
+            }
+        })
+    }
+}
+
+async fn run(options: Options, launch: Launch, io: Io) -> Result<Exit, Failure> {
+    let config = Config::parse(&launch.agent.harness).map_err(|error| failure("config", error))?;
+    let command: Vec<OsString> = config.command.iter().map(OsString::from).collect();
+    let dir = config.dir.as_ref().unwrap_or(&launch.workspace);
+    let env = env::environment(&launch, &config.env);
+    let process = Supervised::start(&options, Spec { command: &command, dir, env })
+        .map_err(|error| failure("spawn", format!("the harness cannot be started: {error}")))?;
+    attempt::Attempt::new(&config, process).run(launch, &config, io).await
+}
+
+fn failure(code: &str, message: impl ToString) -> Failure {
+    Failure { code: code.into(), message: message.to_string() }
+}
