@@ -1,1 +1,42 @@
-//! (being written)
+//! The client of a server that speaks `agentexecutor.v1`.
+//!
+//! It keeps the client's half of two promises. A follower sees every event once and in order,
+//! however often the connection breaks ([`Follow`]). An input is recorded once, also when the
+//! connection breaks before the answer ([`Client::submit`]). It knows nothing of what events mean
+//! and nothing of the engine; requests and answers are the types of the wire.
+//!
+//! Start with [`Client::unix`].
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), ax_client::Error> {
+//! use ax_client::{Client, Item};
+//! use ax_proto::v1::{FollowRequest, SubmitRequest};
+//!
+//! let client = Client::unix("/run/ax.sock", "default");
+//! let sent = client.submit(SubmitRequest { agent: "greeter".into(), ..Default::default() }).await?;
+//! let mut follow = client.follow(FollowRequest {
+//!     session: sent.session,
+//!     until_input: sent.seq,
+//!     ..Default::default()
+//! });
+//! while let Some(item) = follow.next().await? {
+//!     if let Item::Event(event) = item {
+//!         println!("{}", event.seq);
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod client;
+mod connect;
+mod error;
+mod follow;
+mod retry;
+mod transfer;
+
+pub use client::Client;
+pub use connect::{Connect, Patience};
+pub use error::{Error, UNAVAILABLE};
+pub use follow::{Follow, Item};
+pub use transfer::CHUNK_BYTES;

@@ -1,0 +1,203 @@
+//! The requests.
+
+use crate::connect::{self, Connect, Patience};
+use crate::error::Error;
+use crate::follow::Follow;
+use crate::retry::until_answered;
+use ax_proto::v1;
+use ax_proto::v1::agents_client::AgentsClient;
+use ax_proto::v1::server_client::ServerClient;
+use ax_proto::v1::sessions_client::SessionsClient;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tonic::transport::Channel;
+
+/// The largest answer that is taken, in bytes.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// A client of one server and one namespace. Cloning it is cheap and shares the connection.
+#[derive(Clone, Debug)]
+pub struct Client {
+    channel: Channel,
+    namespace: Arc<str>,
+    patience: Patience,
+}
+
+macro_rules! unary {
+    ($($(#[$doc:meta])* $client:ident . $name:ident ($($request:ident)?) -> $response:ident;)*) => {
+        $(
+            $(#[$doc])*
+            ///
+            /// # Errors
+            ///
+            /// Returns what the server refused, or that none answered. It is not sent again then.
+            pub async fn $name(
+                &self,
+                $(#[allow(unused_mut, reason = "not every request names a namespace")]
+                mut request: v1::$request,)?
+            ) -> Result<v1::$response, Error> {
+                unary!(@send self, $client, $name, $($request, request)?)
+            }
+        )*
+    };
+    (@send $self:ident, server, $name:ident, $request:ident, $value:ident) => {
+        Ok($self.server().$name($value).await?.into_inner())
+    };
+    (@send $self:ident, plain, $name:ident, $request:ident, $value:ident) => {
+        Ok($self.agents().$name($value).await?.into_inner())
+    };
+    (@send $self:ident, $client:ident, $name:ident, $request:ident, $value:ident) => {{
+        $self.name_space(&mut $value.namespace);
+        Ok($self.$client().$name($value).await?.into_inner())
+    }};
+}
+
+impl Client {
+    /// Speaks to the server at this socket. Connects when it is first used.
+    pub fn unix(socket: impl Into<PathBuf>, namespace: &str) -> Self {
+        Self::with_connect(connect::unix(socket.into()), namespace)
+    }
+
+    /// Speaks over connections that `connect` opens.
+    pub fn with_connect(connect: Connect, namespace: &str) -> Self {
+        let channel = connect::channel(connect);
+        Self { channel, namespace: namespace.into(), patience: Patience::default() }
+    }
+
+    /// Says how long a server that does not answer is waited for.
+    #[must_use]
+    pub const fn patient(mut self, patience: Patience) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Records an input, and sends it again if the connection breaks before the answer.
+    ///
+    /// So that it is recorded once, it is given a key if it has none; and if it names no session,
+    /// the id of the new one.
+    ///
+    /// # Errors
+    ///
+    /// Returns what the server refused, or that none answered for too long.
+    pub async fn submit(
+        &self,
+        mut request: v1::SubmitRequest,
+    ) -> Result<v1::SubmitResponse, Error> {
+        self.name_space(&mut request.namespace);
+        if request.key.is_empty() {
+            request.key = format!("sent-{}", hex(&random()?));
+        }
+        if request.session.is_empty() {
+            request.session = new_session()?;
+        }
+        until_answered(self.patience, async || {
+            Ok(self.sessions().submit(request.clone()).await?.into_inner())
+        })
+        .await
+    }
+
+    /// Sends a signal, and sends it again if the connection breaks before the answer.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::submit`].
+    pub async fn signal(
+        &self,
+        mut request: v1::SignalRequest,
+    ) -> Result<v1::SignalResponse, Error> {
+        self.name_space(&mut request.namespace);
+        if request.key.is_empty() {
+            request.key = format!("sent-{}", hex(&random()?));
+        }
+        until_answered(self.patience, async || {
+            Ok(self.sessions().signal(request.clone()).await?.into_inner())
+        })
+        .await
+    }
+
+    /// Follows a session. Nothing is sent before [`Follow::next`] is called.
+    pub fn follow(&self, mut request: v1::FollowRequest) -> Follow {
+        self.name_space(&mut request.namespace);
+        Follow::new(self.clone(), self.patience, request)
+    }
+
+    unary! {
+        /// Reads a page of events.
+        sessions.list_events(ListEventsRequest) -> ListEventsResponse;
+        /// Returns what a session is doing.
+        sessions.get_session(GetSessionRequest) -> GetSessionResponse;
+        /// Lists a page of sessions.
+        sessions.list_sessions(ListSessionsRequest) -> ListSessionsResponse;
+        /// Deletes a session.
+        sessions.delete_session(DeleteSessionRequest) -> DeleteSessionResponse;
+        /// Gives a session another title.
+        sessions.rename_session(RenameSessionRequest) -> RenameSessionResponse;
+        /// Answers a question.
+        sessions.answer(AnswerRequest) -> AnswerResponse;
+        /// Stops an execution.
+        sessions.cancel(CancelRequest) -> CancelResponse;
+        /// Names a position.
+        sessions.checkpoint(CheckpointRequest) -> CheckpointResponse;
+        /// Makes branches.
+        sessions.branch(BranchRequest) -> BranchResponse;
+        /// Stores a manifest.
+        agents.apply_agent(ApplyAgentRequest) -> ApplyAgentResponse;
+        /// Returns an agent.
+        agents.get_agent(GetAgentRequest) -> GetAgentResponse;
+        /// Lists the newest version of every agent.
+        agents.list_agents(ListAgentsRequest) -> ListAgentsResponse;
+        /// Deletes an agent.
+        agents.delete_agent(DeleteAgentRequest) -> DeleteAgentResponse;
+        /// Says what is wrong with a manifest.
+        plain.validate_agent(ValidateAgentRequest) -> ValidateAgentResponse;
+        /// Returns what the server is and does.
+        server.get_info(GetInfoRequest) -> GetInfoResponse;
+        /// Asks the server to stop.
+        server.shutdown(ShutdownRequest) -> ShutdownResponse;
+    }
+
+    pub(crate) fn sessions(&self) -> SessionsClient<Channel> {
+        SessionsClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    pub(crate) fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    fn agents(&self) -> AgentsClient<Channel> {
+        AgentsClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    fn server(&self) -> ServerClient<Channel> {
+        ServerClient::new(self.channel.clone())
+    }
+
+    /// Fills in the namespace unless the request names one.
+    fn name_space(&self, field: &mut String) {
+        if field.is_empty() {
+            field.push_str(&self.namespace);
+        }
+    }
+}
+
+fn random() -> Result<[u8; 16], Error> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Error::refused("AX9001", format!("no random number: {error}")))?;
+    Ok(bytes)
+}
+
+/// Makes up the id of a session: milliseconds since the Unix epoch in the first 48 bits, so that
+/// ids sort by age, then random.
+fn new_session() -> Result<String, Error> {
+    let mut bytes = random()?;
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    bytes[..6].copy_from_slice(&millis.to_be_bytes()[2..]);
+    Ok(format!("ses_{}", hex(&bytes)))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
