@@ -25,7 +25,7 @@ pub struct Client {
 }
 
 macro_rules! unary {
-    ($($(#[$doc:meta])* $client:ident . $name:ident ($($request:ident)?) -> $response:ident;)*) => {
+    ($($(#[$doc:meta])* $client:ident . $name:ident ($request:ident) -> $response:ident;)*) => {
         $(
             $(#[$doc])*
             ///
@@ -34,22 +34,22 @@ macro_rules! unary {
             /// Returns what the server refused, or that none answered. It is not sent again then.
             pub async fn $name(
                 &self,
-                $(#[allow(unused_mut, reason = "not every request names a namespace")]
-                mut request: v1::$request,)?
+                request: v1::$request,
             ) -> Result<v1::$response, Error> {
-                unary!(@send self, $client, $name, $($request, request)?)
+                unary!(@send self, $client, $name, request)
             }
         )*
     };
-    (@send $self:ident, server, $name:ident, $request:ident, $value:ident) => {
+    (@send $self:ident, server, $name:ident, $value:ident) => {
         Ok($self.server().$name($value).await?.into_inner())
     };
-    (@send $self:ident, plain, $name:ident, $request:ident, $value:ident) => {
+    (@send $self:ident, plain, $name:ident, $value:ident) => {
         Ok($self.agents().$name($value).await?.into_inner())
     };
-    (@send $self:ident, $client:ident, $name:ident, $request:ident, $value:ident) => {{
-        $self.name_space(&mut $value.namespace);
-        Ok($self.$client().$name($value).await?.into_inner())
+    (@send $self:ident, $client:ident, $name:ident, $value:ident) => {{
+        let mut request = $value;
+        $self.name_space(&mut request.namespace);
+        Ok($self.$client().$name(request).await?.into_inner())
     }};
 }
 

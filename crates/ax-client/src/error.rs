@@ -20,6 +20,7 @@ const METADATA: &str = "ax-error-bin";
 /// Why a request failed, in the words of the server if it was one that said so.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
+#[expect(clippy::error_impl_error, reason = "the only error of the crate, named by its path")]
 pub struct Error {
     /// `AX` and four digits; `docs/errors/` has a page for each.
     pub code: String,
