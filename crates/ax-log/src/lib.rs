@@ -5,14 +5,16 @@
 //! [`Row`] that each session has, and by nothing else.
 //!
 //! Start with [`EventLog`], whose documentation is the law that every backend keeps.
-//! [`MemoryLog`] is the model of it.
+//! [`MemoryLog`] is the model of it, [`EmbeddedLog`] the durable one in a data directory.
 
 pub mod conformance;
+pub mod embedded;
 mod limits;
 mod memory;
 pub mod types;
 mod watchers;
 
+pub use embedded::{EmbeddedLog, OpenError, Options};
 pub use memory::MemoryLog;
 pub use types::{
     AcquireError, Append, AppendError, BranchError, CutError, DeleteError, Entry, Filter, Head,

@@ -1,0 +1,451 @@
+//! The one loop that writes: it decides, makes blocks durable, shows them, and answers.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use ax_core::id::{Epoch, Namespace, Seq, SessionKey};
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::format::{Key, Kind, SessionRef, SessionState};
+use super::memtable::Memtable;
+use super::request::{Done, Reply, Request};
+use super::run_loop::Job;
+use super::segment::{SegmentFile, SegmentWriter, record_bytes};
+use super::shared::Shared;
+use super::{COMMIT_COUNT_MAX, FROZEN_COUNT_MAX};
+use crate::limits;
+use crate::types::{Append, AppendError, LogFault};
+
+/// The room that is kept in a block for a request that is not an append, in bytes.
+const CHANGE_BYTES: usize = 512 * 1024;
+
+/// A session that someone may write, or that has changes in the block.
+#[derive(Debug)]
+pub(super) struct Tracked {
+    pub(super) of: SessionRef,
+    /// The state with the changes of the block; `None` if the session does not exist.
+    pub(super) state: Option<SessionState>,
+    /// The right to write that was given last, unless it was released.
+    pub(super) epoch: Option<Epoch>,
+    /// Whether the block has changes of it.
+    pub(super) touched: bool,
+}
+
+impl Tracked {
+    pub(super) fn next(&self) -> Seq {
+        Seq(self.state.as_ref().map_or(1, |state| state.last + 1))
+    }
+}
+
+/// What goes into the memtable when the block is durable.
+#[derive(Debug)]
+struct Staged {
+    of: SessionRef,
+    first: u64,
+    entries: Vec<Bytes>,
+    snapshot: Option<(u64, Bytes)>,
+}
+
+/// The state of the loop.
+#[derive(Debug)]
+pub(super) struct Committer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) writer: SegmentWriter,
+    pub(super) jobs: mpsc::UnboundedSender<Job>,
+    sessions: HashMap<SessionKey, Tracked>,
+    /// Numbers of namespaces, also of those that have no record yet.
+    namespaces: BTreeMap<Namespace, u32>,
+    namespace_next: u32,
+    epoch_next: u64,
+    // What follows belongs to the block that is being made.
+    staged: Vec<Staged>,
+    touched: Vec<SessionKey>,
+    named: Vec<(u32, Namespace)>,
+    done: Vec<Done>,
+    spare_asked: bool,
+}
+
+impl Committer {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        writer: SegmentWriter,
+        jobs: mpsc::UnboundedSender<Job>,
+    ) -> Self {
+        let known = shared.namespaces.read().expect("no holder of the lock panics");
+        let namespaces = known.ids.clone();
+        let namespace_next = known.names.last_key_value().map_or(1, |(id, _)| id + 1);
+        drop(known);
+        let epoch_next = limits::epoch_first(shared.generation);
+        Self {
+            shared,
+            writer,
+            jobs,
+            sessions: HashMap::new(),
+            namespaces,
+            namespace_next,
+            epoch_next,
+            staged: Vec::new(),
+            touched: Vec::new(),
+            named: Vec::new(),
+            done: Vec::new(),
+            spare_asked: false,
+        }
+    }
+
+    /// Serves requests until the log is closed or dropped.
+    pub(super) async fn run(mut self, mut requests: mpsc::UnboundedReceiver<Request>) {
+        let mut batch = Vec::new();
+        let mut closing = None;
+        while closing.is_none() && requests.recv_many(&mut batch, COMMIT_COUNT_MAX).await > 0 {
+            for request in batch.drain(..) {
+                match request {
+                    Request::Close(reply) if closing.is_none() => closing = Some(reply),
+                    request if closing.is_some() => request.refuse(LogFault::Closed),
+                    request => self.take(request).await,
+                }
+            }
+            self.flush().await;
+        }
+        self.shared.stopping.store(true, Ordering::Release);
+        if let Some(reply) = closing {
+            self.shared.close();
+            while let Ok(request) = requests.try_recv() {
+                request.refuse(LogFault::Closed);
+            }
+            drop(reply.send(Ok(())));
+        }
+    }
+
+    async fn take(&mut self, request: Request) {
+        let bytes = match &request {
+            Request::Append(append, _) => append_bytes(append),
+            Request::Release(..) | Request::Acquire(..) => 0,
+            _ => CHANGE_BYTES,
+        };
+        if !self.writer.block_is_empty()
+            && self.writer.block_bytes() + bytes > self.shared.limits.commit_bytes_max
+        {
+            self.flush().await;
+        }
+        if let Some(fault) = self.shared.fault() {
+            request.refuse(fault);
+            return;
+        }
+        match request {
+            Request::Append(append, reply) => self.append(append, reply),
+            Request::Acquire(key, reply) => self.acquire(key, reply),
+            Request::Release(key, epoch) => self.release(&key, epoch),
+            Request::Branch(branch, reply) => self.branch(branch, reply),
+            Request::Cut(key, below, reply) => self.cut(&key, below, reply),
+            Request::Delete(key, reply) => self.delete(&key, reply),
+            Request::Close(_) => unreachable!("the loop keeps it to itself"),
+        }
+    }
+
+    fn append(&mut self, append: Append, reply: Reply<Seq, AppendError>) {
+        match self.check(&append) {
+            Err(error) => {
+                self.settle(&append.key);
+                drop(reply.send(Err(error)));
+            }
+            Ok(next) if limits::is_empty(&append) => {
+                self.done.push(Done::Append(reply, next.prev()));
+            }
+            Ok(_) => {
+                let last = self.stage(append);
+                self.done.push(Done::Append(reply, last));
+            }
+        }
+    }
+
+    fn check(&mut self, append: &Append) -> Result<Seq, AppendError> {
+        let tracked = self.track(&append.key)?;
+        if tracked.state.as_ref().is_some_and(|state| state.deleted) {
+            return Err(AppendError::Deleted);
+        }
+        if tracked.epoch != Some(append.epoch) {
+            return Err(AppendError::Fenced { epoch: append.epoch });
+        }
+        let next = tracked.next();
+        if append.expected != next {
+            return Err(AppendError::WrongSeq { expected: append.expected, next });
+        }
+        Ok(next)
+    }
+
+    fn stage(&mut self, append: Append) -> Seq {
+        let Append { key, entries, row, snapshot, .. } = append;
+        let tracked = self.sessions.get_mut(&key).expect("it was checked");
+        let of = tracked.of;
+        let state = tracked.state.get_or_insert_with(SessionState::unborn);
+        let first = state.last + 1;
+        for payload in &entries {
+            state.last += 1;
+            self.writer.put(Kind::Entry, Key { of, seq: state.last }, payload);
+        }
+        let seq = state.last;
+        if let Some(snapshot) = &snapshot {
+            self.writer.put(Kind::Snapshot, Key { of, seq }, snapshot);
+        }
+        if let Some(row) = row {
+            state.row = row;
+            self.writer.put(Kind::State, Key { of, seq }, &state.encode());
+        } else if seq == 0 {
+            // Nothing else in the block says that the session exists.
+            self.writer.put(Kind::State, Key { of, seq }, &state.encode());
+        }
+        let snapshot = snapshot.map(|data| (seq, data));
+        self.staged.push(Staged { of, first, entries, snapshot });
+        self.touch(key);
+        Seq(seq)
+    }
+
+    /// Notes that the block has changes of a tracked session.
+    pub(super) fn touch(&mut self, key: SessionKey) {
+        let tracked = self.sessions.get_mut(&key).expect("it is tracked");
+        if !tracked.touched {
+            tracked.touched = true;
+            let id = tracked.of.namespace;
+            self.touched.push(key.clone());
+            self.name(id, &key.namespace);
+        }
+    }
+
+    /// Puts the name of a namespace into the block that has its first record.
+    fn name(&mut self, id: u32, name: &Namespace) {
+        let known = self.shared.namespace(name).is_some();
+        if !known && self.named.iter().all(|(named, _)| *named != id) {
+            let of = SessionRef { namespace: id, session: 0 };
+            self.writer.put(Kind::Namespace, Key { of, seq: 0 }, name.as_str().as_bytes());
+            self.named.push((id, name.clone()));
+        }
+    }
+
+    /// Puts the state of a session into the block.
+    pub(super) fn put_state(&mut self, key: SessionKey, state: SessionState) {
+        let tracked = self.sessions.get_mut(&key).expect("it is tracked");
+        let record = Key { of: tracked.of, seq: state.last };
+        self.writer.put(Kind::State, record, &state.encode());
+        tracked.state = Some(state);
+        self.touch(key);
+    }
+
+    /// Returns what is known of a session, looked up if need be.
+    pub(super) fn track(&mut self, key: &SessionKey) -> Result<&mut Tracked, LogFault> {
+        if !self.sessions.contains_key(key) {
+            let namespace = match self.namespaces.get(&key.namespace) {
+                Some(id) => *id,
+                None => {
+                    self.namespace_next += 1;
+                    self.namespaces.insert(key.namespace.clone(), self.namespace_next - 1);
+                    self.namespace_next - 1
+                }
+            };
+            let of = SessionRef { namespace, session: key.session.0 };
+            let state = self.shared.version().state(of)?;
+            let tracked = Tracked { of, state, epoch: None, touched: false };
+            self.sessions.insert(key.clone(), tracked);
+        }
+        Ok(self.sessions.get_mut(key).expect("it was there or was put there"))
+    }
+
+    /// Forgets a session that nobody may write and that has no changes in the block.
+    pub(super) fn settle(&mut self, key: &SessionKey) {
+        let idle = |tracked: &Tracked| tracked.epoch.is_none() && !tracked.touched;
+        if self.sessions.get(key).is_some_and(idle) {
+            self.sessions.remove(key);
+        }
+    }
+
+    pub(super) fn epoch(&mut self) -> Epoch {
+        self.epoch_next += 1;
+        Epoch(self.epoch_next - 1)
+    }
+
+    pub(super) fn done(&mut self, done: Done) {
+        self.done.push(done);
+    }
+
+    /// Makes the block durable, shows it and answers.
+    async fn flush(&mut self) {
+        if !self.writer.block_is_empty()
+            && let Err(fault) = self.commit().await
+        {
+            self.refuse(&fault);
+            return;
+        }
+        for done in std::mem::take(&mut self.done) {
+            if let Some((key, epoch)) = done.tell() {
+                self.release(&key, epoch);
+            }
+        }
+    }
+
+    async fn commit(&mut self) -> Result<(), LogFault> {
+        if let Some(fault) = self.shared.fault() {
+            return Err(fault);
+        }
+        let heavy = self.shared.version().active.read().bytes;
+        if !self.writer.fits() || heavy > self.shared.limits.memtable_bytes_max {
+            self.rotate().await?;
+        }
+        let written = self.writer.commit();
+        let bytes =
+            written.map_err(|error| self.shared.poison("writing a segment failed", &error))?;
+        self.shared.committed_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.show();
+        self.prepare();
+        Ok(())
+    }
+
+    /// Lets readers and watchers see the block, all of it at once.
+    fn show(&mut self) {
+        if !self.named.is_empty() {
+            let mut known = self.shared.namespaces.write().expect("no holder of the lock panics");
+            for (id, name) in self.named.drain(..) {
+                known.insert(id, name);
+            }
+        }
+        let version = self.shared.version();
+        let mut tables = version.active.write();
+        for Staged { of, first, entries, snapshot } in self.staged.drain(..) {
+            for (payload, seq) in entries.into_iter().zip(first..) {
+                tables.entry(of, seq, payload);
+            }
+            if let Some((at, data)) = snapshot {
+                tables.snapshot(of, at, data);
+            }
+        }
+        for key in &self.touched {
+            let tracked = &self.sessions[key];
+            if let Some(state) = &tracked.state {
+                tables.state(tracked.of, state.clone());
+            }
+        }
+        drop(tables);
+        let mut watchers = self.shared.watchers();
+        for key in self.touched.drain(..) {
+            let tracked = self.sessions.get_mut(&key).expect("what is touched is tracked");
+            tracked.touched = false;
+            match &tracked.state {
+                Some(state) if state.deleted => watchers.end(&key),
+                Some(state) => watchers.moved(&key, Seq(state.last)),
+                None => {}
+            }
+            if tracked.epoch.is_none() {
+                self.sessions.remove(&key);
+            }
+        }
+    }
+
+    /// Takes back what the block would have changed.
+    fn refuse(&mut self, fault: &LogFault) {
+        self.writer.discard();
+        self.staged.clear();
+        self.named.clear();
+        for key in self.touched.drain(..) {
+            let tracked = self.sessions.get_mut(&key).expect("what is touched is tracked");
+            tracked.touched = false;
+            match self.shared.version().state(tracked.of) {
+                Ok(state) if tracked.epoch.is_some() => tracked.state = state,
+                _ => drop(self.sessions.remove(&key)),
+            }
+        }
+        for done in std::mem::take(&mut self.done) {
+            if let Some((key, epoch)) = done.refuse(fault.clone()) {
+                self.release(&key, epoch);
+            }
+        }
+    }
+
+    /// Goes on in another segment that has room for the block.
+    async fn rotate(&mut self) -> Result<(), LogFault> {
+        let need = self.writer.block_pages_bytes();
+        let used = self.writer.offset > 0;
+        if used {
+            self.wait_for_room().await?;
+        }
+        let limits = self.shared.limits;
+        let before = self.writer.file.as_ref().map_or(0, |file| file.bytes);
+        let target = (2 * before).clamp(limits.segment_bytes_min, limits.segment_bytes_max);
+        let file = match self.shared.spare(need.max(before)) {
+            Some(spare) => spare,
+            None => self.preallocate(target.max(need))?,
+        };
+        self.spare_asked = false;
+        self.shared.segment_bytes.store(file.bytes, Ordering::Relaxed);
+        if !used {
+            // The segment has no block yet: it moves into the longer file.
+            if let Some(short) = self.writer.begin(self.writer.segment, file) {
+                self.shared.spares.lock().expect("no holder of the lock panics").push(short);
+            }
+            return Ok(());
+        }
+        let next = self.writer.segment + 1;
+        let block_next = self.writer.block_next;
+        let full = self.writer.begin(next, file);
+        let full = full.expect("a segment that was written has a file");
+        let mut frozen = None;
+        self.shared.change(|version| {
+            let fresh = Arc::new(Memtable::new(next));
+            let old = std::mem::replace(&mut version.active, fresh);
+            frozen = Some(Arc::clone(&old));
+            version.frozen.push(old);
+        });
+        let memtable = frozen.expect("it was just frozen");
+        // The loop ends after this one, so there is someone to take it.
+        drop(self.jobs.send(Job::Write { memtable, file: Some(full), block_next }));
+        Ok(())
+    }
+
+    /// Waits until another memtable may be frozen.
+    async fn wait_for_room(&self) -> Result<(), LogFault> {
+        let mut progress = self.shared.progress.subscribe();
+        while self.shared.version().frozen.len() >= FROZEN_COUNT_MAX {
+            if let Some(fault) = self.shared.fault() {
+                return Err(fault);
+            }
+            if progress.borrow_and_update().full {
+                return Err(self.shared.full());
+            }
+            self.shared.hurry.store(true, Ordering::Relaxed);
+            if progress.changed().await.is_err() {
+                return Err(LogFault::Closed);
+            }
+        }
+        self.shared.hurry.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn preallocate(&self, bytes: u64) -> Result<SegmentFile, LogFault> {
+        self.shared.preallocate(bytes).map_err(|error| match error.kind() {
+            // Nothing was promised with this file yet: the log is as it was.
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => self.shared.full(),
+            _ => self.shared.poison("preallocating a segment failed", &error),
+        })
+    }
+
+    /// Has a spare file made in time, when the segment is half full.
+    fn prepare(&mut self) {
+        let Some(file) = &self.writer.file else { return };
+        if self.spare_asked || self.writer.offset * 2 < file.bytes {
+            return;
+        }
+        self.spare_asked = true;
+        let limits = self.shared.limits;
+        let bytes = (2 * file.bytes).clamp(limits.segment_bytes_min, limits.segment_bytes_max);
+        drop(self.jobs.send(Job::Spare { bytes }));
+    }
+}
+
+/// Returns how much of a block an append takes at most, in bytes.
+fn append_bytes(append: &Append) -> usize {
+    let entries: usize = append.entries.iter().map(|entry| record_bytes(entry.len())).sum();
+    let row = append.row.as_ref().map_or(0, |row| row.data.len());
+    let snapshot = append.snapshot.as_ref().map_or(0, |data| record_bytes(data.len()));
+    // A state and the name of a namespace are shorter than this, but for the row.
+    entries + row + snapshot + 512
+}

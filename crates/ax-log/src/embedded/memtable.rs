@@ -1,0 +1,147 @@
+//! What one segment holds, in memory, grouped by session: the newest layer of the log.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use bytes::Bytes;
+
+use super::format::{SessionRef, SessionState};
+
+/// What an entry costs in memory beside its payload, in bytes.
+const ENTRY_COST_BYTES: usize = 64;
+/// What a session costs in memory beside its entries, in bytes.
+const SESSION_COST_BYTES: usize = 400;
+
+/// The memory of one segment. It grows while its segment does and is frozen with it.
+#[derive(Debug)]
+pub(super) struct Memtable {
+    /// The segment that has the same content.
+    pub(super) segment: u64,
+    tables: RwLock<Tables>,
+}
+
+/// The sessions of a memtable.
+#[derive(Debug, Default)]
+pub(super) struct Tables {
+    pub(super) sessions: BTreeMap<SessionRef, SessionTable>,
+    /// An estimate of the memory that they take.
+    pub(super) bytes: usize,
+}
+
+/// What a memtable knows of a session.
+#[derive(Clone, Debug)]
+pub(super) struct SessionTable {
+    /// The whole state, also what was set in older layers.
+    pub(super) state: SessionState,
+    /// The position of the first of `entries`.
+    pub(super) first: u64,
+    pub(super) entries: Vec<Bytes>,
+    pub(super) snapshots: Vec<(u64, Bytes)>,
+}
+
+impl SessionTable {
+    /// Returns the position after the last entry.
+    pub(super) fn next(&self) -> u64 {
+        self.first + self.entries.len() as u64
+    }
+}
+
+impl Tables {
+    /// Adds an entry; the session's state is set apart.
+    pub(super) fn entry(&mut self, of: SessionRef, seq: u64, payload: Bytes) {
+        self.bytes += payload.len() + ENTRY_COST_BYTES;
+        let table = self.table(of);
+        if table.entries.is_empty() {
+            table.first = seq;
+        }
+        assert!(seq == table.next(), "the positions of a session have no gaps");
+        table.entries.push(payload);
+    }
+
+    pub(super) fn snapshot(&mut self, of: SessionRef, at: u64, data: Bytes) {
+        self.bytes += data.len() + ENTRY_COST_BYTES;
+        let snapshots = &mut self.table(of).snapshots;
+        snapshots.retain(|(before, _)| *before != at);
+        snapshots.push((at, data));
+    }
+
+    pub(super) fn state(&mut self, of: SessionRef, state: SessionState) {
+        let table = self.table(of);
+        let (old, new) = (table.state.row.data.len(), state.row.data.len());
+        table.state = state;
+        self.bytes = self.bytes + new - old;
+    }
+
+    fn table(&mut self, of: SessionRef) -> &mut SessionTable {
+        let bytes = &mut self.bytes;
+        self.sessions.entry(of).or_insert_with(|| {
+            *bytes += SESSION_COST_BYTES;
+            SessionTable {
+                state: SessionState::unborn(),
+                first: 0,
+                entries: Vec::new(),
+                snapshots: Vec::new(),
+            }
+        })
+    }
+}
+
+impl Memtable {
+    pub(super) fn new(segment: u64) -> Self {
+        Self::with(segment, Tables::default())
+    }
+
+    pub(super) const fn with(segment: u64, tables: Tables) -> Self {
+        Self { segment, tables: RwLock::new(tables) }
+    }
+
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, Tables> {
+        self.tables.read().expect("no holder of the lock panics")
+    }
+
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, Tables> {
+        self.tables.write().expect("no holder of the lock panics")
+    }
+
+    pub(super) fn state(&self, of: SessionRef) -> Option<SessionState> {
+        self.read().sessions.get(&of).map(|table| table.state.clone())
+    }
+
+    /// Returns the newest snapshot of a session at or before a position.
+    pub(super) fn snapshot(&self, of: SessionRef, at: u64) -> Option<(u64, Bytes)> {
+        let tables = self.read();
+        let snapshots = &tables.sessions.get(&of)?.snapshots;
+        let at_or_before = snapshots.iter().rfind(|(seq, _)| *seq <= at);
+        at_or_before.cloned()
+    }
+
+    /// Returns the first position of a session that the memtable has an entry of.
+    pub(super) fn entry_first(&self, of: SessionRef) -> Option<u64> {
+        let tables = self.read();
+        let table = tables.sessions.get(&of)?;
+        (!table.entries.is_empty()).then_some(table.first)
+    }
+
+    /// Returns up to `count` sessions behind `after`, or from `from` on, in order.
+    pub(super) fn chunk(
+        &self,
+        after: Bound<SessionRef>,
+        count: usize,
+    ) -> Vec<(SessionRef, SessionTable)> {
+        let tables = self.read();
+        let range = tables.sessions.range((after, Bound::Unbounded)).take(count);
+        range.map(|(of, table)| (*of, table.clone())).collect()
+    }
+
+    /// Returns the states of up to `count` sessions behind `after`, in order.
+    pub(super) fn states(
+        &self,
+        after: Bound<SessionRef>,
+        count: usize,
+    ) -> Vec<(SessionRef, SessionState)> {
+        let tables = self.read();
+        let range = tables.sessions.range((after, Bound::Unbounded)).take(count);
+        range.map(|(of, table)| (*of, table.state.clone())).collect()
+    }
+}
