@@ -2,9 +2,9 @@
 //!
 //! It speaks the wire formats of Anthropic Messages, OpenAI Chat Completions and Responses, and
 //! Gemini `generateContent` and Interactions, so that real clients of these vendors talk to it
-//! without knowing. What it answers is decided by the prompt (`CALL tool {…}` becomes a tool call,
-//! a tool's result a final text, anything else an echo) or by a [`Script`]; faults come on demand;
-//! and every request is in a [ledger], so that a test can count what was paid.
+//! without knowing. What it answers is decided by the prompt (`CALL tool {…}` becomes a tool
+//! call, a tool's result a final text, anything else an echo) or by a [`Script`]; faults come on
+//! demand; and every request is in a [ledger], so that a test can count what was paid.
 //!
 //! It is not a model, and not a mock of a vendor's whole API: what a harness needs in order to
 //! work is here, and nothing is checked that a vendor would check (keys, quotas, schemas).

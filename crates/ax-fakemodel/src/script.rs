@@ -196,7 +196,7 @@ impl Script {
     ///
     /// # Errors
     ///
-    /// Returns [`LoadError`] if the text is not a script of version 1, or a turn contradicts itself.
+    /// Returns [`LoadError`] if the text is no script of version 1, or a turn contradicts itself.
     pub fn from_json(text: &str) -> Result<Self, LoadError> {
         let mut script: Self =
             serde_json::from_str(text).map_err(|source| LoadError::Json { source })?;

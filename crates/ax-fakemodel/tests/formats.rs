@@ -13,6 +13,11 @@ fn arguments() -> Value {
     json!({"command": "ls -l /tmp"})
 }
 
+fn with(mut body: Value, key: &str, value: Value) -> Value {
+    body[key] = value;
+    body
+}
+
 /// Adds up a field of the events.
 fn joined(reply: &Reply, pointer: &str) -> String {
     let events = reply.events();
@@ -29,7 +34,10 @@ fn assert_names(reply: &Reply, names: &[&str]) {
 #[tokio::test]
 async fn anthropic_answers_calls_and_reports() {
     let model = prompted().await;
-    let ask = |messages: Value, stream: bool| json!({"model": "claude-x", "max_tokens": 99, "stream": stream, "messages": messages});
+    let ask = |messages: Value, stream: bool| {
+        let limit = json!({"model": "claude-x", "max_tokens": 99, "stream": stream});
+        with(limit, "messages", messages)
+    };
     let user = json!([{"role": "user", "content": "hello there"}]);
     let whole = post(&model, "/v1/messages", &ask(user.clone(), false)).await.json();
     assert_eq!(whole["content"], json!([{"type": "text", "text": "echo: hello there"}]));
@@ -50,8 +58,8 @@ async fn anthropic_answers_calls_and_reports() {
     );
     assert_eq!(joined(&stream, "/delta/text"), "echo: hello there");
 
-    let call = json!([{"role": "user", "content": [
-        {"type": "text", "text": CALL}, {"type": "text", "text": "<reminder>be nice</reminder>"}]}]);
+    let reminder = json!({"type": "text", "text": "<reminder>be nice</reminder>"});
+    let call = json!([{"role": "user", "content": [{"type": "text", "text": CALL}, reminder]}]);
     let whole = post(&model, "/v1/messages", &ask(call.clone(), false)).await.json();
     let used = &whole["content"][0];
     assert_eq!((&used["name"], &used["input"]), (&json!("shell"), &arguments()));

@@ -28,8 +28,8 @@ const SHARDS: usize = 64;
 ///
 /// 1. **Same.** What is read is, byte for byte, what was put under that name.
 /// 2. **Once.** The same content in one namespace is kept and counted once.
-/// 3. **Tenants.** A blob of one namespace is not in another one, also when the content is the same.
-/// 4. **Whole.** A content that was not read to its end, or is too large, leaves nothing to be seen.
+/// 3. **Tenants.** A blob of one namespace is not in another, also if the content is the same.
+/// 4. **Whole.** A content that broke off, or is too large, leaves nothing to be seen.
 /// 5. **Large.** Contents of any size are taken in and given out in bounded memory.
 /// 6. **Collected.** A collection removes what is neither live nor young, and nothing else.
 /// 7. **Race.** A content that is put while it is being collected is there afterwards.
