@@ -1,5 +1,6 @@
 //! The name of a blob: the hash of its content.
 
+use ax_core::session::BlobRef;
 use std::fmt;
 use std::str::FromStr;
 
@@ -55,6 +56,18 @@ impl From<[u8; 32]> for BlobId {
 impl From<BlobId> for [u8; 32] {
     fn from(id: BlobId) -> Self {
         id.0
+    }
+}
+
+impl From<BlobRef> for Blob {
+    fn from(reference: BlobRef) -> Self {
+        Self { id: BlobId(reference.hash), bytes: reference.bytes }
+    }
+}
+
+impl From<Blob> for BlobRef {
+    fn from(blob: Blob) -> Self {
+        Self { hash: blob.id.0, bytes: blob.bytes }
     }
 }
 
