@@ -211,10 +211,9 @@ fn output(message: Message) -> Result<Kind, DecodeError> {
             deltas: output.deltas,
             parts: parts("output_message.parts", output.parts)?,
         },
-        Message::CheckpointCreated(created) => Kind::CheckpointCreated {
-            name: created.name,
-            key: step_key_option(created.key),
-        },
+        Message::CheckpointCreated(created) => {
+            Kind::CheckpointCreated { name: created.name, key: step_key_option(created.key) }
+        }
         Message::Note(note) => Kind::Note {
             name: note.name,
             key: step_key_option(note.key),

@@ -144,10 +144,9 @@ fn ended(outcome: &Outcome, usage: &Usage) -> Message {
         Outcome::Canceled { reason } => {
             Message::ExecutionCanceled(v1::ExecutionCanceled { reason: reason.clone(), usage })
         }
-        Outcome::TimedOut { limit_millis } => Message::ExecutionTimedOut(v1::ExecutionTimedOut {
-            limit_millis: *limit_millis,
-            usage,
-        }),
+        Outcome::TimedOut { limit_millis } => {
+            Message::ExecutionTimedOut(v1::ExecutionTimedOut { limit_millis: *limit_millis, usage })
+        }
     }
 }
 

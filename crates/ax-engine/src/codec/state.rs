@@ -9,7 +9,7 @@ use super::value::{
 };
 use ax_core::id::{AskId, AttemptId, Seq};
 use ax_core::session::{
-    AgentRef, Digest, Ended, Exec, Identity, IdempotencyKey, Item, Items, KnownKeys, OpenAsk,
+    AgentRef, Digest, Ended, Exec, IdempotencyKey, Identity, Item, Items, KnownKeys, OpenAsk,
     Phase, State, Step, StepKey, StepPhase,
 };
 use ax_core::time::Timestamp;

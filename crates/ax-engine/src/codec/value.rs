@@ -47,13 +47,7 @@ numbers!(
 numbers!(step_kind_number, step_kind, StepKind, StepKind, [Model, Tool, User]);
 numbers!(effect_number, effect, EffectClass, EffectClass, [Read, Idempotent, Once]);
 numbers!(ask_kind_number, ask_kind, AskKind, AskKind, [Approval, Choice, Text]);
-numbers!(
-    policy_number,
-    policy,
-    SubmitPolicy,
-    SubmitPolicy,
-    [Enqueue, Reject, Interrupt, Branch]
-);
+numbers!(policy_number, policy, SubmitPolicy, SubmitPolicy, [Enqueue, Reject, Interrupt, Branch]);
 
 /// Reads a position, which may be 0.
 pub(super) fn seq_or_zero(field: &'static str, number: u64) -> Result<Seq, DecodeError> {
@@ -96,10 +90,7 @@ pub(super) fn ask(field: &'static str, number: u32) -> Result<AskId, DecodeError
 }
 
 /// Reads a number that counts from 1; 0 means that there is none.
-pub(super) fn counted_option(
-    field: &'static str,
-    number: u32,
-) -> Result<Option<u32>, DecodeError> {
+pub(super) fn counted_option(field: &'static str, number: u32) -> Result<Option<u32>, DecodeError> {
     if number == 0 { Ok(None) } else { counted(field, number).map(Some) }
 }
 
