@@ -218,6 +218,7 @@ impl From<BranchError> for Error {
         match error {
             BranchError::NotFound => Self::new(Code::NoSession, error.to_string()),
             BranchError::OutOfRange { .. } => Self::new(Code::OutOfRange, error.to_string()),
+            BranchError::TooLarge { .. } => Self::new(Code::TooLarge, error.to_string()),
             BranchError::Exists { .. } => Self::new(Code::Exists, error.to_string()),
             BranchError::Fault(fault) => fault.into(),
         }

@@ -8,13 +8,29 @@
 
 pub mod agents;
 mod api;
+mod archive;
+mod bodies;
+mod branch;
 pub mod codec;
+mod engine;
 mod error;
+mod follow;
+mod gc;
 pub mod manifest;
+mod references;
+mod registry;
+mod seams;
+mod session;
+mod submit;
+mod timers;
+mod transcript;
+mod view;
 
 pub use api::{
     AgentSource, AgentView, BranchMade, BranchPlan, EventPage, FollowItem, FollowOptions, Info,
     ListSessions, Recorded, SessionPage, SessionRef, SessionView, Status, Stream, Submission,
     Submitted, Until, WaitState,
 };
+pub use engine::{Engine, Options};
 pub use error::{Code, Error};
+pub use seams::{Clock, Entropy, SystemClock, SystemEntropy};

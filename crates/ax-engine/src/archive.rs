@@ -1,0 +1,264 @@
+//! Sessions as portable archives; the format is in `docs/formats/archive.md`.
+//!
+//! An archive is a header, then frames (kind, length, content), then the hash of all of it.
+
+use crate::api::{SessionRef, Stream};
+use crate::engine::{Inner, ROW_IMPORTING};
+use crate::references::blobs_of;
+use crate::{Code, Error, codec};
+use ax_core::id::{Namespace, Seq, SessionId, SessionKey};
+use ax_core::session::{Caller, Request};
+use ax_log::{Append, ReadLimit, Row};
+use ax_store::BlobId;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use futures::{StreamExt, TryStreamExt, stream};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// The first bytes of an archive: what it is, and the version of the format.
+const HEADER: &[u8; 8] = b"AXSESS\x00\x01";
+/// An event, as it is stored.
+const EVENT: u8 = 1;
+/// A blob that events refer to.
+const BLOB: u8 = 2;
+/// The end: the BLAKE3 hash of everything before this frame.
+const END: u8 = 255;
+/// The largest frame, in bytes.
+const FRAME_BYTES_MAX: usize = 1 << 30;
+/// How many events are imported at a time.
+const BATCH: usize = 256;
+
+/// Streams a session.
+pub(crate) async fn export(inner: Arc<Inner>, key: SessionKey) -> Result<Stream<Bytes>, Error> {
+    let head = inner.log.head(&key).await?;
+    let head = head.ok_or_else(|| {
+        Error::new(Code::NoSession, format!("there is no session {}", key.session))
+    })?;
+    let export = Export {
+        inner,
+        key,
+        at: Seq::ZERO,
+        last: head.last,
+        hasher: blake3::Hasher::new(),
+        sent: BTreeSet::new(),
+        stage: Stage::Header,
+    };
+    let pieces = stream::try_unfold(export, |mut export| async move {
+        let piece = export.next().await?;
+        Ok(piece.map(|piece| (piece, export)))
+    });
+    Ok(pieces.boxed())
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Header,
+    Events,
+    Done,
+}
+
+struct Export {
+    inner: Arc<Inner>,
+    key: SessionKey,
+    at: Seq,
+    last: Seq,
+    hasher: blake3::Hasher,
+    sent: BTreeSet<[u8; 32]>,
+    stage: Stage,
+}
+
+impl Export {
+    async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        let piece = match self.stage {
+            Stage::Header => {
+                self.stage = Stage::Events;
+                Bytes::from_static(HEADER)
+            }
+            Stage::Events if self.at < self.last => self.events().await?,
+            Stage::Events => {
+                self.stage = Stage::Done;
+                let hash = *self.hasher.finalize().as_bytes();
+                return Ok(Some(frame(END, &hash).freeze()));
+            }
+            Stage::Done => return Ok(None),
+        };
+        self.hasher.update(&piece);
+        Ok(Some(piece))
+    }
+
+    /// The next events, each after the blobs that it refers to.
+    async fn events(&mut self) -> Result<Bytes, Error> {
+        let entries = self.inner.log.read(&self.key, self.at, ReadLimit::default()).await?;
+        let mut piece = BytesMut::new();
+        for entry in entries.into_iter().filter(|entry| entry.seq <= self.last) {
+            let event = codec::decode_event(&entry.payload).map_err(|error| {
+                Error::new(Code::Damaged, format!("event {} cannot be read", entry.seq))
+                    .caused_by(&error)
+            })?;
+            for blob in blobs_of(&event) {
+                if self.sent.insert(blob.hash) {
+                    let id = BlobId(blob.hash);
+                    let limit = FRAME_BYTES_MAX as u64;
+                    let read = self.inner.blobs.get_bytes(&self.key.namespace, &id, limit).await;
+                    let content = read.map_err(|error| {
+                        Error::new(Code::Read, format!("{id} cannot be read")).caused_by(&error)
+                    })?;
+                    piece.extend_from_slice(&frame(BLOB, &content));
+                }
+            }
+            piece.extend_from_slice(&frame(EVENT, &entry.payload));
+            self.at = entry.seq;
+        }
+        Ok(piece.freeze())
+    }
+}
+
+fn frame(kind: u8, content: &[u8]) -> BytesMut {
+    let mut frame = BytesMut::with_capacity(content.len() + 5);
+    frame.put_u8(kind);
+    frame.put_u32(u32::try_from(content.len()).expect("frames are small"));
+    frame.extend_from_slice(content);
+    frame
+}
+
+/// Makes a session from an archive.
+pub(crate) async fn import(
+    inner: &Arc<Inner>,
+    caller: Caller,
+    namespace: &Namespace,
+    name: Option<String>,
+    archive: Stream<Bytes>,
+) -> Result<(SessionId, Seq), Error> {
+    let id = match &name {
+        Some(name) => SessionRef::parse(namespace, name)?.id,
+        None => SessionId(inner.entropy.id()),
+    };
+    let key = SessionKey::new(namespace.clone(), id);
+    let lease = inner.log.acquire(&key).await?;
+    if lease.row.is_some() || lease.next != Seq::FIRST {
+        inner.log.release(&key, lease.epoch);
+        return Err(Error::new(Code::Exists, format!("session {id} exists already")));
+    }
+    let mut intake =
+        Intake { inner, key: &key, epoch: lease.epoch, next: Seq::FIRST, batch: vec![] };
+    let taken = intake.take(archive).await;
+    let last = intake.next.prev();
+    inner.log.release(&key, lease.epoch);
+    if let Err(error) = taken {
+        if last > Seq::ZERO {
+            inner.forget(&key).await?;
+        }
+        return Err(error);
+    }
+    // What was under way where it came from is not under way here; this also writes its row.
+    let reason = "imported".to_owned();
+    let request = Request::Cancel { exec: None, queued: true, reason: reason.clone() };
+    match inner.ask(&key, caller.clone(), vec![request]).await {
+        Err(error) if error.code == Code::Idle => {
+            let request = Request::Checkpoint { name: reason };
+            inner.ask(&key, caller, vec![request]).await?;
+        }
+        asked => drop(asked?),
+    }
+    let head = inner.log.head(&key).await?;
+    Ok((id, head.map_or(last, |head| head.last)))
+}
+
+/// Takes an archive in.
+struct Intake<'a> {
+    inner: &'a Inner,
+    key: &'a SessionKey,
+    epoch: ax_core::id::Epoch,
+    next: Seq,
+    batch: Vec<Bytes>,
+}
+
+impl Intake<'_> {
+    async fn take(&mut self, mut archive: Stream<Bytes>) -> Result<(), Error> {
+        let mut buffer = BytesMut::new();
+        let mut hasher = blake3::Hasher::new();
+        if !fill(&mut archive, &mut buffer, HEADER.len()).await? || !buffer.starts_with(HEADER) {
+            return Err(bad("it does not begin as one, or has another version"));
+        }
+        hasher.update(&buffer.split_to(HEADER.len()));
+        let mut ended = false;
+        while fill(&mut archive, &mut buffer, 5).await? {
+            if ended {
+                return Err(bad("something follows its end"));
+            }
+            let mut header = &buffer[..5];
+            let (kind, bytes) = (header.get_u8(), header.get_u32() as usize);
+            if bytes > FRAME_BYTES_MAX || !fill(&mut archive, &mut buffer, 5 + bytes).await? {
+                return Err(bad("a frame is cut off"));
+            }
+            let whole = buffer.split_to(5 + bytes).freeze();
+            let content = whole.slice(5..);
+            if kind == END {
+                ended = true;
+                if content != hasher.finalize().as_bytes()[..] {
+                    return Err(bad("its hash does not match"));
+                }
+                continue;
+            }
+            hasher.update(&whole);
+            self.frame(kind, content).await?;
+        }
+        if !ended || !buffer.is_empty() {
+            return Err(bad("it is cut off"));
+        }
+        self.flush().await?;
+        if self.next == Seq::FIRST { Err(bad("it has no events")) } else { Ok(()) }
+    }
+
+    async fn frame(&mut self, kind: u8, content: Bytes) -> Result<(), Error> {
+        match kind {
+            BLOB => {
+                let put = self.inner.blobs.put_bytes(&self.key.namespace, content).await;
+                put.map(drop).map_err(|error| {
+                    Error::new(Code::Read, "a blob of the archive cannot be kept").caused_by(&error)
+                })
+            }
+            EVENT => {
+                codec::decode_event(&content)
+                    .map_err(|error| bad("an event cannot be read").caused_by(&error))?;
+                self.batch.push(content);
+                if self.batch.len() >= BATCH { self.flush().await } else { Ok(()) }
+            }
+            _ => Err(bad("it has a frame of unknown kind")),
+        }
+    }
+
+    async fn flush(&mut self) -> Result<(), Error> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let entries = std::mem::take(&mut self.batch);
+        let updated_millis = self.inner.clock.now().millis;
+        let row =
+            Row { state: ROW_IMPORTING, due_millis: None, updated_millis, data: Bytes::new() };
+        let (key, epoch, expected) = (self.key.clone(), self.epoch, self.next);
+        let append = Append { key, epoch, expected, entries, row: Some(row), snapshot: None };
+        self.next = self.inner.log.append(append).await?.next();
+        Ok(())
+    }
+}
+
+/// Reads until the buffer has so many bytes; `false` if the archive ends before.
+async fn fill(
+    archive: &mut Stream<Bytes>,
+    buffer: &mut BytesMut,
+    bytes: usize,
+) -> Result<bool, Error> {
+    while buffer.len() < bytes {
+        match archive.try_next().await? {
+            Some(piece) => buffer.extend_from_slice(&piece),
+            None => return Ok(false),
+        }
+    }
+    Ok(true)
+}
+
+fn bad(why: &str) -> Error {
+    Error::new(Code::Damaged, format!("this is not an archive of a session: {why}"))
+        .with_hint("`ax session export` makes one")
+}

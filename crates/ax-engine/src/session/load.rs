@@ -1,0 +1,87 @@
+//! Brings a session's state back from the log.
+
+use crate::codec;
+use crate::engine::Inner;
+use crate::{Code, Error};
+use ax_core::id::{Epoch, Seq, SessionId, SessionKey};
+use ax_core::session::{Session, State};
+use ax_core::time::Timestamp;
+use ax_log::{EventLog, ReadLimit};
+
+/// A session whose state is at hand.
+pub(super) struct Loaded {
+    pub(super) session: Session,
+    pub(super) epoch: Epoch,
+    pub(super) parent: Option<(SessionId, Seq)>,
+    /// The position of the newest snapshot.
+    pub(super) snapshot_at: Seq,
+    /// When the last event was decided.
+    pub(super) floor: Timestamp,
+}
+
+/// Takes the right to write a session, and brings its state back.
+pub(super) async fn load(inner: &Inner, key: &SessionKey) -> Result<Loaded, Error> {
+    let lease = inner.log.acquire(key).await?;
+    let parent = match lease.row {
+        Some(_) => inner.log.head(key).await?.and_then(|head| head.parent),
+        None => None,
+    };
+    let last = lease.next.prev();
+    let (session, snapshot_at, floor) = match replay(inner.log.as_ref(), key, last).await {
+        Ok(replayed) => replayed,
+        Err(error) => {
+            inner.log.release(key, lease.epoch);
+            return Err(error);
+        }
+    };
+    Ok(Loaded { session, epoch: lease.epoch, parent, snapshot_at, floor })
+}
+
+/// Brings the state of a session back without taking the right to write it.
+pub(crate) async fn read_only(
+    inner: &Inner,
+    key: &SessionKey,
+) -> Result<(Session, ax_log::Head), Error> {
+    let head = inner.log.head(key).await?;
+    let head = head.ok_or_else(|| {
+        Error::new(Code::NoSession, format!("there is no session {}", key.session))
+    })?;
+    let (session, ..) = replay(inner.log.as_ref(), key, head.last).await?;
+    Ok((session, head))
+}
+
+async fn replay(
+    log: &dyn EventLog,
+    key: &SessionKey,
+    last: Seq,
+) -> Result<(Session, Seq, Timestamp), Error> {
+    let unreadable = |what: String, error: &dyn std::error::Error| {
+        Error::new(Code::Damaged, format!("{what} of {key} cannot be read")).caused_by(error)
+    };
+    let mut state = State::default();
+    let mut floor = Timestamp::default();
+    let snapshot = if last == Seq::ZERO { None } else { log.snapshot(key, last).await? };
+    let mut after = Seq::ZERO;
+    if let Some(snapshot) = snapshot {
+        after = snapshot.at;
+        state = codec::decode_state(&snapshot.data)
+            .map_err(|error| unreadable(format!("the snapshot at {after}"), &error))?;
+    }
+    let snapshot_at = after;
+    let mut events = Vec::new();
+    while after < last {
+        let entries = log.read(key, after, ReadLimit::default()).await?;
+        let Some(newest) = entries.last() else {
+            let what = format!("{key} ends at {after}, its head says {last}");
+            return Err(Error::new(Code::Damaged, what));
+        };
+        after = newest.seq;
+        for entry in &entries {
+            let event = codec::decode_event(&entry.payload)
+                .map_err(|error| unreadable(format!("event {}", entry.seq), &error))?;
+            floor = floor.max(event.at);
+            events.push(event);
+        }
+    }
+    Ok((Session::restore(state, &events), snapshot_at, floor))
+}

@@ -1,0 +1,351 @@
+//! The task of a session that is awake: its only writer.
+//!
+//! It waits for a request, a word of the harness or a point in time, feeds the session machine,
+//! appends what the machine wants kept, and only then answers and acts.
+
+mod attempt;
+mod commit;
+mod load;
+
+use crate::api::{SessionView, WaitState};
+use crate::bodies::Bodies;
+use crate::engine::Inner;
+use crate::view::{self, RowKey};
+use crate::{Code, Error};
+use attempt::{Attempts, Heard};
+use ax_core::id::{Epoch, Seq, SessionId, SessionKey};
+use ax_core::session::{Accepted, Caller, Effect, Input, Refusal, Request, Session};
+use ax_core::time::Timestamp;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tracing::Instrument;
+
+pub(crate) use load::read_only;
+
+/// How many things are taken up before they are made durable together.
+const BATCH_MAX: usize = 128;
+/// A session that is due this soon does not fall asleep.
+const NAP_MILLIS_MIN: u64 = 200;
+
+/// What a session's task can be told.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// A client wants these things, in one batch: the first says whether it is new.
+    Ask(Caller, Vec<Request>, oneshot::Sender<Result<Vec<Accepted>, Error>>),
+    /// Somebody wants to know what it is doing.
+    Show(oneshot::Sender<Result<SessionView, Error>>),
+    /// Something may be due.
+    Nudge,
+    /// The engine stops.
+    Stop,
+}
+
+impl Command {
+    /// Tells whoever waits that it will not be done.
+    pub(crate) fn refuse(self, error: Error) {
+        match self {
+            Self::Ask(_, _, reply) => drop(reply.send(Err(error))),
+            Self::Show(reply) => drop(reply.send(Err(error))),
+            Self::Nudge | Self::Stop => {}
+        }
+    }
+}
+
+/// Somebody who is told once what was decided is durable.
+type Waiting = (oneshot::Sender<Result<Vec<Accepted>, Error>>, Vec<Accepted>);
+
+/// The task of a session.
+struct Task {
+    inner: Arc<Inner>,
+    key: SessionKey,
+    bodies: Bodies,
+    session: Session,
+    epoch: Epoch,
+    parent: Option<(SessionId, Seq)>,
+    attempts: Attempts,
+    commands: mpsc::UnboundedReceiver<Command>,
+    waiting: Vec<Waiting>,
+    row: Option<RowKey>,
+    row_at: Timestamp,
+    snapshot_at: Seq,
+    /// Time does not go back within a session, whatever the clock does.
+    floor: Timestamp,
+    stopping: bool,
+}
+
+/// Starts the task of a session.
+pub(crate) fn spawn(
+    inner: &Arc<Inner>,
+    key: SessionKey,
+    commands: mpsc::UnboundedReceiver<Command>,
+) {
+    let span = tracing::info_span!("session", session = %key);
+    let task = start(Arc::clone(inner), key, commands);
+    drop(inner.tasks.spawn(task.instrument(span)));
+}
+
+async fn start(inner: Arc<Inner>, key: SessionKey, mut commands: mpsc::UnboundedReceiver<Command>) {
+    let loaded = load::load(&inner, &key).await;
+    let loaded = match loaded {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            tracing::warn!(%error, "the session cannot be loaded");
+            return inner.registry.fail(&key, &mut commands, &error);
+        }
+    };
+    let mut task = Task::new(Arc::clone(&inner), key.clone(), loaded, commands);
+    if let Err(error) = task.run().await {
+        tracing::warn!(%error, "the session cannot go on");
+        task.attempts.kill_all().await;
+        for (reply, _) in task.waiting.drain(..) {
+            drop(reply.send(Err(error.clone())));
+        }
+        inner.log.release(&key, task.epoch);
+        inner.registry.fail(&key, &mut task.commands, &error);
+        inner.retry_later(&key, &error);
+    }
+}
+
+impl Task {
+    fn new(
+        inner: Arc<Inner>,
+        key: SessionKey,
+        loaded: load::Loaded,
+        commands: mpsc::UnboundedReceiver<Command>,
+    ) -> Self {
+        let bodies = Bodies::new(inner.blobs.clone());
+        let attempts = Attempts::new(Arc::clone(&inner), key.clone());
+        let floor = loaded.floor;
+        Self {
+            inner,
+            key,
+            bodies,
+            snapshot_at: loaded.snapshot_at,
+            session: loaded.session,
+            epoch: loaded.epoch,
+            parent: loaded.parent,
+            attempts,
+            commands,
+            waiting: Vec::new(),
+            row: None,
+            row_at: floor,
+            floor,
+            stopping: false,
+        }
+    }
+
+    fn now(&mut self) -> Timestamp {
+        self.floor = self.floor.max(self.inner.clock.now());
+        self.floor
+    }
+
+    /// Runs until the session falls asleep, is deleted, or the engine stops.
+    async fn run(&mut self) -> Result<(), Error> {
+        self.begin();
+        loop {
+            self.commit().await?;
+            if self.session.state().deleted {
+                return self.delete().await;
+            }
+            if self.may_sleep() {
+                let (key, epoch) = (self.key.clone(), self.epoch);
+                if self.inner.registry.sleep(&self.inner, &key, epoch, &self.commands) {
+                    self.inner.timers.slept(&key, self.session.wake_at(self.floor));
+                    return Ok(());
+                }
+            }
+            self.wait().await?;
+        }
+    }
+
+    /// What was cut short by a crash is taken up.
+    fn begin(&mut self) {
+        if !self.is_unborn() {
+            let now = self.now();
+            drop(self.feed(now, &Input::Recover));
+        }
+    }
+
+    /// Whether this is a branch to which nothing has happened yet, so that its state is still its
+    /// parent's.
+    fn is_unborn(&self) -> bool {
+        self.parent.is_some_and(|(_, at)| at == self.session.state().last)
+    }
+
+    /// Lets go of what the parent of a branch had promised, if that has not been done yet.
+    fn be_born(&mut self) {
+        if let Some((parent, at)) = self.parent.filter(|_| self.is_unborn()) {
+            let (now, seed) = (self.now(), self.inner.entropy.number());
+            let request = Request::Branch { parent, at, carry_on: false, seed };
+            drop(self.feed(now, &Input::Client(Caller::default(), request)));
+        }
+    }
+
+    /// Waits for something to happen, and takes it up with all that has happened meanwhile.
+    async fn wait(&mut self) -> Result<(), Error> {
+        let pause = self.pause();
+        tokio::select! {
+            biased;
+            command = self.commands.recv() => match command {
+                Some(command) => self.take(command).await?,
+                None => self.stopping = true,
+            },
+            heard = self.attempts.hear() => self.hear(heard).await?,
+            () = tokio::time::sleep(pause.unwrap_or(Duration::MAX)), if pause.is_some() => {
+                self.tick();
+            }
+        }
+        for _ in 0..BATCH_MAX {
+            if let Ok(command) = self.commands.try_recv() {
+                self.take(command).await?;
+            } else if let Some(heard) = self.attempts.try_hear() {
+                self.hear(heard).await?;
+            } else {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// How long there is nothing to do, if that is known.
+    fn pause(&mut self) -> Option<Duration> {
+        let now = self.now();
+        let deadline = self.session.deadline(now)?;
+        Some(Duration::from_millis(deadline.millis_since(now)))
+    }
+
+    fn tick(&mut self) {
+        self.be_born();
+        let now = self.now();
+        if self.session.deadline(now).is_some_and(|deadline| deadline <= now) {
+            drop(self.feed(now, &Input::Tick));
+        }
+    }
+
+    fn feed(&mut self, now: Timestamp, input: &Input) -> Result<Accepted, Refusal> {
+        let fed = self.session.handle(now, input);
+        if let Err(refusal) = &fed {
+            tracing::debug!(%refusal, "refused");
+        }
+        fed
+    }
+
+    async fn take(&mut self, command: Command) -> Result<(), Error> {
+        match command {
+            Command::Ask(caller, requests, reply) => self.ask(&caller, requests, reply),
+            Command::Show(reply) => {
+                // What is shown must be durable.
+                self.be_born();
+                self.commit().await?;
+                drop(reply.send(self.view()));
+            }
+            Command::Nudge => self.tick(),
+            Command::Stop => self.stopping = true,
+        }
+        if self.stopping {
+            self.attempts.stop_all().await;
+        }
+        Ok(())
+    }
+
+    fn ask(
+        &mut self,
+        caller: &Caller,
+        requests: Vec<Request>,
+        reply: oneshot::Sender<Result<Vec<Accepted>, Error>>,
+    ) {
+        if self.stopping {
+            drop(reply.send(Err(Error::new(Code::Stopping, "the engine is stopping"))));
+            return;
+        }
+        if let Err(error) = self.inner.registry.admit(self.commands.len()) {
+            drop(reply.send(Err(error)));
+            return;
+        }
+        if !matches!(requests.first(), Some(Request::Branch { .. })) {
+            self.be_born();
+        }
+        let now = self.now();
+        let mut accepted = Vec::with_capacity(requests.len());
+        for request in requests {
+            match self.feed(now, &Input::Client(caller.clone(), request)) {
+                Ok(one) => accepted.push(one),
+                Err(refusal) => {
+                    drop(reply.send(Err(refusal.into())));
+                    return;
+                }
+            }
+        }
+        self.waiting.push((reply, accepted));
+    }
+
+    fn view(&mut self) -> Result<SessionView, Error> {
+        let now = self.now();
+        let status = view::status(&self.session, now, self.attempts.has_place());
+        let key = RowKey::of(&status, self.session.state());
+        if self.row.as_ref() != Some(&key) {
+            self.row_at = now;
+        }
+        let id = self.key.session;
+        let view = view::session_view(id, &self.session, self.parent, status, self.row_at);
+        view.ok_or_else(|| Error::new(Code::NoSession, format!("there is no session {id}")))
+    }
+
+    async fn hear(&mut self, heard: Heard) -> Result<(), Error> {
+        let now = self.now();
+        match heard {
+            Heard::Frame(exec, attempt, frame) => {
+                let frame = self.bodies.spill_frame(&self.key, frame).await?;
+                if let Err(refusal) = self.feed(now, &Input::Frame(exec, attempt, frame.clone())) {
+                    self.refused(exec, attempt, &frame, &refusal);
+                }
+            }
+            // What is stopped with the engine has not failed.
+            Heard::Gone(..) if self.stopping => {}
+            Heard::Gone(exec, attempt, failure) => {
+                drop(self.feed(now, &Input::HarnessGone(exec, attempt, failure)));
+            }
+            Heard::Nothing => {}
+        }
+        Ok(())
+    }
+
+    fn may_sleep(&self) -> bool {
+        if !self.attempts.is_idle() {
+            return false;
+        }
+        let due = self.session.deadline(self.floor);
+        let soon = self.floor.plus_millis(NAP_MILLIS_MIN);
+        self.stopping || due.is_none_or(|due| due > soon)
+    }
+
+    /// Carries out what rests on durable events.
+    async fn act(&mut self, effects: Vec<Effect>) -> Result<(), Error> {
+        for effect in effects {
+            match effect {
+                Effect::Start(exec, attempt) if !self.stopping => {
+                    self.attempts.start(exec, attempt);
+                }
+                Effect::Start(..) => {}
+                Effect::Stop(exec, attempt, stop) => self.attempts.stop(exec, attempt, stop).await,
+                Effect::Tell(exec, attempt, reply) => self.tell(exec, attempt, reply).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The session is deleted: the log lets go of it.
+    async fn delete(&mut self) -> Result<(), Error> {
+        self.attempts.kill_all().await;
+        self.inner.forget(&self.key).await?;
+        let gone = Error::new(Code::Deleted, "the session is deleted");
+        self.inner.registry.fail(&self.key, &mut self.commands, &gone);
+        Ok(())
+    }
+
+    /// Whether the row of this session is shown in lists.
+    fn row_state(&self, state: WaitState) -> u8 {
+        if self.session.state().deleted { crate::engine::ROW_DELETING } else { state as u8 }
+    }
+}

@@ -1,0 +1,149 @@
+//! Taking an input in.
+
+use crate::api::{SessionRef, Submission, Submitted};
+use crate::bodies::Bodies;
+use crate::engine::Inner;
+use crate::{Code, Error, branch, manifest};
+use ax_core::id::{Namespace, Seq, SessionId, SessionKey};
+use ax_core::session::{
+    Accepted, AgentRef, Body, Caller, Digest, IdempotencyKey, Part, Request, SubmitPolicy,
+};
+use std::sync::Arc;
+
+/// Records an input, in a new session, an existing one, or a branch of it.
+pub(crate) async fn submit(
+    inner: &Arc<Inner>,
+    caller: Caller,
+    namespace: &Namespace,
+    submission: Submission,
+) -> Result<Submitted, Error> {
+    let session = target(inner, namespace, &submission);
+    let key = SessionKey::new(namespace.clone(), session.id);
+    if key.session == crate::agents::SYSTEM_SESSION {
+        return Err(Error::new(Code::NoSession, format!("there is no session {}", session.id)));
+    }
+    let parts = Bodies::new(inner.blobs.clone()).spill_parts(&key, submission.parts).await?;
+    let create = create(inner, namespace, &key, &session, submission.agent.as_deref()).await?;
+    let is_new = create.is_some();
+    let digest = digest_of(&parts);
+    let mut requests = Vec::new();
+    requests.extend(create);
+    if let Some(title) = submission.title.filter(|_| is_new) {
+        requests.push(Request::Rename { title });
+    }
+    let input = Request::Submit { key: submission.key, digest, parts, policy: submission.policy };
+    requests.push(input.clone());
+    let accepted = inner.ask(&key, caller.clone(), requests).await?;
+    let created = is_new && matches!(accepted.first(), Some(Accepted::At(_)));
+    let session = key.session;
+    match accepted.last() {
+        Some(Accepted::At(seq)) => {
+            Ok(Submitted { session, seq: *seq, duplicate: false, created, branched: false })
+        }
+        Some(Accepted::Before(seq)) => {
+            Ok(Submitted { session, seq: *seq, duplicate: true, created, branched: false })
+        }
+        Some(Accepted::Branch(at)) => branch_off(inner, caller, &key, *at, input).await,
+        Some(Accepted::Nothing) | None => {
+            Err(Error::new(Code::Internal, "an input came to nothing"))
+        }
+    }
+}
+
+/// Which session an input is for. Without a name a key decides, so that sending it again does not
+/// make another session.
+fn target(inner: &Inner, namespace: &Namespace, submission: &Submission) -> SessionRef {
+    if let Some(session) = &submission.session {
+        return session.clone();
+    }
+    let id = match &submission.key {
+        None => SessionId(inner.entropy.id()),
+        Some(key) => derived("agentexecutor session of key v1", namespace, 0, key),
+    };
+    SessionRef { id, name: String::new() }
+}
+
+fn derived(context: &str, namespace: &Namespace, parent: u128, key: &IdempotencyKey) -> SessionId {
+    let mut hasher = blake3::Hasher::new_derive_key(context);
+    hasher.update(namespace.as_str().as_bytes()).update(&[0]);
+    hasher.update(&parent.to_be_bytes()).update(key.as_str().as_bytes());
+    let mut half = [0; 16];
+    half.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    SessionId(u128::from_be_bytes(half))
+}
+
+/// The request that creates the session, if it is new or an agent is named.
+async fn create(
+    inner: &Arc<Inner>,
+    namespace: &Namespace,
+    key: &SessionKey,
+    session: &SessionRef,
+    agent: Option<&str>,
+) -> Result<Option<Request>, Error> {
+    let Some(agent) = agent else {
+        let known = inner.must_exist(key).await;
+        return known.map(|()| None).map_err(|error| {
+            error.with_hint("name an agent to create it: `ax run --agent AGENT --session NAME …`")
+        });
+    };
+    let stored = inner.agents.get(namespace, agent).await?;
+    let manifest = manifest::parse(&stored.manifest)
+        .map_err(|_| Error::new(Code::Manifest, format!("the manifest of {agent} is not valid")))?;
+    Ok(Some(Request::Create {
+        name: session.name.clone(),
+        agent: AgentRef { name: stored.name, version: stored.version },
+        limits: manifest.limits,
+        sandbox: manifest.sandbox,
+        seed: inner.entropy.number(),
+    }))
+}
+
+/// An input that must not wait goes to a branch from before what is under way.
+async fn branch_off(
+    inner: &Arc<Inner>,
+    caller: Caller,
+    parent: &SessionKey,
+    at: Seq,
+    input: Request,
+) -> Result<Submitted, Error> {
+    let Request::Submit { key, digest, parts, .. } = input else {
+        unreachable!("only an input is submitted");
+    };
+    let child = match &key {
+        None => SessionId(inner.entropy.id()),
+        Some(key) => {
+            let context = "agentexecutor branch of key v1";
+            derived(context, &parent.namespace, parent.session.0, key)
+        }
+    };
+    let to = SessionKey::new(parent.namespace.clone(), child);
+    match branch::make(inner, caller.clone(), parent, at, child, false).await {
+        Err(error) if error.code == Code::Exists && key.is_some() => {}
+        made => made?,
+    }
+    let policy = Some(SubmitPolicy::Enqueue);
+    let accepted =
+        inner.ask(&to, caller, vec![Request::Submit { key, digest, parts, policy }]).await?;
+    let (seq, duplicate) = match accepted.last() {
+        Some(Accepted::At(seq)) => (*seq, false),
+        Some(Accepted::Before(seq)) => (*seq, true),
+        _ => return Err(Error::new(Code::Internal, "an input of a branch came to nothing")),
+    };
+    Ok(Submitted { session: child, seq, duplicate, created: false, branched: true })
+}
+
+/// Hashes an input, so that the same key with other content is noticed.
+fn digest_of(parts: &[Part]) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    for part in parts {
+        for text in [part.media_type.as_str(), part.name.as_str()] {
+            hasher.update(&(text.len() as u64).to_be_bytes()).update(text.as_bytes());
+        }
+        let hash = match &part.body {
+            Body::Text(text) => *blake3::hash(text.as_bytes()).as_bytes(),
+            Body::Blob(blob) => blob.hash,
+        };
+        hasher.update(&[part.kind as u8]).update(&hash);
+    }
+    Digest(*hasher.finalize().as_bytes())
+}

@@ -1,0 +1,280 @@
+//! Sessions through the whole engine, with harnesses that are Rust functions.
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+mod support;
+
+use ax_core::id::Seq;
+use ax_core::session::{Answer, AskKind, Body, Caller, Frame, Kind, Part, PartKind};
+use ax_core::time::Timestamp;
+use ax_engine::{BranchPlan, Code, ListSessions, Submission, WaitState};
+use ax_harness::{AskResult, JournalKind, Told};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use support::{Scripted, World, gone};
+
+fn echo() -> Scripted {
+    Scripted::new(|launch, talk| async move {
+        let text = launch.input[0].text.clone();
+        let parts = vec![Part::text(format!("you said {text}"))];
+        talk.say(Frame::Output { block: None, key: None, parts }).await;
+        talk.end().await
+    })
+}
+
+#[tokio::test]
+async fn an_input_is_carried_out_and_followed_to_its_end() {
+    let world = World::new();
+    let engine = world.open(echo()).await;
+    let input = world.submit(&engine, "chat", "k1").await;
+    let names = world.until(&engine, "chat", input).await;
+    let expected = [
+        "session.created",
+        "input.received",
+        "execution.started",
+        "attempt.started",
+        "output.message",
+        "execution.completed",
+    ];
+    assert_eq!(names, expected);
+    let view = engine.session(&world.namespace, &world.session("chat")).await.unwrap();
+    assert_eq!((view.status.state, view.last), (WaitState::Completed, Seq(6)));
+    let page = engine.sessions(&world.namespace, ListSessions::default()).await.unwrap();
+    assert_eq!(page.sessions.len(), 1, "agents are no sessions");
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_input_that_is_sent_again_is_recorded_once() {
+    let world = World::new();
+    let engine = world.open(echo()).await;
+    let first = world.submit(&engine, "chat", "k1").await;
+    assert_eq!(world.submit(&engine, "chat", "k1").await, first);
+    let other = Submission {
+        session: Some(world.session("chat")),
+        key: Some("k1".into()),
+        parts: vec![Part::text("something else")],
+        ..Submission::default()
+    };
+    let refused = engine.submit(Caller::default(), &world.namespace, other).await.unwrap_err();
+    assert_eq!(refused.code, Code::KeyReused);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn large_content_goes_to_the_blob_store_and_reaches_the_harness_as_a_file() {
+    let world = World::new();
+    let engine = world
+        .open(Scripted::new(|launch, talk| async move {
+            let (path, _, bytes) = launch.input[0].file.clone().unwrap();
+            assert_eq!(tokio::fs::metadata(path).await.unwrap().len(), bytes);
+            talk.end().await
+        }))
+        .await;
+    let submission = Submission {
+        session: Some(world.session("big")),
+        agent: Some("test".into()),
+        parts: vec![Part::text("x".repeat(1_000_000))],
+        ..Submission::default()
+    };
+    let submitted = engine.submit(Caller::default(), &world.namespace, submission).await.unwrap();
+    let names = world.until(&engine, "big", submitted.seq).await;
+    assert_eq!(names.last().unwrap(), "execution.completed");
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_failed_attempt_is_tried_again_and_its_steps_are_not() {
+    let effects = Arc::new(AtomicU32::new(0));
+    let world = World::new();
+    let counted = Arc::clone(&effects);
+    let engine = world
+        .open(Scripted::new(move |launch, mut talk| {
+            let effects = Arc::clone(&counted);
+            async move {
+                let effect = async { drop(effects.fetch_add(1, Ordering::SeqCst)) };
+                talk.once(&launch, "charge", effect).await;
+                if launch.attempt.0 < 3 { gone("crashed") } else { talk.end().await }
+            }
+        }))
+        .await;
+    let input = world.submit(&engine, "pay", "k").await;
+    let names = world.until(&engine, "pay", input).await;
+    assert_eq!(names.last().unwrap(), "execution.completed");
+    assert_eq!(names.iter().filter(|name| *name == "attempt.lost").count(), 2);
+    assert_eq!(effects.load(Ordering::SeqCst), 1);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_person_is_asked_while_nothing_runs_and_the_answer_wakes_the_harness() {
+    let world = World::new();
+    let program = Scripted::new(|launch, mut talk| async move {
+        let answered = launch.journal.iter().find_map(|entry| match &entry.kind {
+            JournalKind::Ask(Some(AskResult::Answered(answer))) => Some(answer.clone()),
+            _ => None,
+        });
+        if answered == Some(Answer::Approve) {
+            return talk.end().await;
+        }
+        talk.say(Frame::Ask {
+            key: "ok".into(),
+            kind: AskKind::Approval,
+            prompt: "Send it?".into(),
+            choices: vec![],
+            details: None,
+            expires_millis: None,
+        })
+        .await;
+        loop {
+            match talk.told().await {
+                Told::Park { .. } => return gone("parked"),
+                Told::Answered { .. } => return talk.end().await,
+                _ => {}
+            }
+        }
+    });
+    let engine = world.open(program.clone()).await;
+    let input = world.submit(&engine, "mail", "k").await;
+    world.until(&engine, "mail", input).await;
+    while engine.info().awake_sessions > 0 {
+        tokio::task::yield_now().await;
+    }
+    // Nothing of it is in memory; not even the engine that it began in.
+    engine.shutdown().await;
+    let world = world.reopened();
+    let engine = world.open(program).await;
+    let session = world.session("mail");
+    let view = engine.session(&world.namespace, &session).await.unwrap();
+    assert_eq!(view.status.state, WaitState::WaitingAsk);
+    assert_eq!(view.status.asks.len(), 1);
+    let via = "test".to_owned();
+    let answered = engine
+        .answer(Caller::default(), &world.namespace, &session, None, Answer::Approve, via)
+        .await;
+    answered.unwrap();
+    let names = world.until(&engine, "mail", input).await;
+    assert!(names.contains(&"actor.suspended".to_owned()), "{names:?}");
+    assert_eq!(names.last().unwrap(), "execution.completed");
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_sleep_wakes_the_harness_when_it_is_over() {
+    let world = World::new();
+    let engine = world
+        .open(Scripted::new(|launch, mut talk| async move {
+            let woken = launch
+                .journal
+                .iter()
+                .any(|entry| matches!(entry.kind, JournalKind::Sleep { fired: true, .. }));
+            if woken {
+                return talk.end().await;
+            }
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+            let due_at = Timestamp::from_millis(u64::try_from(now.as_millis()).unwrap() + 600);
+            talk.say(Frame::Sleep { key: "nap".into(), due_at }).await;
+            loop {
+                match talk.told().await {
+                    Told::Park { .. } => return gone("parked"),
+                    Told::Fired { .. } => return talk.end().await,
+                    _ => {}
+                }
+            }
+        }))
+        .await;
+    let input = world.submit(&engine, "nap", "k").await;
+    let names = world.until(&engine, "nap", input).await;
+    assert!(names.contains(&"timer.fired".to_owned()), "{names:?}");
+    assert_eq!(names.last().unwrap(), "execution.completed");
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn pieces_of_output_are_put_together_before_they_are_kept() {
+    let world = World::new();
+    let engine = world
+        .open(Scripted::new(|_, talk| async move {
+            for _ in 0..1_000 {
+                let (block, part, text) = ("b".into(), PartKind::Text, "word ".to_owned());
+                talk.say(Frame::Delta { block, part, text }).await;
+            }
+            talk.say(Frame::Output { block: Some("b".into()), key: None, parts: vec![] }).await;
+            talk.end().await
+        }))
+        .await;
+    let input = world.submit(&engine, "talk", "k").await;
+    world.until(&engine, "talk", input).await;
+    let kinds = world.kinds(&engine, "talk").await;
+    let text: String = kinds
+        .iter()
+        .filter_map(|kind| match kind {
+            Kind::OutputDelta { text, .. } => Some(text.as_str()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(text, "word ".repeat(1_000));
+    let pieces = kinds.iter().filter(|kind| matches!(kind, Kind::OutputDelta { .. })).count();
+    assert!(pieces < 100, "{pieces} pieces");
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_branch_sees_its_prefix_and_goes_its_own_way() {
+    let world = World::new();
+    let engine = world.open(echo()).await;
+    let input = world.submit(&engine, "main", "k").await;
+    world.until(&engine, "main", input).await;
+    let plan = BranchPlan { at: Some(Seq(2)), names: vec!["side".into()], ..BranchPlan::default() };
+    let session = world.session("main");
+    let made = engine.branch(Caller::default(), &world.namespace, &session, plan).await.unwrap();
+    assert_eq!(made.sessions, [world.session("side").id]);
+    let input = world.submit(&engine, "side", "k2").await;
+    let names = world.until(&engine, "side", input).await;
+    assert_eq!(names[..3], ["session.created", "input.received", "session.branched"]);
+    assert_eq!(names.last().unwrap(), "execution.completed");
+    assert_eq!(world.kinds(&engine, "main").await.len(), 6, "the parent does not notice");
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_session_moves_to_another_store_with_everything_it_refers_to() {
+    let world = World::new();
+    let engine = world.open(echo()).await;
+    let submission = Submission {
+        session: Some(world.session("old")),
+        agent: Some("test".into()),
+        parts: vec![Part::text("y".repeat(200_000))],
+        ..Submission::default()
+    };
+    let submitted = engine.submit(Caller::default(), &world.namespace, submission).await.unwrap();
+    world.until(&engine, "old", submitted.seq).await;
+    let archive = engine.export(&world.namespace, &world.session("old")).await.unwrap();
+    let there = World::new();
+    let other = there.open(echo()).await;
+    let name = Some("new".to_owned());
+    let imported = other.import(Caller::default(), &there.namespace, name, archive).await;
+    let (session, last) = imported.unwrap();
+    assert_eq!(session, there.session("new").id);
+    assert_eq!(last, Seq(7), "the import is marked");
+    let here = world.kinds(&engine, "old").await;
+    assert_eq!(there.kinds(&other, "new").await[..6], here[..6]);
+    let Kind::InputReceived { parts, .. } = &here[1] else { panic!("an input") };
+    let Body::Blob(blob) = &parts[0].body else { panic!("a blob") };
+    let id = ax_store::BlobId(blob.hash);
+    other.blobs().get_bytes(&there.namespace, &id, 1 << 20).await.unwrap();
+    engine.shutdown().await;
+    other.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_deleted_session_is_gone() {
+    let world = World::new();
+    let engine = world.open(echo()).await;
+    let input = world.submit(&engine, "gone", "k").await;
+    world.until(&engine, "gone", input).await;
+    let session = world.session("gone");
+    engine.delete(Caller::default(), &world.namespace, &session).await.unwrap();
+    let missing = engine.session(&world.namespace, &session).await.unwrap_err();
+    assert_eq!(missing.code, Code::NoSession);
+    engine.shutdown().await;
+}
