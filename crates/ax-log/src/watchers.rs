@@ -34,6 +34,11 @@ impl Watchers {
         HeadWatch { receiver: head.subscribe() }
     }
 
+    /// Whether nobody watches anything, so that nothing need be told.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.heads.is_empty()
+    }
+
     /// Tells that everything up to `last` is durable and can be read.
     pub(crate) fn moved(&mut self, key: &SessionKey, last: Seq) {
         if let Some(head) = self.heads.get(key) {

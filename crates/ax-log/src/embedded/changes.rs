@@ -5,8 +5,9 @@ use ax_core::id::{Epoch, Seq, SessionId, SessionKey};
 use super::committer::Committer;
 use super::format::SessionState;
 use super::request::{Branch, Done, Reply};
+use super::sessions::Slot;
 use crate::limits;
-use crate::types::{AcquireError, BranchError, CutError, DeleteError, Lease, LogFault};
+use crate::types::{AcquireError, BranchError, CutError, DeleteError, Lease};
 
 /// How many ancestors one deletion lets go of at most. Those beyond keep their space.
 const UNPIN_COUNT_MAX: usize = 2_000;
@@ -14,46 +15,48 @@ const UNPIN_COUNT_MAX: usize = 2_000;
 impl Committer {
     pub(super) fn acquire(&mut self, key: SessionKey, reply: Reply<Lease, AcquireError>) {
         let epoch = self.epoch();
-        let lease = match self.track(&key) {
-            Err(fault) => Err(fault.into()),
-            Ok(tracked) => match &tracked.state {
-                Some(state) if state.deleted => Err(AcquireError::Deleted),
-                state => {
-                    let row = state.as_ref().map(|state| state.row.clone());
-                    tracked.epoch = Some(epoch);
-                    Ok(Lease { epoch, next: tracked.next(), row })
-                }
-            },
+        let slot = match self.track(&key) {
+            Ok(slot) => slot,
+            Err(fault) => return drop(reply.send(Err(fault.into()))),
         };
-        match lease {
-            Ok(lease) => self.done(Done::Acquire(reply, key, lease)),
-            Err(error) => {
-                self.settle(&key);
-                drop(reply.send(Err(error)));
-            }
+        let tracked = self.sessions.at(slot);
+        if tracked.state.as_ref().is_some_and(|state| state.deleted) {
+            self.sessions.settle(slot);
+            return drop(reply.send(Err(AcquireError::Deleted)));
         }
+        tracked.epoch = Some(epoch);
+        let row = tracked.state.as_ref().map(|state| state.row.clone());
+        let lease = Lease { epoch, next: tracked.next(), row };
+        self.done(Done::Acquire(reply, key, lease));
     }
 
     pub(super) fn release(&mut self, key: &SessionKey, epoch: Epoch) {
-        if let Ok(tracked) = self.track(key)
-            && tracked.epoch == Some(epoch)
-        {
+        let Some(slot) = self.sessions.find(key) else { return };
+        let tracked = self.sessions.at(slot);
+        if tracked.epoch == Some(epoch) {
             tracked.epoch = None;
         }
-        self.settle(key);
+        self.sessions.settle(slot);
     }
 
-    pub(super) fn branch(&mut self, branch: Branch, reply: Reply<(), BranchError>) {
+    pub(super) fn branch(&mut self, branch: &Branch, reply: Reply<(), BranchError>) {
         let child = SessionKey::new(branch.parent.namespace.clone(), branch.child);
-        match self.branch_states(&branch, &child) {
-            Ok((parent, state)) => {
-                self.put_state(branch.parent, parent);
+        let slots = self.track(&branch.parent).and_then(|parent| Ok((parent, self.track(&child)?)));
+        let (parent, child) = match slots {
+            Ok(slots) => slots,
+            Err(fault) => return drop(reply.send(Err(fault.into()))),
+        };
+        match self.branch_states(branch, parent, child) {
+            Ok((pinned, state)) => {
+                self.put_state(parent, pinned);
                 self.put_state(child, state);
                 self.done(Done::Branch(reply));
             }
             Err(error) => {
-                self.settle(&branch.parent);
-                self.settle(&child);
+                self.sessions.settle(parent);
+                if child != parent {
+                    self.sessions.settle(child);
+                }
                 drop(reply.send(Err(error)));
             }
         }
@@ -62,15 +65,16 @@ impl Committer {
     fn branch_states(
         &mut self,
         branch: &Branch,
-        child: &SessionKey,
+        parent: Slot,
+        child: Slot,
     ) -> Result<(SessionState, SessionState), BranchError> {
         limits::check_row(&branch.row)?;
-        let parent = self.live(&branch.parent)?.ok_or(BranchError::NotFound)?;
+        let parent = self.live(parent).ok_or(BranchError::NotFound)?;
         let (at, first, last) = (branch.at, Seq(parent.first).prev(), Seq(parent.last));
         if at < first || at > last {
             return Err(BranchError::OutOfRange { at, first, last });
         }
-        if self.track(child)?.state.is_some() {
+        if self.sessions.at(child).state.is_some() {
             return Err(BranchError::Exists { child: branch.child });
         }
         let state = SessionState {
@@ -89,31 +93,28 @@ impl Committer {
     }
 
     pub(super) fn cut(&mut self, key: &SessionKey, below: Seq, reply: Reply<(), CutError>) {
-        match self.cut_state(key, below) {
-            Ok(state) => {
-                if let Some(state) = state {
-                    self.put_state(key.clone(), state);
-                }
-                self.done(Done::Cut(reply));
-            }
+        let slot = match self.track(key) {
+            Ok(slot) => slot,
+            Err(fault) => return drop(reply.send(Err(fault.into()))),
+        };
+        match self.cut_state(slot, below) {
+            Ok(Some(state)) => self.put_state(slot, state),
+            Ok(None) => self.sessions.settle(slot),
             Err(error) => {
-                self.settle(key);
-                drop(reply.send(Err(error)));
+                self.sessions.settle(slot);
+                return drop(reply.send(Err(error)));
             }
         }
+        self.done(Done::Cut(reply));
     }
 
-    fn cut_state(
-        &mut self,
-        key: &SessionKey,
-        below: Seq,
-    ) -> Result<Option<SessionState>, CutError> {
-        let state = self.live(key)?.ok_or(CutError::NotFound)?;
+    fn cut_state(&mut self, slot: Slot, below: Seq) -> Result<Option<SessionState>, CutError> {
+        let state = self.live(slot).ok_or(CutError::NotFound)?;
         if below.0 <= state.first {
             return Ok(None);
         }
         // A snapshot that is in this very block does not count: it is not durable yet.
-        let of = self.track(key)?.of;
+        let of = self.sessions.at(slot).of;
         let newest = self.shared.version().snapshot(of, &state, state.last)?;
         if newest.is_none_or(|(at, _)| at + 1 < below.0) {
             return Err(CutError::Uncovered { below });
@@ -122,26 +123,21 @@ impl Committer {
     }
 
     pub(super) fn delete(&mut self, key: &SessionKey, reply: Reply<(), DeleteError>) {
-        match self.delete_state(key) {
-            Ok(state) => {
-                let unpins = if state.pin_count == 0 { state.parent } else { None };
-                self.put_state(key.clone(), state);
-                if let Some((parent, _)) = unpins {
-                    self.unpin(&SessionKey::new(key.namespace.clone(), SessionId(parent)));
-                }
-                self.done(Done::Delete(reply));
-            }
-            Err(error) => {
-                self.settle(key);
-                drop(reply.send(Err(error)));
-            }
+        let slot = match self.track(key) {
+            Ok(slot) => slot,
+            Err(fault) => return drop(reply.send(Err(fault.into()))),
+        };
+        let Some(state) = self.live(slot) else {
+            self.sessions.settle(slot);
+            return drop(reply.send(Err(DeleteError::NotFound)));
+        };
+        let unpins = if state.pin_count == 0 { state.parent } else { None };
+        self.sessions.at(slot).epoch = None;
+        self.put_state(slot, SessionState { deleted: true, row: crate::Row::default(), ..state });
+        if let Some((parent, _)) = unpins {
+            self.unpin(&SessionKey::new(key.namespace.clone(), SessionId(parent)));
         }
-    }
-
-    fn delete_state(&mut self, key: &SessionKey) -> Result<SessionState, DeleteError> {
-        let state = self.live(key)?.ok_or(DeleteError::NotFound)?;
-        self.track(key)?.epoch = None;
-        Ok(SessionState { deleted: true, row: crate::Row::default(), ..state })
+        self.done(Done::Delete(reply));
     }
 
     /// Lets go of what a branch shared with its parent, and of what the parent shared if that was
@@ -149,14 +145,13 @@ impl Committer {
     fn unpin(&mut self, parent: &SessionKey) {
         let mut key = parent.clone();
         for _ in 0..UNPIN_COUNT_MAX {
-            let Ok(Some(mut state)) = self.track(&key).map(|tracked| tracked.state.clone()) else {
-                // It keeps its space; nothing is lost.
-                return;
-            };
+            // Where this ends early some sessions keep their space; nothing is lost.
+            let Ok(slot) = self.track(&key) else { return };
+            let Some(mut state) = self.sessions.at(slot).state.clone() else { return };
             state.pin_count = state.pin_count.saturating_sub(1);
             let gone = state.deleted && state.pin_count == 0;
             let above = state.parent;
-            self.put_state(key.clone(), state);
+            self.put_state(slot, state);
             match above {
                 Some((session, _)) if gone => key.session = SessionId(session),
                 _ => return,
@@ -164,8 +159,7 @@ impl Committer {
         }
     }
 
-    fn live(&mut self, key: &SessionKey) -> Result<Option<SessionState>, LogFault> {
-        let state = self.track(key)?.state.clone();
-        Ok(state.filter(|state| !state.deleted))
+    fn live(&mut self, slot: Slot) -> Option<SessionState> {
+        self.sessions.at(slot).state.clone().filter(|state| !state.deleted)
     }
 }

@@ -1,6 +1,6 @@
 //! The one loop that writes: it decides, makes blocks durable, shows them, and answers.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,6 +14,7 @@ use super::memtable::Memtable;
 use super::request::{Done, Reply, Request};
 use super::run_loop::Job;
 use super::segment::{SegmentFile, SegmentWriter, record_bytes};
+use super::sessions::{Sessions, Slot, Tracked};
 use super::shared::Shared;
 use super::{COMMIT_COUNT_MAX, FROZEN_COUNT_MAX};
 use crate::limits;
@@ -22,28 +23,10 @@ use crate::types::{Append, AppendError, LogFault};
 /// The room that is kept in a block for a request that is not an append, in bytes.
 const CHANGE_BYTES: usize = 512 * 1024;
 
-/// A session that someone may write, or that has changes in the block.
-#[derive(Debug)]
-pub(super) struct Tracked {
-    pub(super) of: SessionRef,
-    /// The state with the changes of the block; `None` if the session does not exist.
-    pub(super) state: Option<SessionState>,
-    /// The right to write that was given last, unless it was released.
-    pub(super) epoch: Option<Epoch>,
-    /// Whether the block has changes of it.
-    pub(super) touched: bool,
-}
-
-impl Tracked {
-    pub(super) fn next(&self) -> Seq {
-        Seq(self.state.as_ref().map_or(1, |state| state.last + 1))
-    }
-}
-
 /// What goes into the memtable when the block is durable.
 #[derive(Debug)]
 struct Staged {
-    of: SessionRef,
+    slot: Slot,
     first: u64,
     entries: Vec<Bytes>,
     snapshot: Option<(u64, Bytes)>,
@@ -55,14 +38,16 @@ pub(super) struct Committer {
     pub(super) shared: Arc<Shared>,
     pub(super) writer: SegmentWriter,
     pub(super) jobs: mpsc::UnboundedSender<Job>,
-    sessions: HashMap<SessionKey, Tracked>,
+    pub(super) sessions: Sessions,
     /// Numbers of namespaces, also of those that have no record yet.
     namespaces: BTreeMap<Namespace, u32>,
     namespace_next: u32,
+    /// The namespaces that have a durable record.
+    named_ids: BTreeSet<u32>,
     epoch_next: u64,
     // What follows belongs to the block that is being made.
     staged: Vec<Staged>,
-    touched: Vec<SessionKey>,
+    touched: Vec<Slot>,
     named: Vec<(u32, Namespace)>,
     done: Vec<Done>,
     spare_asked: bool,
@@ -77,15 +62,17 @@ impl Committer {
         let known = shared.namespaces.read().expect("no holder of the lock panics");
         let namespaces = known.ids.clone();
         let namespace_next = known.names.last_key_value().map_or(1, |(id, _)| id + 1);
+        let named_ids = known.names.keys().copied().collect();
         drop(known);
         let epoch_next = limits::epoch_first(shared.generation);
         Self {
             shared,
             writer,
             jobs,
-            sessions: HashMap::new(),
+            sessions: Sessions::default(),
             namespaces,
             namespace_next,
+            named_ids,
             epoch_next,
             staged: Vec::new(),
             touched: Vec::new(),
@@ -138,7 +125,7 @@ impl Committer {
             Request::Append(append, reply) => self.append(append, reply),
             Request::Acquire(key, reply) => self.acquire(key, reply),
             Request::Release(key, epoch) => self.release(&key, epoch),
-            Request::Branch(branch, reply) => self.branch(branch, reply),
+            Request::Branch(branch, reply) => self.branch(&branch, reply),
             Request::Cut(key, below, reply) => self.cut(&key, below, reply),
             Request::Delete(key, reply) => self.delete(&key, reply),
             Request::Close(_) => unreachable!("the loop keeps it to itself"),
@@ -146,39 +133,28 @@ impl Committer {
     }
 
     fn append(&mut self, append: Append, reply: Reply<Seq, AppendError>) {
-        match self.check(&append) {
+        let slot = match self.track(&append.key) {
+            Ok(slot) => slot,
+            Err(fault) => return drop(reply.send(Err(fault.into()))),
+        };
+        match check(self.sessions.at(slot), &append) {
             Err(error) => {
-                self.settle(&append.key);
+                self.sessions.settle(slot);
                 drop(reply.send(Err(error)));
             }
             Ok(next) if limits::is_empty(&append) => {
                 self.done.push(Done::Append(reply, next.prev()));
             }
             Ok(_) => {
-                let last = self.stage(append);
+                let last = self.stage(slot, append);
                 self.done.push(Done::Append(reply, last));
             }
         }
     }
 
-    fn check(&mut self, append: &Append) -> Result<Seq, AppendError> {
-        let tracked = self.track(&append.key)?;
-        if tracked.state.as_ref().is_some_and(|state| state.deleted) {
-            return Err(AppendError::Deleted);
-        }
-        if tracked.epoch != Some(append.epoch) {
-            return Err(AppendError::Fenced { epoch: append.epoch });
-        }
-        let next = tracked.next();
-        if append.expected != next {
-            return Err(AppendError::WrongSeq { expected: append.expected, next });
-        }
-        Ok(next)
-    }
-
-    fn stage(&mut self, append: Append) -> Seq {
-        let Append { key, entries, row, snapshot, .. } = append;
-        let tracked = self.sessions.get_mut(&key).expect("it was checked");
+    fn stage(&mut self, slot: Slot, append: Append) -> Seq {
+        let Append { entries, row, snapshot, .. } = append;
+        let tracked = self.sessions.at(slot);
         let of = tracked.of;
         let state = tracked.state.get_or_insert_with(SessionState::unborn);
         let first = state.last + 1;
@@ -190,34 +166,35 @@ impl Committer {
         if let Some(snapshot) = &snapshot {
             self.writer.put(Kind::Snapshot, Key { of, seq }, snapshot);
         }
-        if let Some(row) = row {
-            state.row = row;
+        // Where there is no position either, nothing else in the block says that it exists.
+        if row.is_some() || seq == 0 {
+            state.row = row.unwrap_or_default();
             self.writer.put(Kind::State, Key { of, seq }, &state.encode());
-        } else if seq == 0 {
-            // Nothing else in the block says that the session exists.
-            self.writer.put(Kind::State, Key { of, seq }, &state.encode());
+            tracked.changed = true;
         }
         let snapshot = snapshot.map(|data| (seq, data));
-        self.staged.push(Staged { of, first, entries, snapshot });
-        self.touch(key);
+        self.staged.push(Staged { slot, first, entries, snapshot });
+        self.touch(slot);
         Seq(seq)
     }
 
-    /// Notes that the block has changes of a tracked session.
-    pub(super) fn touch(&mut self, key: SessionKey) {
-        let tracked = self.sessions.get_mut(&key).expect("it is tracked");
+    /// Notes that the block has changes of a session.
+    fn touch(&mut self, slot: Slot) {
+        let tracked = self.sessions.at(slot);
         if !tracked.touched {
             tracked.touched = true;
             let id = tracked.of.namespace;
-            self.touched.push(key.clone());
-            self.name(id, &key.namespace);
+            self.touched.push(slot);
+            if !self.named_ids.contains(&id) {
+                let name = tracked.key.namespace.clone();
+                self.name(id, &name);
+            }
         }
     }
 
     /// Puts the name of a namespace into the block that has its first record.
     fn name(&mut self, id: u32, name: &Namespace) {
-        let known = self.shared.namespace(name).is_some();
-        if !known && self.named.iter().all(|(named, _)| *named != id) {
+        if self.named.iter().all(|(named, _)| *named != id) {
             let of = SessionRef { namespace: id, session: 0 };
             self.writer.put(Kind::Namespace, Key { of, seq: 0 }, name.as_str().as_bytes());
             self.named.push((id, name.clone()));
@@ -225,39 +202,33 @@ impl Committer {
     }
 
     /// Puts the state of a session into the block.
-    pub(super) fn put_state(&mut self, key: SessionKey, state: SessionState) {
-        let tracked = self.sessions.get_mut(&key).expect("it is tracked");
+    pub(super) fn put_state(&mut self, slot: Slot, state: SessionState) {
+        let tracked = self.sessions.at(slot);
         let record = Key { of: tracked.of, seq: state.last };
         self.writer.put(Kind::State, record, &state.encode());
         tracked.state = Some(state);
-        self.touch(key);
+        tracked.changed = true;
+        self.touch(slot);
     }
 
-    /// Returns what is known of a session, looked up if need be.
-    pub(super) fn track(&mut self, key: &SessionKey) -> Result<&mut Tracked, LogFault> {
-        if !self.sessions.contains_key(key) {
-            let namespace = match self.namespaces.get(&key.namespace) {
-                Some(id) => *id,
-                None => {
-                    self.namespace_next += 1;
-                    self.namespaces.insert(key.namespace.clone(), self.namespace_next - 1);
-                    self.namespace_next - 1
-                }
-            };
-            let of = SessionRef { namespace, session: key.session.0 };
-            let state = self.shared.version().state(of)?;
-            let tracked = Tracked { of, state, epoch: None, touched: false };
-            self.sessions.insert(key.clone(), tracked);
+    /// Takes a session in hand, looked up if need be.
+    pub(super) fn track(&mut self, key: &SessionKey) -> Result<Slot, LogFault> {
+        if let Some(slot) = self.sessions.find(key) {
+            return Ok(slot);
         }
-        Ok(self.sessions.get_mut(key).expect("it was there or was put there"))
-    }
-
-    /// Forgets a session that nobody may write and that has no changes in the block.
-    pub(super) fn settle(&mut self, key: &SessionKey) {
-        let idle = |tracked: &Tracked| tracked.epoch.is_none() && !tracked.touched;
-        if self.sessions.get(key).is_some_and(idle) {
-            self.sessions.remove(key);
-        }
+        let namespace = match self.namespaces.get(&key.namespace) {
+            Some(id) => *id,
+            None => {
+                self.namespace_next += 1;
+                self.namespaces.insert(key.namespace.clone(), self.namespace_next - 1);
+                self.namespace_next - 1
+            }
+        };
+        let of = SessionRef { namespace, session: key.session.0 };
+        let state = self.shared.version().state(of)?;
+        let (key, epoch) = (key.clone(), None);
+        let tracked = Tracked { key, of, state, epoch, touched: false, changed: false };
+        Ok(self.sessions.insert(tracked))
     }
 
     pub(super) fn epoch(&mut self) -> Epoch {
@@ -306,38 +277,35 @@ impl Committer {
         if !self.named.is_empty() {
             let mut known = self.shared.namespaces.write().expect("no holder of the lock panics");
             for (id, name) in self.named.drain(..) {
+                self.named_ids.insert(id);
                 known.insert(id, name);
             }
         }
         let version = self.shared.version();
         let mut tables = version.active.write();
-        for Staged { of, first, entries, snapshot } in self.staged.drain(..) {
-            for (payload, seq) in entries.into_iter().zip(first..) {
-                tables.entry(of, seq, payload);
-            }
-            if let Some((at, data)) = snapshot {
-                tables.snapshot(of, at, data);
-            }
+        for Staged { slot, first, entries, snapshot } in self.staged.drain(..) {
+            let tracked = self.sessions.at(slot);
+            let state = tracked.state.as_ref().expect("what is staged exists");
+            tables.add(tracked.of, state, first, entries, snapshot);
         }
-        for key in &self.touched {
-            let tracked = &self.sessions[key];
-            if let Some(state) = &tracked.state {
+        for slot in &self.touched {
+            let tracked = self.sessions.at(*slot);
+            if let Some(state) = tracked.state.as_ref().filter(|_| tracked.changed) {
                 tables.state(tracked.of, state.clone());
             }
         }
         drop(tables);
         let mut watchers = self.shared.watchers();
-        for key in self.touched.drain(..) {
-            let tracked = self.sessions.get_mut(&key).expect("what is touched is tracked");
-            tracked.touched = false;
+        for slot in self.touched.drain(..) {
+            let tracked = self.sessions.at(slot);
+            (tracked.touched, tracked.changed) = (false, false);
             match &tracked.state {
-                Some(state) if state.deleted => watchers.end(&key),
-                Some(state) => watchers.moved(&key, Seq(state.last)),
+                _ if watchers.is_empty() => {}
+                Some(state) if state.deleted => watchers.end(&tracked.key),
+                Some(state) => watchers.moved(&tracked.key, Seq(state.last)),
                 None => {}
             }
-            if tracked.epoch.is_none() {
-                self.sessions.remove(&key);
-            }
+            self.sessions.settle(slot);
         }
     }
 
@@ -346,13 +314,15 @@ impl Committer {
         self.writer.discard();
         self.staged.clear();
         self.named.clear();
-        for key in self.touched.drain(..) {
-            let tracked = self.sessions.get_mut(&key).expect("what is touched is tracked");
-            tracked.touched = false;
+        for slot in self.touched.drain(..) {
+            let tracked = self.sessions.at(slot);
+            (tracked.touched, tracked.changed) = (false, false);
             match self.shared.version().state(tracked.of) {
-                Ok(state) if tracked.epoch.is_some() => tracked.state = state,
-                _ => drop(self.sessions.remove(&key)),
+                Ok(state) => tracked.state = state,
+                // Whoever has the right to write has to acquire it again, and then finds out.
+                Err(_) => tracked.epoch = None,
             }
+            self.sessions.settle(slot);
         }
         for done in std::mem::take(&mut self.done) {
             if let Some((key, epoch)) = done.refuse(fault.clone()) {
@@ -439,6 +409,21 @@ impl Committer {
         let bytes = (2 * file.bytes).clamp(limits.segment_bytes_min, limits.segment_bytes_max);
         drop(self.jobs.send(Job::Spare { bytes }));
     }
+}
+
+/// Returns the position that an append is to begin at, if it may be made.
+fn check(tracked: &Tracked, append: &Append) -> Result<Seq, AppendError> {
+    if tracked.state.as_ref().is_some_and(|state| state.deleted) {
+        return Err(AppendError::Deleted);
+    }
+    if tracked.epoch != Some(append.epoch) {
+        return Err(AppendError::Fenced { epoch: append.epoch });
+    }
+    let next = tracked.next();
+    if append.expected != next {
+        return Err(AppendError::WrongSeq { expected: append.expected, next });
+    }
+    Ok(next)
 }
 
 /// Returns how much of a block an append takes at most, in bytes.

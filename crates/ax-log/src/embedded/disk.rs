@@ -48,6 +48,16 @@ pub trait Disk: Debug + Send + Sync + 'static {
     /// Returns what the system said.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
 
+    /// Makes an empty file, or empties the one that is there, to write whole pages into it from
+    /// front to back. The data of its writes begins in memory at a multiple of [`PAGE_BYTES`].
+    ///
+    /// # Errors
+    ///
+    /// Returns what the system said.
+    fn create_large(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.create(path)
+    }
+
     /// Makes a file of `bytes` zeros that are durable, ready for durable writes. On an error there
     /// is no such file.
     ///
@@ -180,6 +190,20 @@ impl PageBuffer {
 
     pub(super) fn content_mut(&mut self) -> &mut [u8] {
         &mut self.bytes[self.start..self.start + self.used]
+    }
+
+    /// Returns the whole pages so far.
+    pub(super) fn whole_pages(&self) -> &[u8] {
+        let whole = self.used - self.used % PAGE_BYTES;
+        &self.bytes[self.start..self.start + whole]
+    }
+
+    /// Forgets the whole pages; what is left of the last page moves to the front.
+    pub(super) fn drop_whole_pages(&mut self) {
+        let (from, rest) =
+            (self.start + self.used - self.used % PAGE_BYTES, self.used % PAGE_BYTES);
+        self.bytes.copy_within(from..from + rest, self.start);
+        self.used = rest;
     }
 
     /// Fills up the last page with zeros and returns whole pages.

@@ -48,6 +48,35 @@ impl SessionTable {
 }
 
 impl Tables {
+    /// Adds what an append brings; of the state only the last position is taken, unless the
+    /// session is new here.
+    pub(super) fn add(
+        &mut self,
+        of: SessionRef,
+        state: &SessionState,
+        first: u64,
+        entries: Vec<Bytes>,
+        snapshot: Option<(u64, Bytes)>,
+    ) {
+        let mut cost = 0;
+        let table = self.sessions.entry(of).or_insert_with(|| {
+            cost += SESSION_COST_BYTES + state.row.data.len();
+            let (entries, snapshots) = (Vec::new(), Vec::new());
+            SessionTable { state: state.clone(), first, entries, snapshots }
+        });
+        if table.entries.is_empty() {
+            table.first = first;
+        }
+        assert!(first == table.next(), "the positions of a session have no gaps");
+        cost += entries.iter().map(|entry| entry.len() + ENTRY_COST_BYTES).sum::<usize>();
+        table.state.last = table.state.last.max(first - 1 + entries.len() as u64);
+        table.entries.extend(entries);
+        self.bytes += cost;
+        if let Some((at, data)) = snapshot {
+            self.snapshot(of, at, data);
+        }
+    }
+
     /// Adds an entry; the session's state is set apart.
     pub(super) fn entry(&mut self, of: SessionRef, seq: u64, payload: Bytes) {
         self.bytes += payload.len() + ENTRY_COST_BYTES;

@@ -9,8 +9,8 @@ use tokio::sync::mpsc;
 
 use super::format::{Key, SessionRef, SessionState};
 use super::manifest::RunEntry;
-use super::run::{self, Covers, Merged, Run, RunWriter, Section};
-use super::run_loop::{Failed, PIECE_BYTES};
+use super::run::{self, Covers, Merged, PIECE_BYTES, Run, RunWriter, Section};
+use super::run_loop::{Failed, put_state};
 use super::shared::Shared;
 use crate::types::LogFault;
 
@@ -111,7 +111,6 @@ async fn write(shared: &Shared, mut writer: RunWriter, runs: &[Arc<Run>]) -> Res
     let mut states = section(Section::States)?;
     let mut snapshots = section(Section::Snapshots)?;
     let mut entries = section(Section::Entries)?;
-    let mut unsynced = 0;
     while let Some(record) = states.next().map_err(failed)? {
         let state = SessionState::decode(&record.payload);
         let state =
@@ -123,19 +122,16 @@ async fn write(shared: &Shared, mut writer: RunWriter, runs: &[Arc<Run>]) -> Res
             if state.keeps_snapshot(record.key.seq) {
                 writer.snapshot(record.key, &record.payload);
             }
+            rest(shared, &mut writer).await?;
         }
         while entries.key().is_some_and(|key| key.of <= of) {
             let Some(record) = entries.next().map_err(failed)? else { break };
             if state.keeps_entry(record.key.seq) {
                 writer.entry(record.key, &record.payload);
             }
-            if writer.pending_bytes() >= PIECE_BYTES {
-                rest(shared, &mut writer, &mut unsynced).await?;
-            }
+            rest(shared, &mut writer).await?;
         }
-        if writer.pending_bytes() >= PIECE_BYTES {
-            rest(shared, &mut writer, &mut unsynced).await?;
-        }
+        rest(shared, &mut writer).await?;
     }
     let first = runs.first().map_or(0, |run| run.entry.segment_first);
     let last = runs.last();
@@ -149,19 +145,12 @@ async fn write(shared: &Shared, mut writer: RunWriter, runs: &[Arc<Run>]) -> Res
     Ok(())
 }
 
-fn put_state(shared: &Shared, writer: &mut RunWriter, of: SessionRef, state: &SessionState) {
-    let namespaces = shared.namespaces.read().expect("no holder of the lock panics");
-    let name = namespaces.names.get(&of.namespace).map_or("", |name| name.as_str());
-    writer.state(of, name, state);
-}
-
-async fn rest(shared: &Shared, writer: &mut RunWriter, unsynced: &mut usize) -> Result<(), Failed> {
-    *unsynced += writer.pending_bytes();
-    writer.write_out()?;
-    if *unsynced >= 8 * PIECE_BYTES {
-        writer.sync()?;
-        *unsynced = 0;
+/// Hands a piece to the disk when there is one, and lets others have the disk.
+async fn rest(shared: &Shared, writer: &mut RunWriter) -> Result<(), Failed> {
+    if writer.pending_bytes() < PIECE_BYTES {
+        return Ok(());
     }
+    writer.write_out()?;
     if shared.is_stopping() {
         return Err(Failed::Stopping);
     }

@@ -29,6 +29,7 @@ mod request;
 mod run;
 mod run_loop;
 mod segment;
+mod sessions;
 mod shared;
 mod spawn;
 mod version;

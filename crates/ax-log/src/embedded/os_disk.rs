@@ -65,6 +65,14 @@ impl Disk for OsDisk {
         Ok(Arc::new(OsFile::buffered(options.open(path)?)))
     }
 
+    fn create_large(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(true).mode(0o600);
+        let buffered = options.open(path)?;
+        let direct = open_direct(path, OFlags::DIRECT)?;
+        Ok(Arc::new(LargeFile(OsFile { buffered, direct, refused: AtomicBool::new(false) })))
+    }
+
     fn preallocate(&self, path: &Path, bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
         // Real zeros, written once: extents that are only reserved, or a growing file, cost a
         // journal commit of the file system with every durable write.
@@ -90,14 +98,7 @@ impl Disk for OsDisk {
 
     fn open_durable(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let buffered = OpenOptions::new().read(true).write(true).open(path)?;
-        let flags = OFlags::DIRECT | OFlags::DSYNC;
-        let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
-        let direct = OpenOptions::new().write(true).custom_flags(flags).open(path);
-        let direct = match direct {
-            Ok(direct) => Some(direct),
-            Err(error) if refuses_direct(&error) => None,
-            Err(error) => return Err(error),
-        };
+        let direct = open_direct(path, OFlags::DIRECT | OFlags::DSYNC)?;
         Ok(Arc::new(OsFile { buffered, direct, refused: AtomicBool::new(false) }))
     }
 
@@ -111,6 +112,16 @@ impl Disk for OsDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(dir)?.sync_all()
+    }
+}
+
+/// Opens a file to write past the page cache; `None` where the file system refuses that.
+fn open_direct(path: &Path, flags: OFlags) -> io::Result<Option<File>> {
+    let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
+    match OpenOptions::new().write(true).custom_flags(flags).open(path) {
+        Ok(direct) => Ok(Some(direct)),
+        Err(error) if refuses_direct(&error) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -134,6 +145,48 @@ impl OsFile {
     const fn buffered(buffered: File) -> Self {
         Self { buffered, direct: None, refused: AtomicBool::new(false) }
     }
+
+    /// Writes past the page cache. Returns whether the file system took it.
+    fn write_direct(&self, data: &[u8], offset: u64) -> io::Result<bool> {
+        let Some(direct) = self.direct.as_ref().filter(|_| !self.refused.load(Ordering::Relaxed))
+        else {
+            return Ok(false);
+        };
+        match direct.write_all_at(data, offset) {
+            Err(error) if refuses_direct(&error) => {
+                self.refused.store(true, Ordering::Relaxed);
+                Ok(false)
+            }
+            written => written.map(|()| true),
+        }
+    }
+}
+
+/// A file whose content is too large, and too soon too old, to fill the page cache with.
+#[derive(Debug)]
+struct LargeFile(OsFile);
+
+impl DiskFile for LargeFile {
+    fn bytes(&self) -> io::Result<u64> {
+        self.0.bytes()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        if self.0.write_direct(data, offset)? { Ok(()) } else { self.0.write_at(data, offset) }
+    }
+
+    fn write_durable(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        self.write_at(data, offset)?;
+        self.sync()
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync()
+    }
 }
 
 impl DiskFile for OsFile {
@@ -150,15 +203,8 @@ impl DiskFile for OsFile {
     }
 
     fn write_durable(&self, data: &[u8], offset: u64) -> io::Result<()> {
-        if let Some(direct) = &self.direct
-            && !self.refused.load(Ordering::Relaxed)
-        {
-            match direct.write_all_at(data, offset) {
-                Err(error) if refuses_direct(&error) => {
-                    self.refused.store(true, Ordering::Relaxed);
-                }
-                other => return other,
-            }
+        if self.write_direct(data, offset)? {
+            return Ok(());
         }
         self.buffered.write_all_at(data, offset)?;
         self.buffered.sync_data()

@@ -9,17 +9,12 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::OpenError;
-use super::format::{Key, u64_of};
+use super::format::{Key, SessionRef, SessionState, u64_of};
 use super::memtable::{Memtable, SessionTable};
-use super::run::{self, Covers, Run, RunWriter};
+use super::run::{self, Covers, PIECE_BYTES, Run, RunWriter};
 use super::segment::SegmentFile;
 use super::shared::Shared;
-use crate::embedded::format::SessionRef;
 
-/// How much of a run is handed to the disk at once, in bytes.
-pub(super) const PIECE_BYTES: usize = 256 * 1024;
-/// How much of a run may be with the disk and not yet durable, in bytes.
-const UNSYNCED_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// How long a piece waits for the segment to fill, at most, in steps of [`PACE_STEP`].
 const PACE_STEPS_MAX: u32 = 4;
 const PACE_STEP: Duration = Duration::from_millis(1);
@@ -136,10 +131,7 @@ async fn write_once(
         let Some((last, _)) = chunk.last() else { break };
         after = Bound::Excluded(*last);
         for (of, table) in &chunk {
-            put_session(shared, &mut writer, *of, table);
-            if writer.pending_bytes() >= PIECE_BYTES {
-                pace.write(&mut writer).await?;
-            }
+            put_session(shared, &mut writer, &mut pace, *of, table).await?;
         }
     }
     let segment = memtable.segment;
@@ -161,21 +153,39 @@ async fn write_once(
     Ok(())
 }
 
-fn put_session(shared: &Shared, writer: &mut RunWriter, of: SessionRef, table: &SessionTable) {
-    let namespaces = shared.namespaces.read().expect("no holder of the lock panics");
-    let name = namespaces.names.get(&of.namespace).map_or("", |name| name.as_str());
-    writer.state(of, name, &table.state);
-    drop(namespaces);
+async fn put_session(
+    shared: &Shared,
+    writer: &mut RunWriter,
+    pace: &mut Pace<'_>,
+    of: SessionRef,
+    table: &SessionTable,
+) -> Result<(), Failed> {
+    put_state(shared, writer, of, &table.state);
     for (at, data) in &table.snapshots {
         if table.state.keeps_snapshot(*at) {
             writer.snapshot(Key { of, seq: *at }, data);
         }
+        pace.write(writer).await?;
     }
     for (payload, seq) in table.entries.iter().zip(table.first..) {
         if table.state.keeps_entry(seq) {
             writer.entry(Key { of, seq }, payload);
         }
+        pace.write(writer).await?;
     }
+    pace.write(writer).await
+}
+
+/// Adds the state of a session to a run.
+pub(super) fn put_state(
+    shared: &Shared,
+    writer: &mut RunWriter,
+    of: SessionRef,
+    state: &SessionState,
+) {
+    let namespaces = shared.namespaces.read().expect("no holder of the lock panics");
+    let name = namespaces.names.get(&of.namespace).map_or("", |name| name.as_str());
+    writer.state(of, name, state);
 }
 
 /// Keeps the writing of a run from crowding out commits: its pieces follow what is committed.
@@ -184,26 +194,22 @@ pub(super) struct Pace<'a> {
     shared: &'a Shared,
     committed_before: u64,
     written: u64,
-    unsynced: usize,
 }
 
 impl<'a> Pace<'a> {
     pub(super) fn new(shared: &'a Shared) -> Self {
         let committed_before = shared.committed_bytes.load(Ordering::Relaxed);
-        Self { shared, committed_before, written: 0, unsynced: 0 }
+        Self { shared, committed_before, written: 0 }
     }
 
-    /// Hands what a run has pending to the disk, in its turn.
+    /// Hands a piece to the disk when there is one, in its turn.
     pub(super) async fn write(&mut self, writer: &mut RunWriter) -> Result<(), Failed> {
         let bytes = writer.pending_bytes();
+        if bytes < PIECE_BYTES {
+            return Ok(());
+        }
         writer.write_out()?;
         self.written += u64_of(bytes);
-        self.unsynced += bytes;
-        if self.unsynced >= UNSYNCED_BYTES_MAX {
-            // In small parts, so that no commit ever waits behind a long flush.
-            writer.sync()?;
-            self.unsynced = 0;
-        }
         for _ in 0..PACE_STEPS_MAX {
             if self.shared.is_stopping() {
                 return Err(Failed::Stopping);

@@ -21,7 +21,7 @@ use super::{OpenError, io_error};
 use crate::types::LogFault;
 
 pub(super) use cursor::{Cursor, Merged};
-pub(super) use writer::{Covers, RunWriter};
+pub(super) use writer::{Covers, PIECE_BYTES, RunWriter};
 
 const FILE_MAGIC: [u8; 8] = *b"AXRN\x01\0\0\0";
 const BLOCK_MAGIC: [u8; 4] = *b"AXRB";

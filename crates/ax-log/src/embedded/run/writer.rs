@@ -4,15 +4,20 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::super::disk::{Disk, DiskFile};
+use super::super::disk::{Disk, DiskFile, PAGE_BYTES, PageBuffer};
 use super::super::format::{
     Key, Kind, RECORD_HEADER_BYTES, SessionRef, SessionState, VERSION, record_header, seeded_crc,
     u32_of, u64_of,
 };
 use super::{
-    BLOCK_HEADER_BYTES, BLOCK_MAGIC, FILE_MAGIC, FOOTER_BYTES, FOOTER_MAGIC, INDEX_ENTRY_BYTES,
-    INDEX_PAGE_ENTRIES, Root, SECTION_COUNT, STORE_OFFSET, Section, block_crc,
+    BLOCK_BYTES_MAX, BLOCK_HEADER_BYTES, BLOCK_MAGIC, FILE_MAGIC, FOOTER_BYTES, FOOTER_MAGIC,
+    INDEX_ENTRY_BYTES, INDEX_PAGE_ENTRIES, Root, SECTION_COUNT, STORE_OFFSET, Section, block_crc,
 };
+
+/// How much of a run is handed to the disk at once, in bytes.
+pub(in crate::embedded) const PIECE_BYTES: usize = 1024 * 1024;
+/// The room for a piece, the blocks that one record can finish, and the pages above them.
+const BUFFER_BYTES: usize = PIECE_BYTES + 3 * BLOCK_BYTES_MAX;
 
 /// What a run is made of.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +38,7 @@ pub(in crate::embedded) struct RunWriter {
     id: u64,
     block_bytes: usize,
     /// What is not handed to the disk yet, and where it belongs.
-    buffer: Vec<u8>,
+    buffer: PageBuffer,
     written: u64,
     sections: [SectionWriter; SECTION_COUNT],
     namespace_last: Option<u32>,
@@ -61,12 +66,15 @@ impl RunWriter {
         (store, id): (u64, u64),
         block_bytes: usize,
     ) -> io::Result<Self> {
+        let mut buffer = PageBuffer::new(BUFFER_BYTES);
+        buffer.reset(0);
+        buffer.put(&FILE_MAGIC);
         Ok(Self {
-            file: disk.create(path)?,
+            file: disk.create_large(path)?,
             store,
             id,
             block_bytes,
-            buffer: FILE_MAGIC.to_vec(),
+            buffer,
             written: 0,
             sections: Default::default(),
             namespace_last: None,
@@ -108,24 +116,23 @@ impl RunWriter {
 
     /// Returns how much is waiting to be handed to the disk, in bytes.
     pub(in crate::embedded) const fn pending_bytes(&self) -> usize {
-        self.buffer.len()
+        self.buffer.used()
     }
 
-    /// Hands what is waiting to the disk.
+    /// Hands what is waiting to the disk, as far as it fills pages. To be called before more than
+    /// [`PIECE_BYTES`] are waiting.
     pub(in crate::embedded) fn write_out(&mut self) -> io::Result<()> {
-        self.file.write_at(&self.buffer, self.written)?;
-        self.written += u64_of(self.buffer.len());
-        self.buffer.clear();
+        let pages = self.buffer.whole_pages();
+        let bytes = pages.len();
+        self.file.write_at(pages, self.written)?;
+        self.written += u64_of(bytes);
+        self.buffer.drop_whole_pages();
         Ok(())
-    }
-
-    /// Makes durable what was handed to the disk.
-    pub(in crate::embedded) fn sync(&self) -> io::Result<()> {
-        self.file.sync()
     }
 
     /// Writes the rest; the content is durable then, the name not yet.
     pub(in crate::embedded) fn finish(mut self, covers: Covers) -> io::Result<()> {
+        self.write_out()?;
         let mut roots = [Root::default(); SECTION_COUNT];
         for section in Section::ALL {
             roots[section as usize] = self.finish_section(section);
@@ -148,17 +155,24 @@ impl RunWriter {
         footer.extend(self.store.to_le_bytes());
         footer.resize(FOOTER_BYTES - 4, 0);
         footer.extend(seeded_crc(self.store, &footer).to_le_bytes());
-        self.buffer.extend(footer);
+        // The footer is at the very end, and the file is of whole pages.
+        let end = (self.buffer.used() + FOOTER_BYTES).next_multiple_of(PAGE_BYTES);
+        let gap = end - FOOTER_BYTES - self.buffer.used();
+        self.buffer.put(&[0; PAGE_BYTES][..gap]);
+        self.buffer.put(&footer);
         self.write_out()?;
         self.file.sync()
     }
 
     fn finish_block(&mut self, section: Section) {
-        let block = std::mem::take(&mut self.sections[section as usize].block);
-        if let Some(first) = block.first {
+        let mut block = std::mem::take(&mut self.sections[section as usize].block);
+        if let Some(first) = block.first.take() {
             let (offset, bytes) = self.emit(section, 0, &block);
             self.index(section, 0, first, offset, bytes);
+            block.body.clear();
+            block.count = 0;
         }
+        self.sections[section as usize].block = block;
     }
 
     /// Adds a child to the unfinished index page of a level, counted from 0 above the blocks.
@@ -209,18 +223,19 @@ impl RunWriter {
     }
 
     fn emit(&mut self, section: Section, level: usize, page: &Page) -> (u64, u32) {
-        let offset = self.written + u64_of(self.buffer.len());
+        let offset = self.written + u64_of(self.buffer.used());
         let mut header = [0; BLOCK_HEADER_BYTES];
         header[0..4].copy_from_slice(&BLOCK_MAGIC);
         header[8] = section as u8;
         header[9] = u8::try_from(level).expect("an index has a few levels");
         header[12..16].copy_from_slice(&page.count.to_le_bytes());
         header[16..20].copy_from_slice(&u32_of(page.body.len()).to_le_bytes());
-        let at = self.buffer.len();
-        self.buffer.extend(header);
-        self.buffer.extend(&page.body);
-        let crc = block_crc(self.store, self.id, offset, &self.buffer[at + 8..]);
-        self.buffer[at + 4..at + 8].copy_from_slice(&crc.to_le_bytes());
+        let at = self.buffer.used();
+        self.buffer.put(&header);
+        self.buffer.put(&page.body);
+        let block = &mut self.buffer.content_mut()[at..];
+        let crc = block_crc(self.store, self.id, offset, &block[8..]);
+        block[4..8].copy_from_slice(&crc.to_le_bytes());
         (offset, u32_of(BLOCK_HEADER_BYTES + page.body.len()))
     }
 }
