@@ -13,7 +13,7 @@ use ax_store::BlobId;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt, stream};
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 /// The first bytes of an archive: what it is, and the version of the format.
 const HEADER: &[u8; 8] = b"AXSESS\x00\x01";
@@ -134,6 +134,7 @@ pub(crate) async fn import(
         None => SessionId(inner.entropy.id()),
     };
     let key = SessionKey::new(namespace.clone(), id);
+    let _importing = Importing::begin(Arc::clone(inner), key.clone())?;
     let lease = inner.log.acquire(&key).await?;
     if lease.row.is_some() || lease.next != Seq::FIRST {
         inner.log.release(&key, lease.epoch);
@@ -162,6 +163,38 @@ pub(crate) async fn import(
     }
     let head = inner.log.head(&key).await?;
     Ok((id, head.map_or(last, |head| head.last)))
+}
+
+/// Says that a session is being imported, for as long as it lives.
+struct Importing {
+    inner: Arc<Inner>,
+    key: SessionKey,
+}
+
+impl Importing {
+    fn begin(inner: Arc<Inner>, key: SessionKey) -> Result<Self, Error> {
+        if !inner.importing().insert(key.clone()) {
+            return Err(Error::new(Code::Exists, format!("{} is being imported", key.session)));
+        }
+        Ok(Self { inner, key })
+    }
+}
+
+impl Drop for Importing {
+    fn drop(&mut self) {
+        self.inner.importing().remove(&self.key);
+    }
+}
+
+impl Inner {
+    fn importing(&self) -> MutexGuard<'_, BTreeSet<SessionKey>> {
+        self.importing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a session is being imported just now.
+    pub(crate) fn is_importing(&self, key: &SessionKey) -> bool {
+        self.importing().contains(key)
+    }
 }
 
 /// Takes an archive in.

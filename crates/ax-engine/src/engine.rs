@@ -16,8 +16,9 @@ use ax_core::session::{Accepted, AgentRef, Answer, Body, Caller, IdempotencyKey,
 use ax_harness::Launcher;
 use ax_log::{EventLog, Filter, ListQuery, ReadLimit, StateMask};
 use ax_store::Blobs;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use tokio::sync::{RwLock, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -75,6 +76,8 @@ pub(crate) struct Inner {
     pub(crate) stopping: CancellationToken,
     /// Held for writing while references to blobs are counted, for reading by what moves them.
     pub(crate) references: RwLock<()>,
+    /// Sessions that are being imported, so that recovery leaves them alone.
+    pub(crate) importing: Mutex<BTreeSet<SessionKey>>,
 }
 
 impl Engine {
@@ -104,6 +107,7 @@ impl Engine {
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             references: RwLock::new(()),
+            importing: Mutex::default(),
         });
         drop(inner.tasks.spawn(timers::run(Arc::downgrade(&inner), slept)));
         drop(inner.tasks.spawn(timers::recover(Arc::clone(&inner))));
@@ -505,7 +509,7 @@ impl Inner {
             && let Ok(shown) = receiver.await
         {
             return match shown {
-                Err(error) if error.code == Code::NoSession => Ok(None),
+                Err(error) if matches!(error.code, Code::NoSession | Code::Deleted) => Ok(None),
                 shown => shown.map(Some),
             };
         }

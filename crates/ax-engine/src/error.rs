@@ -98,6 +98,7 @@ impl fmt::Display for Code {
 /// Why a request was not carried out.
 #[derive(Clone, Debug, ThisError)]
 #[error("{message}")]
+#[expect(clippy::error_impl_error, reason = "`ax_engine::Error` reads as what it is")]
 pub struct Error {
     /// What kind of error it is.
     pub code: Code,

@@ -28,8 +28,7 @@ async fn references(
     let mut after = None;
     loop {
         let (namespace, filter) = (namespace.clone(), Filter::default());
-        let query =
-            ListQuery { namespace: namespace.clone(), after, limit: PAGE_ROWS, filter };
+        let query = ListQuery { namespace: namespace.clone(), after, limit: PAGE_ROWS, filter };
         let page = inner.log.list(query).await?;
         for row in page.rows {
             let key = SessionKey::new(namespace.clone(), row.session);

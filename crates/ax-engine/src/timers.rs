@@ -172,7 +172,7 @@ pub(crate) async fn recover(inner: Arc<Inner>) {
         tracing::error!(%error, "the sessions to recover cannot be read");
     }
     for key in half {
-        if let Err(error) = inner.forget(&key).await {
+        if let Err(error) = clean_up(&inner, &key).await {
             tracing::error!(%error, session = %key, "half an import stays behind");
         }
     }
@@ -188,4 +188,16 @@ pub(crate) async fn recover(inner: Arc<Inner>) {
         }
         drop(inner.registry.send(&inner, &key, Command::Nudge));
     }
+}
+
+/// Lets go of half an import, unless it is under way or was finished meanwhile.
+async fn clean_up(inner: &Inner, key: &SessionKey) -> Result<(), crate::Error> {
+    if inner.is_importing(key) {
+        return Ok(());
+    }
+    let head = inner.log.head(key).await?;
+    if head.is_some_and(|head| head.row.state == ROW_IMPORTING) {
+        inner.forget(key).await?;
+    }
+    Ok(())
 }

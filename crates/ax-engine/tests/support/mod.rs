@@ -75,7 +75,12 @@ impl Talk {
     }
 
     /// Carries out a step, unless the journal has it; returns whether it did.
-    pub async fn once(&mut self, launch: &Launch, step: &str, effect: impl Future<Output = ()>) -> bool {
+    pub async fn once(
+        &mut self,
+        launch: &Launch,
+        step: &str,
+        effect: impl Future<Output = ()>,
+    ) -> bool {
         use ax_core::session::{Body, Digest, EffectClass, StepKind, Usage};
         let step: StepKey = step.into();
         let done = |entry: &ax_harness::JournalEntry| {
