@@ -1,5 +1,4 @@
 //! A launcher whose harnesses are Rust functions, and an engine around it.
-#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use ax_core::id::{Namespace, Seq};
 use ax_core::session::{Caller, Failure, Frame, Kind, Part, StepKey};
@@ -19,7 +18,7 @@ type Program = Arc<dyn Fn(Launch, Io) -> BoxFuture<'static, Exit> + Send + Sync>
 
 /// Runs a function as the harness of every agent.
 #[derive(Clone)]
-pub struct Scripted(Program);
+pub(crate) struct Scripted(Program);
 
 impl fmt::Debug for Scripted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -28,7 +27,7 @@ impl fmt::Debug for Scripted {
 }
 
 impl Scripted {
-    pub fn new<F, R>(program: F) -> Self
+    pub(crate) fn new<F, R>(program: F) -> Self
     where
         F: Fn(Launch, Talk) -> R + Send + Sync + 'static,
         R: Future<Output = Exit> + Send + 'static,
@@ -53,29 +52,29 @@ impl Launcher for Scripted {
     }
 }
 
-pub fn gone(code: &str) -> Exit {
+pub(crate) fn gone(code: &str) -> Exit {
     Exit::Gone(Failure { code: code.into(), message: code.into() })
 }
 
 /// A harness' end of the conversation.
-pub struct Talk(pub Io);
+pub(crate) struct Talk(pub(crate) Io);
 
 impl Talk {
-    pub async fn say(&self, frame: Frame) {
+    pub(crate) async fn say(&self, frame: Frame) {
         drop(self.0.frames.send(frame).await);
     }
 
-    pub async fn told(&mut self) -> Told {
+    pub(crate) async fn told(&mut self) -> Told {
         self.0.told.recv().await.unwrap_or(Told::Park { grace_millis: 0 })
     }
 
-    pub async fn end(&self) -> Exit {
+    pub(crate) async fn end(&self) -> Exit {
         self.say(Frame::End { result: None }).await;
         Exit::Said
     }
 
     /// Carries out a step, unless the journal has it; returns whether it did.
-    pub async fn once(
+    pub(crate) async fn once(
         &mut self,
         launch: &Launch,
         step: &str,
@@ -109,7 +108,7 @@ impl Talk {
     }
 }
 
-pub const MANIFEST: &str = "
+pub(crate) const MANIFEST: &str = "
 apiVersion: agentexecutor.dev/v1
 kind: Agent
 metadata: {name: test}
@@ -122,15 +121,15 @@ spec:
 ";
 
 /// An engine over a log that outlives it.
-pub struct World {
-    pub log: Arc<MemoryLog>,
-    pub blobs: Blobs,
-    pub dir: tempfile::TempDir,
-    pub namespace: Namespace,
+pub(crate) struct World {
+    pub(crate) log: Arc<MemoryLog>,
+    pub(crate) blobs: Blobs,
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) namespace: Namespace,
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             log: Arc::new(MemoryLog::new()),
             blobs: Blobs::memory(),
@@ -140,11 +139,11 @@ impl World {
     }
 
     /// The same log, as after a restart.
-    pub fn reopened(self) -> Self {
+    pub(crate) fn reopened(self) -> Self {
         Self { log: Arc::new(self.log.reopen()), ..self }
     }
 
-    pub async fn open(&self, launcher: Scripted) -> Engine {
+    pub(crate) async fn open(&self, launcher: Scripted) -> Engine {
         let engine = Engine::open(Options {
             data_dir: self.dir.path().into(),
             runs_max: 8,
@@ -161,11 +160,11 @@ impl World {
         engine
     }
 
-    pub fn session(&self, name: &str) -> SessionRef {
+    pub(crate) fn session(&self, name: &str) -> SessionRef {
         SessionRef::parse(&self.namespace, name).unwrap()
     }
 
-    pub async fn submit(&self, engine: &Engine, name: &str, key: &str) -> Seq {
+    pub(crate) async fn submit(&self, engine: &Engine, name: &str, key: &str) -> Seq {
         let submission = Submission {
             session: Some(self.session(name)),
             agent: Some("test".into()),
@@ -178,7 +177,7 @@ impl World {
     }
 
     /// Follows until the execution of the input is over or waits; returns the events' names.
-    pub async fn until(&self, engine: &Engine, name: &str, input: Seq) -> Vec<String> {
+    pub(crate) async fn until(&self, engine: &Engine, name: &str, input: Seq) -> Vec<String> {
         let options = FollowOptions { until: Until::Input(input), ..FollowOptions::default() };
         let session = self.session(name);
         let mut items = engine.follow(&self.namespace, &session, options).await.unwrap();
@@ -197,7 +196,7 @@ impl World {
         panic!("the stream ended before its end: {names:?}")
     }
 
-    pub async fn kinds(&self, engine: &Engine, name: &str) -> Vec<Kind> {
+    pub(crate) async fn kinds(&self, engine: &Engine, name: &str) -> Vec<Kind> {
         let session = self.session(name);
         let page = engine.events(&self.namespace, &session, Seq::ZERO, 0).await.unwrap();
         page.events.iter().map(|(_, event)| codec::decode_event(event).unwrap().kind).collect()
