@@ -1,7 +1,8 @@
 //! Which crate may depend on which: the architecture, as data.
 
+use crate::command::Program;
+use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
-use std::process::Command;
 
 const LAYERS: &[(&str, &[&str])] = &[
     ("ax-core", &[]),
@@ -31,30 +32,31 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("xtask", &[]),
 ];
 
-/// Prints every dependency that is not in [`LAYERS`]; returns whether there was none.
-pub(crate) fn check() -> bool {
-    let output = Command::new("cargo")
+/// Says which dependencies are not in [`LAYERS`].
+pub(crate) fn check() -> Result<String> {
+    let metadata = Program::new("cargo")
         .args(["metadata", "--format-version=1", "--no-deps", "--offline"])
-        .output()
-        .expect("cargo runs");
-    let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo prints JSON");
-    let packages = metadata["packages"].as_array().expect("a list");
-    let mut ok = true;
-    for package in packages {
-        let name = package["name"].as_str().expect("a name");
-        let Some((_, allowed)) = LAYERS.iter().find(|(layer, _)| *layer == name) else {
-            eprintln!("error: {name} has no row in xtask/src/layers.rs");
-            ok = false;
-            continue;
-        };
-        for dependency in package["dependencies"].as_array().expect("a list") {
-            let on = dependency["name"].as_str().expect("a name");
-            let ours = packages.iter().any(|package| package["name"] == on);
-            if dependency["kind"].is_null() && ours && !allowed.contains(&on) {
-                eprintln!("error: {name} must not depend on {on}");
-                ok = false;
-            }
-        }
+        .stdout()?;
+    let metadata: Value = serde_json::from_str(&metadata)?;
+    let packages = metadata["packages"].as_array().context("no packages")?;
+    let problems: Vec<String> = packages.iter().flat_map(|one| problems(one, packages)).collect();
+    if !problems.is_empty() {
+        bail!("{}", problems.join("\n"));
     }
-    ok
+    Ok(format!("{} crates", packages.len()))
+}
+
+fn problems(package: &Value, packages: &[Value]) -> Vec<String> {
+    let name = package["name"].as_str().unwrap_or_default();
+    let Some((_, allowed)) = LAYERS.iter().find(|(layer, _)| *layer == name) else {
+        return vec![format!("{name} has no row in xtask/src/layers.rs")];
+    };
+    let none = Vec::new();
+    let dependencies = package["dependencies"].as_array().unwrap_or(&none);
+    let on = dependencies.iter().filter(|dependency| dependency["kind"].is_null());
+    on.filter_map(|dependency| dependency["name"].as_str())
+        .filter(|on| packages.iter().any(|package| package["name"] == *on))
+        .filter(|on| !allowed.contains(on))
+        .map(|on| format!("{name} must not depend on {on}: see xtask/src/layers.rs"))
+        .collect()
 }

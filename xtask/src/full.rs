@@ -1,0 +1,227 @@
+//! The full figures of a lane, in pieces of at most ten minutes that can be cut short between them.
+
+use crate::command::Program;
+use crate::test::{self, Tally};
+use crate::{bench, machine, markers, python, sim, take_flag, tree};
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// No new piece begins after this time, unless all are wanted.
+const CALL_LIMIT: Duration = Duration::from_secs(8 * 60);
+const DOCUMENT: &str = "docs/testing.md";
+const CRASH_ROUND_COUNT: u64 = 200;
+const CRASH_PIECE_COUNT: u64 = 20;
+const SEED_COUNT: u64 = 10_000;
+const SEED_PIECE_COUNT: u64 = 20;
+const LANGGRAPH_PIECE_COUNT: u64 = 20;
+
+/// One lane.
+#[derive(Debug)]
+struct Lane {
+    name: &'static str,
+    pieces: u64,
+    /// Runs one piece under the seed of the run.
+    work: fn(piece: u64, seed: u64) -> Result<()>,
+    /// What all pieces together show; `None` if the pieces write their own results.
+    shows: Option<&'static str>,
+}
+
+const LANES: &[Lane] = &[
+    Lane {
+        name: "crash",
+        pieces: CRASH_PIECE_COUNT,
+        work: crash,
+        shows: Some("200 rounds of `kill -9` at random moments"),
+    },
+    Lane {
+        name: "sim",
+        pieces: SEED_PIECE_COUNT,
+        work: simulation,
+        shows: Some("10 000 seeds of the simulation"),
+    },
+    Lane {
+        name: "langgraph",
+        pieces: LANGGRAPH_PIECE_COUNT,
+        work: langgraph,
+        shows: Some("20 runs of the LangGraph agent that is killed in the middle of a tool call"),
+    },
+    Lane {
+        name: "bench-log",
+        pieces: bench::LOG_PIECES.len() as u64,
+        work: bench_log,
+        shows: None,
+    },
+    Lane { name: "bench-steps", pieces: 1, work: bench_steps, shows: None },
+];
+
+/// How far a lane is; kept in a file between calls.
+#[derive(Debug, PartialEq)]
+struct Progress {
+    seed: u64,
+    done: u64,
+    seconds: u64,
+    commits: Vec<String>,
+}
+
+/// Goes on with a lane.
+pub(crate) fn run(arguments: &[String]) -> Result<bool> {
+    let mut arguments = arguments.to_vec();
+    let all = take_flag(&mut arguments, "--all");
+    let restart = take_flag(&mut arguments, "--restart");
+    let names: Vec<&str> = LANES.iter().map(|lane| lane.name).collect();
+    let [name] = arguments.as_slice() else { bail!("which lane? {}", names.join(", ")) };
+    let lane = LANES.iter().find(|lane| lane.name == name);
+    let lane = lane.with_context(|| format!("no lane {name:?}: {}", names.join(", ")))?;
+    test::need_nextest()?;
+    let started = Instant::now();
+    let mut progress = if restart { None } else { load(lane)? }.unwrap_or_else(Progress::fresh);
+    println!("{name}: {} of {} pieces done, seed {}", progress.done, lane.pieces, progress.seed);
+    while progress.done < lane.pieces {
+        if !all && started.elapsed() > CALL_LIMIT {
+            println!(
+                "{name}: {} of {} pieces done; the same command goes on",
+                progress.done, lane.pieces
+            );
+            return Ok(true);
+        }
+        if !piece(lane, &mut progress)? {
+            return Ok(false);
+        }
+    }
+    finish(lane, &progress)
+}
+
+/// Runs the next piece and keeps what came of it. Returns whether it passed.
+fn piece(lane: &Lane, progress: &mut Progress) -> Result<bool> {
+    let (number, began) = (progress.done, Instant::now());
+    let commit = machine::commit()?;
+    let result = (lane.work)(number, progress.seed);
+    let seconds = began.elapsed().as_secs();
+    if let Err(error) = result {
+        println!("{error:#}");
+        println!("{}: piece {number} FAILED, seed {}, commit {commit}", lane.name, progress.seed);
+        return Ok(false);
+    }
+    progress.done += 1;
+    progress.seconds += seconds;
+    if !progress.commits.contains(&commit) {
+        progress.commits.push(commit);
+    }
+    println!("{}: piece {} of {} passed in {seconds} s", lane.name, number + 1, lane.pieces);
+    save(lane, progress)?;
+    Ok(true)
+}
+
+/// Writes the result into its document and forgets the progress.
+fn finish(lane: &Lane, progress: &Progress) -> Result<bool> {
+    if let Some(shows) = lane.shows {
+        let text = format!(
+            "{}: passed, {} s, seed {}, commits {}. {}",
+            shows,
+            progress.seconds,
+            progress.seed,
+            progress.commits.join(" "),
+            bench::stamp()?,
+        );
+        println!("{text}");
+        markers::write(DOCUMENT, &format!("full-{}", lane.name), &text)?;
+    }
+    test::forget(&path(lane)?)?;
+    println!("{}: finished; see {}", lane.name, lane.shows.map_or(bench::DOCUMENT, |_| DOCUMENT));
+    Ok(true)
+}
+
+fn crash(piece: u64, seed: u64) -> Result<()> {
+    let rounds = CRASH_ROUND_COUNT / CRASH_PIECE_COUNT;
+    let cargo = Program::new("cargo")
+        .env("AX_CRASH_ROUNDS", rounds.to_string())
+        .env("AX_CRASH_SEED", (seed + piece * rounds).to_string());
+    passed(test::nextest(cargo, &["-p", "ax", "--test", "crash", "--profile", "full"])?)
+}
+
+fn simulation(piece: u64, seed: u64) -> Result<()> {
+    let count = SEED_COUNT / SEED_PIECE_COUNT;
+    sim::seeds(sim::Build::Release, seed + piece * count, count)
+}
+
+fn langgraph(piece: u64, seed: u64) -> Result<()> {
+    passed(python::langgraph(seed + piece)?)
+}
+
+fn bench_log(piece: u64, _seed: u64) -> Result<()> {
+    let name = usize::try_from(piece).ok().and_then(|piece| bench::LOG_PIECES.get(piece));
+    let name = name.context("no such piece")?;
+    bench::show(&format!("log-{name}"), &bench::log_piece(name)?, true).map(drop)
+}
+
+fn bench_steps(_piece: u64, _seed: u64) -> Result<()> {
+    bench::show("steps", &bench::steps()?, true).map(drop)
+}
+
+fn passed(tally: Tally) -> Result<()> {
+    tally.into_remark().map(drop)
+}
+
+impl Progress {
+    fn fresh() -> Self {
+        Self { seed: machine::fresh_seed(), done: 0, seconds: 0, commits: Vec::new() }
+    }
+
+    fn to_json(&self) -> Value {
+        let Self { seed, done, seconds, commits } = self;
+        json!({"seed": seed, "done": done, "seconds": seconds, "commits": commits})
+    }
+
+    fn from_json(value: &Value) -> Option<Self> {
+        let commits = value["commits"].as_array()?.iter();
+        Some(Self {
+            seed: value["seed"].as_u64()?,
+            done: value["done"].as_u64()?,
+            seconds: value["seconds"].as_u64()?,
+            commits: commits.filter_map(|one| one.as_str().map(str::to_owned)).collect(),
+        })
+    }
+}
+
+fn path(lane: &Lane) -> Result<PathBuf> {
+    Ok(tree::target()?.join("full").join(format!("{}.json", lane.name)))
+}
+
+/// Reads how far the lane is, if it was begun.
+fn load(lane: &Lane) -> Result<Option<Progress>> {
+    let path = path(lane)?;
+    let Ok(text) = std::fs::read_to_string(&path) else { return Ok(None) };
+    let value = serde_json::from_str(&text).ok();
+    let progress = value.as_ref().and_then(Progress::from_json);
+    let unreadable = || format!("{} is not readable; --restart begins anew", path.display());
+    progress.with_context(unreadable).map(Some)
+}
+
+fn save(lane: &Lane, progress: &Progress) -> Result<()> {
+    let path = path(lane)?;
+    let parent = path.parent().context("a directory")?;
+    std::fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
+    // Written beside and renamed: a call that is cut short leaves the old one.
+    let new = path.with_extension("new");
+    std::fs::write(&new, progress.to_json().to_string())?;
+    std::fs::rename(&new, &path).with_context(|| format!("write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_read_as_it_was_written() {
+        let progress = Progress { seed: 7, done: 2, seconds: 9, commits: vec!["a".to_owned()] };
+        assert_eq!(Progress::from_json(&progress.to_json()), Some(progress));
+    }
+
+    #[test]
+    fn pieces_make_up_the_figures_that_are_named() {
+        assert_eq!(CRASH_ROUND_COUNT % CRASH_PIECE_COUNT, 0);
+        assert_eq!(SEED_COUNT % SEED_PIECE_COUNT, 0);
+    }
+}

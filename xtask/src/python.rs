@@ -1,0 +1,146 @@
+//! The lanes that need Python: environments that are kept, and the tests in them.
+
+use crate::command::Program;
+use crate::test::{self, Tally};
+use crate::tree;
+use anyhow::{Context as _, Result, bail};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const HINT: &str = "install Python 3.10 or later with venv and pip \
+    (Debian and Ubuntu: apt install python3 python3-venv), or name one by AX_PYTHON";
+const LIMIT: Duration = Duration::from_secs(10 * 60);
+
+/// A lane's environment: an interpreter with what the lane needs.
+#[derive(Debug)]
+pub(crate) struct Venv {
+    python: PathBuf,
+    report: PathBuf,
+}
+
+/// Tests the Python SDK, its types and its style.
+pub(crate) fn sdk() -> Result<Tally> {
+    let venv = Venv::get("sdk", "xtask/python/sdk.txt")?;
+    let dir = tree::root().join("sdk/python");
+    let mut tally = venv.pytest(&dir, &[], &[])?;
+    let mypy = ["-m", "mypy", "--cache-dir"];
+    let cache = tree::target()?.join("mypy");
+    tally.add(&Tally::one(venv.program(mypy).args([cache]).dir(&dir).run()?));
+    let ruff = ["-m", "ruff", "check", "--quiet", "--no-cache", "."];
+    tally.add(&Tally::one(venv.program(ruff).dir(&dir).run()?));
+    Ok(tally)
+}
+
+/// Lets the vendors' own clients talk to the scripted model server.
+pub(crate) fn fakemodel() -> Result<Tally> {
+    let venv = Venv::get("fakemodel", "tests/python/fakemodel/requirements.txt")?;
+    let server = test::programs()?.join("examples/fakemodel");
+    venv.pytest(&tree::root().join("tests/python/fakemodel"), &[], &[("FAKEMODEL", server)])
+}
+
+/// Kills a real LangGraph agent in the middle of its work and lets it finish.
+pub(crate) fn langgraph(seed: u64) -> Result<Tally> {
+    let venv = Venv::get("langgraph", "examples/langgraph/requirements.txt")?;
+    let programs = test::programs()?;
+    let env = [
+        ("AX_BIN", programs.join("ax")),
+        ("FAKEMODEL", programs.join("examples/fakemodel")),
+        ("AX_SEED", PathBuf::from(seed.to_string())),
+    ];
+    venv.pytest(&tree::root().join("examples/langgraph"), &[], &env)
+}
+
+impl Venv {
+    /// Finds the environment of a lane, or makes it. A change of what it needs makes a new one.
+    pub(crate) fn get(lane: &str, requirements: &str) -> Result<Self> {
+        let wanted = tree::read(Path::new(requirements))?;
+        let (python, version) = interpreter()?;
+        let parent = tree::target()?.join("venvs");
+        let name = format!("{lane}-{:016x}", fnv1a(&format!("{version}\n{wanted}")));
+        let dir = parent.join(&name);
+        let venv = Self {
+            python: dir.join("bin/python"),
+            report: parent.join(format!("{lane}-report.xml")),
+        };
+        let complete = dir.join("complete");
+        if complete.exists() {
+            return Ok(venv);
+        }
+        std::fs::create_dir_all(&parent).context("make the directory of environments")?;
+        forget_others(&parent, lane)?;
+        let made = Program::new(python).args(["-m", "venv"]).args([&dir]).succeed();
+        made.context(HINT)?;
+        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"];
+        let install = Program::new(&venv.python).args(pip).args([requirements]);
+        install.limit(LIMIT).succeed().with_context(|| format!("install {requirements}"))?;
+        std::fs::write(&complete, "").context("mark the environment as complete")?;
+        Ok(venv)
+    }
+
+    /// The interpreter, with the SDK of this repository in reach.
+    pub(crate) fn program<const N: usize>(&self, args: [&str; N]) -> Program {
+        Program::new(&self.python)
+            .args(args)
+            .env("PYTHONPATH", tree::root().join("sdk/python/src"))
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .limit(LIMIT)
+    }
+
+    /// Runs the tests of a directory and counts them.
+    fn pytest(&self, dir: &Path, args: &[&str], env: &[(&str, PathBuf)]) -> Result<Tally> {
+        test::forget(&self.report)?;
+        let mut pytest = self.program(["-m", "pytest", "-q", "-p", "no:cacheprovider"]);
+        for (name, value) in env {
+            pytest = pytest.env(name, value);
+        }
+        let report = format!("--junitxml={}", self.report.display());
+        let finished = pytest.args([report]).args(args).dir(dir).run()?;
+        test::count(finished, &self.report)
+    }
+}
+
+/// Finds a Python that is new enough and can make environments; returns its version too.
+pub(crate) fn interpreter() -> Result<(PathBuf, String)> {
+    let named = std::env::var("AX_PYTHON").ok();
+    let usual = ["python3", "python3.14", "python3.13", "python3.12", "python3.11", "python3.10"];
+    let names: Vec<&str> = named.as_deref().map_or_else(|| usual.to_vec(), |name| vec![name]);
+    let probe = "import sys, venv, ensurepip; \
+        sys.version_info >= (3, 10) or sys.exit(1); print(sys.executable, sys.version.split()[0])";
+    for name in names {
+        if let Ok(answer) = Program::new(name).args(["-c", probe]).stdout() {
+            let (path, version) = answer.trim().rsplit_once(' ').context("no version")?;
+            return Ok((PathBuf::from(path), version.to_owned()));
+        }
+    }
+    bail!("no usable Python was found: {HINT}")
+}
+
+/// Removes incomplete and outdated environments of a lane.
+fn forget_others(parent: &Path, lane: &str) -> Result<()> {
+    for entry in std::fs::read_dir(parent)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let of_lane = name.rsplit_once('-').is_some_and(|(before, _)| before == lane);
+        if of_lane && path.is_dir() {
+            std::fs::remove_dir_all(&path).with_context(|| format!("remove {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// The 64-bit FNV-1a hash: short, and the same everywhere.
+fn fnv1a(text: &str) -> u64 {
+    let start = 0xcbf2_9ce4_8422_2325;
+    text.bytes().fold(start, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_the_published_one() {
+        assert_eq!(fnv1a(""), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(fnv1a("a"), 0xaf63_dc4c_8601_ec8c);
+    }
+}

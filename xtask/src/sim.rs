@@ -1,0 +1,58 @@
+//! Running the simulation: real code over a fake world, under a seed.
+
+use crate::command::Program;
+use crate::{machine, take_option};
+use anyhow::{Context as _, Result, bail};
+use std::io::Write as _;
+
+/// How many seeds one call of the simulator is given.
+const BATCH_COUNT: u64 = 100;
+const SEED_COUNT: u64 = 1000;
+
+/// Which build of the simulator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Build {
+    /// The one that the tests use anyway.
+    Dev,
+    /// For thousands of seeds.
+    Release,
+}
+
+/// Runs seeds until the first that fails.
+pub(crate) fn run(arguments: &[String]) -> Result<bool> {
+    let mut arguments = arguments.to_vec();
+    let count = number(&mut arguments, "--seeds")?.unwrap_or(SEED_COUNT);
+    let from = number(&mut arguments, "--from")?.unwrap_or_else(machine::fresh_seed);
+    if let Some(unknown) = arguments.first() {
+        bail!("unknown argument {unknown:?}");
+    }
+    println!("seeds {from} to {}", from + count - 1);
+    let mut done = 0;
+    while done < count {
+        let batch = BATCH_COUNT.min(count - done);
+        if let Err(error) = seeds(Build::Release, from + done, batch) {
+            println!("\n{error:#}\ncommit {}", machine::commit()?);
+            return Ok(false);
+        }
+        done += batch;
+        print!("\r{done} of {count}");
+        std::io::stdout().flush()?;
+    }
+    println!(" seeds passed at commit {}", machine::commit()?);
+    Ok(true)
+}
+
+/// Runs `count` seeds from `from` on; fails with what the first failing one printed.
+pub(crate) fn seeds(build: Build, from: u64, count: u64) -> Result<()> {
+    let mut cargo = Program::new("cargo").args(["run", "--quiet", "-p", "ax-sim"]);
+    if build == Build::Release {
+        cargo = cargo.args(["--release"]);
+    }
+    let range = ["--seeds".to_owned(), count.to_string(), "--from".to_owned(), from.to_string()];
+    cargo.args(["--"]).args(range).succeed().map(drop)
+}
+
+fn number(arguments: &mut Vec<String>, name: &str) -> Result<Option<u64>> {
+    let text = take_option(arguments, name)?;
+    text.map(|text| text.parse().with_context(|| format!("{name} {text} is no number"))).transpose()
+}
