@@ -74,8 +74,8 @@ impl Client {
 
     /// Records an input, and sends it again if the connection breaks before the answer.
     ///
-    /// So that it is recorded once, it is given a key if it has none; and if it names no session,
-    /// the id of the new one.
+    /// So that it is recorded once, it is given a key if it has none, and the id of its new session
+    /// if it names none either.
     ///
     /// # Errors
     ///
@@ -87,9 +87,9 @@ impl Client {
         self.name_space(&mut request.namespace);
         if request.key.is_empty() {
             request.key = format!("sent-{}", hex(&random()?));
-        }
-        if request.session.is_empty() {
-            request.session = new_session()?;
+            if request.session.is_empty() {
+                request.session = new_session()?;
+            }
         }
         until_answered(self.patience, async || {
             Ok(self.sessions().submit(request.clone()).await?.into_inner())
