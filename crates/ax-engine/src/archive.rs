@@ -3,7 +3,7 @@
 //! An archive is a header, then frames (kind, length, content), then the hash of all of it.
 
 use crate::api::{SessionRef, Stream};
-use crate::engine::{Inner, ROW_IMPORTING};
+use crate::inner::{Inner, ROW_IMPORTING};
 use crate::references::blobs_of;
 use crate::{Code, Error, codec};
 use ax_core::id::{Namespace, Seq, SessionId, SessionKey};

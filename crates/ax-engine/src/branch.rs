@@ -2,7 +2,7 @@
 
 use crate::api::{BranchMade, BranchPlan, SessionRef};
 use crate::bodies::Bodies;
-use crate::engine::Inner;
+use crate::inner::Inner;
 use crate::transcript::Reader;
 use crate::{Code, Error};
 use ax_core::id::{Namespace, Seq, SessionId, SessionKey};

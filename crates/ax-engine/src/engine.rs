@@ -6,27 +6,22 @@ use crate::api::{
     ListSessions, Recorded, SessionPage, SessionRef, SessionView, Stream, Submission, Submitted,
     WaitState,
 };
+use crate::inner::Inner;
 use crate::registry::Registry;
 use crate::seams::{Clock, Entropy};
-use crate::session::{self, Command};
 use crate::timers::{self, Timers};
-use crate::{Code, Error, codec, follow, gc, manifest, view};
+use crate::{Code, Error, codec, follow, gc};
 use ax_core::id::{AskId, ExecId, Namespace, Seq, SessionId, SessionKey};
-use ax_core::session::{Accepted, AgentRef, Answer, Body, Caller, IdempotencyKey, Request};
+use ax_core::session::{Accepted, Answer, Body, Caller, IdempotencyKey, Request};
 use ax_harness::Launcher;
 use ax_log::{EventLog, Filter, ListQuery, ReadLimit, StateMask};
 use ax_store::Blobs;
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use tokio::sync::{RwLock, Semaphore, oneshot};
+use tokio::sync::{RwLock, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// The row state of a session whose deletion is not finished.
-pub(crate) const ROW_DELETING: u8 = 31;
-/// The row state of a session whose import is not finished; a crash leaves it so.
-pub(crate) const ROW_IMPORTING: u8 = 30;
 /// How many events a page has at most.
 const EVENTS_MAX: usize = 1_000;
 /// How many sessions a page has at most.
@@ -57,29 +52,6 @@ pub struct Engine {
     inner: Arc<Inner>,
 }
 
-/// What all tasks of an engine share.
-#[derive(Debug)]
-pub(crate) struct Inner {
-    pub(crate) data_dir: PathBuf,
-    pub(crate) runs_max: usize,
-    pub(crate) log: Arc<dyn EventLog>,
-    pub(crate) blobs: Blobs,
-    pub(crate) launcher: Arc<dyn Launcher>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) entropy: Arc<dyn Entropy>,
-    pub(crate) agents: AgentStore,
-    pub(crate) registry: Registry,
-    pub(crate) timers: Timers,
-    /// The places to run.
-    pub(crate) slots: Arc<Semaphore>,
-    pub(crate) tasks: TaskTracker,
-    pub(crate) stopping: CancellationToken,
-    /// Held for writing while references to blobs are counted, for reading by what moves them.
-    pub(crate) references: RwLock<()>,
-    /// Sessions that are being imported, so that recovery leaves them alone.
-    pub(crate) importing: Mutex<BTreeSet<SessionKey>>,
-}
-
 impl Engine {
     /// Opens an engine, ends what an earlier life left running, and begins to recover what that
     /// cut short; that goes on in the background.
@@ -106,6 +78,7 @@ impl Engine {
             slots: Arc::new(Semaphore::new(options.runs_max.max(1))),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
+            failed: CancellationToken::new(),
             references: RwLock::new(()),
             importing: Mutex::default(),
         });
@@ -447,6 +420,12 @@ impl Engine {
         }
     }
 
+    /// Waits until the engine cannot go on since its log takes nothing more: stop the process then
+    /// and open the store anew.
+    pub async fn failed(&self) {
+        self.inner.failed.cancelled().await;
+    }
+
     /// Stops: what runs is stopped and goes on when the engine is opened again, followers are told
     /// where to resume, and the log is closed.
     pub async fn shutdown(&self) {
@@ -486,114 +465,4 @@ fn no_session(session: &SessionRef) -> Error {
 fn as_json(text: String) -> String {
     let is_json = serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok();
     if text.is_empty() || is_json { text } else { serde_json::Value::String(text).to_string() }
-}
-
-impl Inner {
-    /// Hands requests to a session, and returns what came of them once that is durable.
-    pub(crate) async fn ask(
-        self: &Arc<Self>,
-        key: &SessionKey,
-        caller: Caller,
-        requests: Vec<Request>,
-    ) -> Result<Vec<Accepted>, Error> {
-        let (sender, receiver) = oneshot::channel();
-        self.registry.send(self, key, Command::Ask(caller, requests, sender))?;
-        let gone = || Error::new(Code::Stopping, "the session's task has ended");
-        receiver.await.map_err(|_| gone())?
-    }
-
-    /// Shows a session, awake or asleep; `None` if there is none.
-    pub(crate) async fn show(&self, key: &SessionKey) -> Result<Option<SessionView>, Error> {
-        let (sender, receiver) = oneshot::channel();
-        if self.registry.send_if_awake(key, Command::Show(sender)).is_ok()
-            && let Ok(shown) = receiver.await
-        {
-            return match shown {
-                Err(error) if matches!(error.code, Code::NoSession | Code::Deleted) => Ok(None),
-                shown => shown.map(Some),
-            };
-        }
-        if self.log.head(key).await?.is_none() {
-            return Ok(None);
-        }
-        let (session, head) = session::read_only(self, key).await?;
-        // A branch to which nothing has happened yet still has its parent's state.
-        if head.parent.is_some_and(|(_, at)| at == head.last) {
-            let view = codec::decode_row(key.session, &head);
-            return view.map(Some).map_err(|error| {
-                Error::new(Code::Damaged, "the row is unreadable").caused_by(&error)
-            });
-        }
-        let status = view::status(&session, self.clock.now(), false);
-        let updated_at = ax_core::time::Timestamp::from_millis(head.row.updated_millis);
-        Ok(view::session_view(key.session, &session, head.parent, status, updated_at))
-    }
-
-    pub(crate) async fn must_exist(&self, key: &SessionKey) -> Result<(), Error> {
-        let (sender, receiver) = oneshot::channel();
-        drop(receiver);
-        if self.registry.send_if_awake(key, Command::Show(sender)).is_ok() {
-            return Ok(());
-        }
-        if self.log.head(key).await?.is_some() {
-            return Ok(());
-        }
-        Err(Error::new(Code::NoSession, format!("there is no session {}", key.session)))
-    }
-
-    /// Finishes the deletion of a session.
-    pub(crate) async fn forget(&self, key: &SessionKey) -> Result<(), Error> {
-        let workspace = self.workspace_path(key);
-        let _counted = self.references.read().await;
-        match self.log.delete(key).await {
-            Ok(()) | Err(ax_log::DeleteError::NotFound) => {}
-            Err(error) => return Err(error.into()),
-        }
-        match tokio::fs::remove_dir_all(&workspace).await {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(path = %workspace.display(), %error, "a workspace stays behind");
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// Returns the `harness` section of an agent's manifest.
-    pub(crate) async fn harness_of(
-        &self,
-        namespace: &Namespace,
-        agent: &AgentRef,
-    ) -> Result<serde_json::Value, Error> {
-        let stored =
-            self.agents.get(namespace, &format!("{}@{}", agent.name, agent.version)).await?;
-        let manifest = manifest::parse(&stored.manifest).map_err(|problems| {
-            let what = format!("the manifest of {}@{} is not valid", agent.name, agent.version);
-            let mut error = Error::new(Code::Manifest, what);
-            error.causes = problems.iter().map(ToString::to_string).collect();
-            error
-        })?;
-        let mut harness = manifest.harness;
-        if let (Some(dir), Some(fields)) = (&stored.dir, harness.as_object_mut())
-            && fields.get("type").and_then(serde_json::Value::as_str) == Some("process")
-            && !fields.contains_key("dir")
-        {
-            drop(fields.insert("dir".into(), dir.to_string_lossy().into()));
-        }
-        Ok(harness)
-    }
-
-    fn workspace_path(&self, key: &SessionKey) -> PathBuf {
-        let namespace = self.data_dir.join("workspaces").join(key.namespace.as_str());
-        namespace.join(key.session.to_string())
-    }
-
-    /// Returns the directory of a session, which exists.
-    pub(crate) async fn workspace(&self, key: &SessionKey) -> Result<PathBuf, Error> {
-        let path = self.workspace_path(key);
-        tokio::fs::create_dir_all(&path).await.map_err(|error| {
-            Error::new(Code::Directory, format!("making {} failed", path.display()))
-                .caused_by(&error)
-        })?;
-        Ok(path)
-    }
 }

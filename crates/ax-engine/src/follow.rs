@@ -1,7 +1,7 @@
 //! Followers: from the log, then live, under one cursor.
 
 use crate::api::{FollowItem, FollowOptions, Status, Stream, Until, WaitState};
-use crate::engine::Inner;
+use crate::inner::Inner;
 use crate::{Code, Error, codec};
 use ax_core::id::{ExecId, Seq, SessionKey};
 use ax_core::session::Kind;

@@ -3,7 +3,7 @@
 //! The references are the events themselves, counted when a collection begins: a count that is
 //! derived cannot drift (see `docs/adr/0004-blobs.md`).
 
-use crate::engine::Inner;
+use crate::inner::Inner;
 use crate::references::blobs_of;
 use crate::{Code, Error, codec};
 use ax_core::id::{Namespace, Seq, SessionKey};

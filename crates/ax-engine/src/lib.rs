@@ -16,6 +16,7 @@ mod engine;
 mod error;
 mod follow;
 mod gc;
+mod inner;
 pub mod manifest;
 mod references;
 mod registry;

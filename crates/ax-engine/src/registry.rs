@@ -1,6 +1,6 @@
 //! Which sessions are awake, and how to reach them.
 
-use crate::engine::Inner;
+use crate::inner::Inner;
 use crate::session::{self, Command};
 use crate::{Code, Error};
 use ax_core::id::{Epoch, SessionKey};

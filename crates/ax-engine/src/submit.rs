@@ -2,7 +2,7 @@
 
 use crate::api::{SessionRef, Submission, Submitted};
 use crate::bodies::Bodies;
-use crate::engine::Inner;
+use crate::inner::Inner;
 use crate::{Code, Error, branch, manifest};
 use ax_core::id::{Namespace, Seq, SessionId, SessionKey};
 use ax_core::session::{

@@ -4,7 +4,7 @@
 //! say when, and are read again before the horizon is reached.
 
 use crate::api::WaitState;
-use crate::engine::{Inner, ROW_DELETING, ROW_IMPORTING};
+use crate::inner::{Inner, ROW_DELETING, ROW_IMPORTING};
 use crate::session::Command;
 use ax_core::id::SessionKey;
 use ax_core::time::Timestamp;

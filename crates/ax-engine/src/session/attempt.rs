@@ -1,7 +1,7 @@
 //! The attempts of a session: at most one acts at a time.
 
 use super::Task;
-use crate::engine::Inner;
+use crate::inner::Inner;
 use crate::transcript::Reader;
 use crate::{Code, Error};
 use ax_core::id::{AttemptId, ExecId, SessionKey};

@@ -1,7 +1,7 @@
 //! Brings a session's state back from the log.
 
 use crate::codec;
-use crate::engine::Inner;
+use crate::inner::Inner;
 use crate::{Code, Error};
 use ax_core::id::{Epoch, Seq, SessionId, SessionKey};
 use ax_core::session::{Session, State};

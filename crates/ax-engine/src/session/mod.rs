@@ -9,7 +9,7 @@ mod load;
 
 use crate::api::{SessionView, WaitState};
 use crate::bodies::Bodies;
-use crate::engine::Inner;
+use crate::inner::Inner;
 use crate::view::{self, RowKey};
 use crate::{Code, Error};
 use attempt::{Attempts, Heard};
@@ -104,6 +104,9 @@ async fn start(inner: Arc<Inner>, key: SessionKey, mut commands: mpsc::Unbounded
         inner.log.release(&key, task.epoch);
         inner.registry.fail(&key, &mut task.commands, &error);
         inner.retry_later(&key, &error);
+        if error.code == Code::Poisoned {
+            inner.failed.cancel();
+        }
     }
 }
 
@@ -346,6 +349,6 @@ impl Task {
 
     /// Whether the row of this session is shown in lists.
     fn row_state(&self, state: WaitState) -> u8 {
-        if self.session.state().deleted { crate::engine::ROW_DELETING } else { state as u8 }
+        if self.session.state().deleted { crate::inner::ROW_DELETING } else { state as u8 }
     }
 }
