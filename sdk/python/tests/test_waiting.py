@@ -184,8 +184,8 @@ AT_WORK = {
         import time
         @ax.agent
         def main(ctx: ax.Context):
-            ctx.emit("busy")
             try:
+                ctx.emit("busy")
                 time.sleep(60)
             finally:
                 {cleanup}

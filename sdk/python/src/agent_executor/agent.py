@@ -155,7 +155,7 @@ def _say_end(session: Session, frame: Frame) -> str:
             f"agent_executor: {entry.key} was recorded by an earlier attempt, but not come to",
             file=sys.stderr,
         )
-    session.wire.send(frame)
+    session.say_last(frame)
     return "end"
 
 
@@ -181,5 +181,5 @@ def _fail(session: Session, error: BaseException) -> str:
         code, message = type(error).__name__, str(error)
     failure = {"code": code, "message": message[:16_384]}
     with contextlib.suppress(Finished):
-        session.wire.send({"type": "fail", "failure": failure, "retry": retry})
+        session.say_last({"type": "fail", "failure": failure, "retry": retry})
     return "cancel" if isinstance(error, Canceled) else "fail"

@@ -157,9 +157,16 @@ class Session:
             if self.divergence is not None:
                 return self.divergence
             self.divergence = Divergence(key, expected, found)
-        self.wire.send({"type": "diverged", "key": key, "expected": expected, "found": found})
+        said = {"type": "diverged", "key": key, "expected": expected, "found": found}
+        self.say_last(said)
         self._fail_waiters(self.divergence)
         return self.divergence
+
+    def say_last(self, frame: Frame) -> None:
+        """Say the last thing: from here on the runtime may close the conversation, too."""
+        line = self.wire.encode(frame)
+        self._over.set()
+        self.wire.send_line(line, last=True)
 
     def _fail_waiters(self, why: BaseException) -> None:
         with self._lock:
@@ -203,7 +210,7 @@ class Session:
                 traceback.print_exc()
                 failure = {"code": "protocol", "message": str(error)}
                 with contextlib.suppress(Exception):
-                    self.wire.send({"type": "fail", "failure": failure})
+                    self.wire.send({"type": "fail", "failure": failure}, last=True)
         if not self._over.is_set():
             sys.stderr.flush()
             os._exit(1)

@@ -85,12 +85,15 @@ class Wire:
             raise FrameTooLarge(f"the frame {what!r}", len(line), self.frame_bytes_max)
         return line + b"\n"
 
-    def send(self, frame: Frame) -> None:
+    def send(self, frame: Frame, *, last: bool = False) -> None:
         """Write a frame as a whole."""
-        self.send_line(self.encode(frame))
+        self.send_line(self.encode(frame), last=last)
 
-    def send_line(self, line: bytes) -> None:
-        """Write an encoded frame as a whole. The end of the runtime is the end of this process."""
+    def send_line(self, line: bytes, *, last: bool = False) -> None:
+        """Write an encoded frame as a whole; after the last, nothing more is taken.
+
+        The end of the runtime is the end of this process.
+        """
         if os.getpid() != self._pid:
             raise Finished("a forked process cannot speak for the agent; use threads or tasks")
         with self._lock:
@@ -102,13 +105,18 @@ class Wire:
                     rest = rest[os.write(self._out, rest) :]
             except OSError:  # nobody reads any more
                 os._exit(1)
+            if last:
+                self._close()
 
     def close(self) -> None:
         """Close the direction to the runtime."""
         with self._lock:
-            if not self._closed:
-                self._closed = True
-                os.close(self._out)
+            self._close()
+
+    def _close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            os.close(self._out)
 
     @property
     def closed(self) -> bool:
