@@ -3,7 +3,7 @@
 use super::client::nudge;
 use super::{Draft, Known, attempt, end_and_go_on, harness};
 use crate::session::event::{Kind, LostReason, Outcome};
-use crate::session::state::{Exec, Item, Phase};
+use crate::session::exec::{Exec, Item, Phase};
 use crate::session::value::{Limits, StepKey};
 use crate::time::Timestamp;
 
@@ -24,12 +24,18 @@ pub(in crate::session) fn deadline(known: Known<'_>) -> Option<Timestamp> {
     if known.state.exec.is_none() && !known.state.queue.is_empty() && !known.state.deleted {
         return Some(known.now);
     }
-    next_due(known).map(|(at, _)| at)
+    next_due(known, true).map(|(at, _)| at)
+}
+
+/// Returns when a session that nobody is awake for would have to be woken: what only a running
+/// attempt is watched for does not count.
+pub(in crate::session) fn wake_at(known: Known<'_>) -> Option<Timestamp> {
+    next_due(known, false).map(|(at, _)| at)
 }
 
 /// Does the first thing that is due. The driver asks for the deadline again afterwards.
 pub(super) fn decide(known: Known<'_>, draft: &mut Draft) {
-    let Some((at, due)) = next_due(known) else {
+    let Some((at, due)) = next_due(known, true) else {
         return nudge(known, draft);
     };
     if at > known.now {
@@ -63,7 +69,7 @@ pub(super) fn decide(known: Known<'_>, draft: &mut Draft) {
     }
 }
 
-fn next_due(known: Known<'_>) -> Option<(Timestamp, Due)> {
+fn next_due(known: Known<'_>, watched: bool) -> Option<(Timestamp, Due)> {
     if known.state.deleted {
         return None;
     }
@@ -78,7 +84,7 @@ fn next_due(known: Known<'_>) -> Option<(Timestamp, Due)> {
     dues.extend(expiries.min().map(|at| (at, Due::Asks)));
     dues.extend(next_timer(exec).map(|(at, key)| (at, Due::Timer(key.clone()))));
     dues.extend(attempt::due_at(exec.phase).map(|at| (at, Due::Attempt)));
-    if exec.phase == Phase::Running {
+    if watched && exec.phase == Phase::Running {
         running_dues(known, exec, &limits, &mut dues);
     }
     dues.into_iter().min()
