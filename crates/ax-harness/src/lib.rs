@@ -4,14 +4,20 @@
 //! frame means is decided by the session machine, what is durable by the engine. It is not a
 //! sandbox either.
 //!
-//! Start with [`Launcher`]. [`ProcessHarness`] runs any program; [`supervise`] sees to it that
-//! nothing of a program outlives its attempt.
+//! Start with [`Launcher`]. [`ProcessHarness`] runs any program, [`BuiltinHarness`] is a loop of
+//! model and tools, [`Adapters`] is both; [`supervise`] sees to it that nothing of a program
+//! outlives its attempt.
 
+mod adapters;
+mod builtin;
 mod config;
+mod environment;
 mod launch;
 mod process;
 pub mod supervise;
 
+pub use adapters::Adapters;
+pub use builtin::BuiltinHarness;
 pub use config::ConfigError;
 pub use launch::{
     AgentInfo, AskResult, Content, Exit, Io, JournalEntry, JournalKind, Launch, Launcher, Role,

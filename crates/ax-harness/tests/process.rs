@@ -304,7 +304,10 @@ async fn nothing_outlives_an_attempt_however_it_detached_itself() {
 async fn nothing_outlives_a_harness_that_ends_by_itself() {
     let rig = Rig::new();
     let program = format!(
-        "{FAMILY}\nwhile not os.path.exists(here) or len(open(here).readlines()) < 4: time.sleep(0.01)\nsay(type='end')"
+        "{FAMILY}
+while not os.path.exists(here) or len(open(here).readlines()) < 4:
+    time.sleep(0.01)
+say(type='end')"
     );
     assert_eq!(start(&rig, python(&program)).rest().await, (vec![end()], Exit::Said));
     let family = pids(&rig.workspace().join("pids"), 4).await;

@@ -223,9 +223,14 @@ mod tests {
         let digest = "ab".repeat(32);
         check(
             &told(&Told::Recorded { key: "k".into(), seq: Seq(7), before: Some(before) }),
-            &format!(
-                r#"{{"type":"recorded","key":"k","seq":7,"before":{{"entry":"step","key":"k","seq":7,"kind":"tool","name":"shell","effect":"once","digest":"{digest}","failure":{{"code":"c","message":"m\n"}}}}}}"#
-            ),
+            &[
+                r#"{"type":"recorded","key":"k","seq":7,"before":"#,
+                r#"{"entry":"step","key":"k","seq":7,"kind":"tool","name":"shell","#,
+                r#""effect":"once","digest":""#,
+                &digest,
+                r#"","failure":{"code":"c","message":"m\n"}}}"#,
+            ]
+            .concat(),
         );
     }
 

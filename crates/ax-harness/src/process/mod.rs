@@ -8,13 +8,13 @@ mod attempt;
 mod config;
 mod decode;
 mod encode;
-mod env;
 mod line;
 mod outbox;
 mod tail;
 mod text;
 
 use crate::config::ConfigError;
+use crate::environment;
 use crate::launch::{Exit, Io, Launch, Launcher};
 use crate::supervise::{Options, Registry, Spec, Supervised};
 use ax_core::session::Failure;
@@ -71,7 +71,10 @@ async fn run(options: Options, launch: Launch, io: Io) -> Result<Exit, Failure> 
     let config = Config::parse(&launch.agent.harness).map_err(|error| failure("config", error))?;
     let command: Vec<OsString> = config.command.iter().map(OsString::from).collect();
     let dir = config.dir.as_ref().unwrap_or(&launch.workspace);
-    let env = env::environment(&launch, &config.env);
+    let added = config.env.iter().map(|(name, value)| (name.into(), value.into()));
+    // What comes later wins.
+    let env = environment::inherited().into_iter().chain(added);
+    let env = env.chain(environment::identity(&launch)).collect();
     let process = Supervised::start(&options, Spec { command: &command, dir, env })
         .map_err(|error| failure("spawn", format!("the harness cannot be started: {error}")))?;
     attempt::Attempt::new(&config, process).run(launch, &config, io).await

@@ -5,6 +5,9 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 /// How much is kept, in bytes.
 pub(super) const TAIL_BYTES_MAX: usize = 64 * 1024;
 
+/// The longest message of a failure, in bytes.
+const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+
 /// Keeps the last [`TAIL_BYTES_MAX`] bytes of a stream.
 #[derive(Debug)]
 pub(super) struct Tail<R> {
@@ -47,15 +50,23 @@ impl<R: AsyncRead + Unpin> Tail<R> {
         self.from.is_none()
     }
 
-    /// Adds what was kept to a message, if anything was.
+    /// Adds what was kept to a message, as far as there is room in it.
     pub(super) fn after(&mut self, message: &str) -> String {
         self.trim();
         let text = String::from_utf8_lossy(&self.kept);
         let text = text.trim();
-        match (text.is_empty(), self.dropped) {
-            (true, _) => message.to_owned(),
-            (false, 0) => format!("{message}; standard error:\n{text}"),
-            (false, _) => format!("{message}; the end of standard error:\n{text}"),
+        if text.is_empty() {
+            return message.to_owned();
+        }
+        let room = MESSAGE_BYTES_MAX
+            .saturating_sub(message.len() + "; the end of standard error:\n".len());
+        let cut =
+            (text.len().saturating_sub(room)..=text.len()).find(|&at| text.is_char_boundary(at));
+        let end = &text[cut.unwrap_or(text.len())..];
+        if self.dropped == 0 && end.len() == text.len() {
+            format!("{message}; standard error:\n{text}")
+        } else {
+            format!("{message}; the end of standard error:\n{end}")
         }
     }
 }
@@ -75,6 +86,6 @@ mod tests {
         let message = tail.after("it failed");
         assert!(message.starts_with("it failed; the end of standard error:\naaa"), "{message}");
         assert!(message.ends_with("the end"));
-        assert!(message.len() < TAIL_BYTES_MAX + 100);
+        assert!(message.len() <= MESSAGE_BYTES_MAX);
     }
 }

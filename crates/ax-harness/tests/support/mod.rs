@@ -1,6 +1,9 @@
 //! Runs harnesses that are scripts of the tests.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses some of it")]
 
+pub mod engine;
+pub mod model;
+
 use ax_core::id::{AttemptId, ExecId, Namespace, Seq, SessionId, SessionKey};
 use ax_core::session::{Body, Failure, Frame, PartKind};
 use ax_harness::supervise::Options;

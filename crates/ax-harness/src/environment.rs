@@ -1,7 +1,6 @@
-//! The environment of a harness.
+//! The environment of what we run.
 
 use crate::launch::Launch;
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 /// What a harness gets of the runtime's own environment; nothing else of it.
@@ -37,13 +36,4 @@ pub(crate) fn identity(launch: &Launch) -> Vec<(OsString, OsString)> {
         ("AX_ATTEMPT".into(), launch.attempt.0.to_string().into()),
         ("AX_WORKSPACE".into(), launch.workspace.clone().into()),
     ]
-}
-
-/// Returns the whole environment; what comes later wins.
-pub(super) fn environment(
-    launch: &Launch,
-    added: &BTreeMap<String, String>,
-) -> Vec<(OsString, OsString)> {
-    let added = added.iter().map(|(name, value)| (name.into(), value.into()));
-    inherited().into_iter().chain(added).chain(identity(launch)).collect()
 }

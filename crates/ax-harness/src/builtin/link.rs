@@ -1,0 +1,150 @@
+//! The harness' end of the conversation with the engine.
+
+use crate::launch::{Io, Told};
+use ax_core::session::{Failure, Frame, StepKey};
+use std::collections::BTreeSet;
+use std::pin::pin;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+/// How long the harness is silent at most.
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(20);
+
+/// Why the harness stops before it is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// It was told to, or killed; nobody waits for a word.
+    Told(Failure),
+    /// It failed.
+    Failed {
+        /// Why.
+        failure: Failure,
+        /// Whether another attempt may help.
+        retry: bool,
+    },
+    /// It would do something else than what is recorded.
+    Diverged {
+        /// Under which key.
+        step: StepKey,
+        /// What is recorded.
+        expected: String,
+        /// What it would do.
+        found: String,
+    },
+}
+
+impl Stop {
+    /// Returns a failure that another attempt would only repeat.
+    pub(super) fn final_failure(code: &str, message: impl Into<String>) -> Self {
+        let failure = Failure { code: code.into(), message: message.into() };
+        Self::Failed { failure, retry: false }
+    }
+
+    fn told(code: &str, message: impl Into<String>) -> Self {
+        Self::Told(Failure { code: code.into(), message: message.into() })
+    }
+}
+
+/// The two channels and the token, and what came over them that nobody has waited for yet.
+#[derive(Debug)]
+pub(super) struct Link {
+    frames: mpsc::Sender<Frame>,
+    told: mpsc::Receiver<Told>,
+    kill: CancellationToken,
+    told_open: bool,
+    granted: BTreeSet<StepKey>,
+    recorded: BTreeSet<StepKey>,
+    heartbeat_due: Instant,
+}
+
+impl Link {
+    pub(super) fn new(io: Io) -> Self {
+        Self {
+            frames: io.frames,
+            told: io.told,
+            kill: io.kill,
+            told_open: true,
+            granted: BTreeSet::new(),
+            recorded: BTreeSet::new(),
+            heartbeat_due: Instant::now() + HEARTBEAT_EVERY,
+        }
+    }
+
+    /// Says something.
+    pub(super) async fn say(&mut self, frame: Frame) -> Result<(), Stop> {
+        let frames = self.frames.clone();
+        let permit = self.during(frames.reserve()).await?;
+        self.heartbeat_due = Instant::now() + HEARTBEAT_EVERY;
+        match permit {
+            Ok(permit) => {
+                permit.send(frame);
+                Ok(())
+            }
+            Err(_) => Err(Stop::told("killed", "nobody listens to the harness")),
+        }
+    }
+
+    /// Waits until a `once` step may be carried out.
+    pub(super) async fn granted(&mut self, step: &StepKey) -> Result<(), Stop> {
+        while !self.granted.remove(step) {
+            self.listen().await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until what was said under a key is durable.
+    pub(super) async fn recorded(&mut self, key: &StepKey) -> Result<(), Stop> {
+        while !self.recorded.remove(key) {
+            self.listen().await?;
+        }
+        Ok(())
+    }
+
+    /// Does something that takes its time; drops it if the harness has to stop.
+    pub(super) async fn during<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Stop> {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                heard = self.listen() => heard?,
+                done = &mut work => return Ok(done),
+            }
+        }
+    }
+
+    /// Takes in the next thing that the harness is told. May be dropped and called again.
+    async fn listen(&mut self) -> Result<(), Stop> {
+        tokio::select! {
+            () = self.kill.cancelled() => Err(Stop::told("killed", "the attempt was killed")),
+            () = self.frames.closed() => Err(Stop::told("killed", "nobody listens any more")),
+            told = self.told.recv(), if self.told_open => self.hear(told),
+            () = sleep_until(self.heartbeat_due) => {
+                self.heartbeat_due = Instant::now() + HEARTBEAT_EVERY;
+                // A full channel shows as much life as a heartbeat.
+                let _full = self.frames.try_send(Frame::Heartbeat);
+                Ok(())
+            }
+        }
+    }
+
+    fn hear(&mut self, told: Option<Told>) -> Result<(), Stop> {
+        match told {
+            None => self.told_open = false,
+            Some(Told::Granted { step }) => {
+                self.granted.insert(step);
+            }
+            Some(Told::Recorded { key, .. }) => {
+                self.recorded.insert(key);
+            }
+            Some(Told::Cancel { reason, .. }) => return Err(Stop::told("canceled", reason)),
+            Some(Told::Park { .. }) => return Err(Stop::told("parked", "the harness was parked")),
+            Some(Told::Refused { code, message, .. }) => {
+                return Err(Stop::told("refused", format!("{message} ({code})")));
+            }
+            // It never asks, sleeps or waits for a signal.
+            Some(Told::Answered { .. } | Told::Fired { .. } | Told::Signaled { .. }) => {}
+        }
+        Ok(())
+    }
+}

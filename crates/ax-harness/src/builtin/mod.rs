@@ -1,0 +1,105 @@
+//! The harness that is built in: `harness: {type: builtin, …}`. A model, tools, and a loop.
+//!
+//! Every model call and every tool call is a step, recorded before it is acted on, so that an
+//! attempt that is run again gets the same answers without asking or doing anything twice. What
+//! is sent to the model again and again is stored once: a request is named by a chain of hashes.
+//! Steps, results and the chain are described in `docs/formats/harness-builtin.md`.
+
+mod canonical;
+mod chain;
+mod config;
+mod journal;
+mod link;
+mod model;
+mod record;
+mod talk;
+mod tools;
+mod turns;
+
+use crate::config::ConfigError;
+use crate::environment;
+use crate::launch::{Exit, Io, Launch, Launcher};
+use crate::supervise::Options;
+use ax_core::session::{Failure, Frame};
+use config::Config;
+use futures::future::BoxFuture;
+use journal::Journal;
+use link::{Link, Stop};
+use model::Client;
+use serde_json::Value;
+use std::sync::{Arc, OnceLock};
+use talk::Talk;
+use tools::Tools;
+use turns::{Setup, Turns};
+
+/// Runs the built-in harness.
+#[derive(Clone, Debug)]
+pub struct BuiltinHarness {
+    options: Options,
+    connections: Arc<OnceLock<Result<reqwest::Client, Failure>>>,
+}
+
+impl BuiltinHarness {
+    /// Runs commands under these supervisors.
+    pub fn new(options: Options) -> Self {
+        Self { options, connections: Arc::default() }
+    }
+
+    /// Checks the `harness` section of a manifest.
+    ///
+    /// # Errors
+    ///
+    /// Says which field is wrong.
+    pub fn validate(harness: &Value) -> Result<(), ConfigError> {
+        Config::parse(harness).map(drop)
+    }
+
+    fn prepare(&self, launch: Launch) -> Result<Setup, Failure> {
+        let config = Config::parse(&launch.agent.harness)
+            .map_err(|error| Failure { code: "config".into(), message: error.to_string() })?;
+        let http = self.connections.get_or_init(model::connections).clone()?;
+        let client = Client::new(http, config.model.clone())?;
+        let kinds = config.tools.iter().map(|tool| tool.kind).collect();
+        let talk = Talk::new(config.system.clone(), kinds, &launch.history, &launch.input)?;
+        let env = environment::inherited().into_iter().chain(environment::identity(&launch));
+        let again = launch.attempt.0 > 1;
+        let tools = Tools::new(self.options.clone(), launch.workspace, env.collect(), again);
+        Ok(Setup { config, journal: Journal::new(launch.journal), talk, client, tools })
+    }
+}
+
+impl Launcher for BuiltinHarness {
+    fn launch(&self, launch: Launch, io: Io) -> BoxFuture<'static, Exit> {
+        let harness = self.clone();
+        Box::pin(async move {
+            let mut link = Link::new(io);
+            let ran = match harness.prepare(launch) {
+                Ok(setup) => Turns::new(setup, &mut link).run().await,
+                Err(failure) => Err(Stop::Failed { failure, retry: false }),
+            };
+            match ran {
+                Ok(()) => Exit::Said,
+                Err(stop) => last_word(&mut link, stop).await,
+            }
+        })
+    }
+}
+
+/// Says why the harness stops, if anybody wants to know.
+async fn last_word(link: &mut Link, stop: Stop) -> Exit {
+    let frame = match stop {
+        Stop::Told(failure) => return Exit::Gone(failure),
+        Stop::Failed { failure, retry } => Frame::Fail { failure, retry },
+        Stop::Diverged { step, expected, found } => Frame::Diverged { step, expected, found },
+    };
+    let diverged = match &frame {
+        Frame::Diverged { step, .. } => Some(format!("at {step} something else was recorded")),
+        _ => None,
+    };
+    match (link.say(frame).await, diverged) {
+        (Ok(()), None) => Exit::Said,
+        (Ok(()), Some(message)) => Exit::Gone(Failure { code: "divergence".into(), message }),
+        (Err(Stop::Told(failure)), _) => Exit::Gone(failure),
+        (Err(_), _) => unreachable!("saying something only fails when told to stop"),
+    }
+}
