@@ -307,7 +307,8 @@ pub enum Kind {
         /// The harness' key for it.
         key: Option<StepKey>,
     },
-    /// The harness only waits: its process is let go.
+    /// The harness only waits: its process is let go. What it gave without a key and the blocks that
+    /// it left unfinished are void, as in [`Kind::AttemptLost`]: it gives them again.
     ActorSuspended,
     /// A budget is used up.
     BudgetExceeded {
@@ -339,6 +340,15 @@ pub struct AgentRef {
 }
 
 impl Kind {
+    /// What a person says of a step of unknown outcome so that it is carried out again.
+    pub const RETRY: &str = "retry";
+
+    /// Whether it is a person's word that the step asked about may be carried out again.
+    pub(super) fn allows_again(&self) -> bool {
+        matches!(self, Self::AskAnswered { answer: Answer::Choice(choice, _), .. }
+            if choice == Self::RETRY)
+    }
+
     /// Returns the name of the event on the wire, such as `step.completed`.
     pub const fn name(&self) -> &'static str {
         match self {

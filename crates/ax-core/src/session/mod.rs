@@ -12,15 +12,15 @@
 
 mod decide;
 mod event;
+mod exec;
 mod input;
 mod state;
 mod value;
 
 pub use event::{AgentRef, Event, Kind, LostReason, Outcome};
+pub use exec::{Exec, Item, Items, Phase, Step, StepPhase};
 pub use input::{Accepted, Caller, Effect, Frame, Input, Refusal, Reply, Request, Stop};
-pub use state::{
-    Ended, Exec, Identity, Item, Items, KnownKeys, OpenAsk, Phase, State, Step, StepPhase,
-};
+pub use state::{Ended, Identity, KnownKeys, OpenAsk, State};
 pub use value::{
     Actor, Answer, AskKind, BlobRef, BlockId, Body, Budget, Digest, EffectClass, Failure,
     IdempotencyKey, Limits, Part, PartKind, Prefix, Retry, StepKey, StepKind, SubmitPolicy, Usage,
@@ -32,7 +32,7 @@ use decide::Known;
 use std::collections::VecDeque;
 
 /// What the driver has to do next, in this order.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ready {
     /// Events to append to the log, as one atomic batch.
     pub persist: Vec<Event>,
@@ -48,7 +48,7 @@ struct Live {
 }
 
 /// The state machine of one session.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Session {
     state: State,
     live: Live,
@@ -112,6 +112,12 @@ impl Session {
         decide::deadline(Known { state: &self.state, live: &self.live, now })
     }
 
+    /// When the session has to be woken if it sleeps now; leaves out what only a running attempt
+    /// is watched for.
+    pub fn wake_at(&self, now: Timestamp) -> Option<Timestamp> {
+        decide::wake_at(Known { state: &self.state, live: &self.live, now })
+    }
+
     /// What the events so far amount to, the ones that are not durable yet included.
     pub const fn state(&self) -> &State {
         &self.state
@@ -129,11 +135,23 @@ impl Session {
         self.state.apply(&event);
         if self.state.running() != running {
             self.live.active_at = None;
+            self.hush(running);
+        } else if let (Some(Effect::Tell(..)), Some(_)) = (&effect, self.live.active_at) {
+            // It waited for this: its silence counts from here.
+            self.live.active_at = Some(event.at);
         }
         if let Some(effect) = effect {
             self.waiting.push_back((seq, effect));
         }
         self.ready.persist.push(event);
+    }
+
+    /// Nothing more is said to an attempt that is over: it would act on it.
+    fn hush(&mut self, attempt: Option<(ExecId, AttemptId)>) {
+        self.waiting.retain(|(_, effect)| match effect {
+            Effect::Tell(exec, told, _) => Some((*exec, *told)) != attempt,
+            Effect::Start(..) | Effect::Stop(..) => true,
+        });
     }
 
     /// Carries an effect out after an event is durable.

@@ -3,12 +3,12 @@
 use super::{Draft, Known, end_and_go_on};
 use crate::id::AskId;
 use crate::session::event::{Kind, LostReason, Outcome};
-use crate::session::state::{Item, Phase, StepPhase};
+use crate::session::exec::{Item, Phase, StepPhase};
 use crate::session::value::{AskKind, EffectClass, Failure, StepKey};
 use crate::time::Timestamp;
 
 /// What a person can say about a step of unknown outcome.
-pub(super) const UNKNOWN_CHOICES: [&str; 3] = ["completed", "retry", "failed"];
+pub(super) const UNKNOWN_CHOICES: [&str; 3] = ["completed", Kind::RETRY, "failed"];
 
 /// The attempt failed: another is tried, a person is asked, or the execution fails.
 pub(super) fn fail(known: Known<'_>, failure: &Failure, retry: bool, draft: &mut Draft) {

@@ -3,8 +3,8 @@
 use super::{Draft, Known, attempt, end, end_and_go_on, start_next};
 use crate::id::{AskId, ExecId, Seq};
 use crate::session::event::{Kind, Outcome};
+use crate::session::exec::{Exec, Item, Step, StepPhase};
 use crate::session::input::{Accepted, Refusal, Request};
-use crate::session::state::{Exec, Item, Step, StepPhase};
 use crate::session::value::{
     Answer, AskKind, Body, Digest, EffectClass, Failure, IdempotencyKey, Part, StepKey,
     SubmitPolicy, Usage,
@@ -281,7 +281,10 @@ fn signal(
     length("a signal's name", name, NAME_BYTES_MAX)?;
     if let Some(key) = key {
         length("an idempotency key", key.as_str(), IdempotencyKey::BYTES_MAX)?;
-        if let Some((seq, _)) = known.state.known.get(key) {
+        if let Some((seq, digest)) = known.state.known.get(key) {
+            if digest != Digest::default() {
+                return Err(Refusal::KeyReused { key: key.clone(), seq });
+            }
             draft.accepted = Accepted::Before(seq);
             return Ok(());
         }

@@ -4,10 +4,11 @@ use super::client::{at_most, length};
 use super::{Draft, Known, attempt, end_and_go_on};
 use crate::id::{AskId, Seq};
 use crate::session::event::{Kind, Outcome};
+use crate::session::exec::{Exec, Item, Step, StepPhase};
 use crate::session::input::{Effect, Frame, Refusal, Reply};
-use crate::session::state::{Exec, Item, State, Step, StepPhase};
+use crate::session::state::State;
 use crate::session::value::{
-    BlockId, Body, Budget, Digest, EffectClass, Failure, Part, StepKey, StepKind, Usage,
+    AskKind, BlockId, Body, Budget, Digest, EffectClass, Failure, Part, StepKey, StepKind, Usage,
 };
 use crate::time::Timestamp;
 
@@ -142,6 +143,10 @@ fn again(
             let Some((seq, signal)) = *delivered else { return Ok(()) };
             (seq, Reply::Signaled { key: key.clone(), signal })
         }
+        (Frame::AwaitSignal { name, .. }, Item::Signal(before, _)) => {
+            diverged(known, key, &format!("signal {before}"), &format!("signal {name}"), draft);
+            return Ok(());
+        }
         (Frame::Ask { .. }, Item::Ask(_)) | (Frame::Sleep { .. }, Item::Sleep(_, None)) => {
             return Ok(());
         }
@@ -270,6 +275,9 @@ fn ask(known: Known<'_>, frame: &Frame, draft: &mut Draft) -> Result<(), Refusal
     length("a question", prompt, TEXT_BYTES_MAX)?;
     if choices.len() > CHOICES_MAX {
         return Err(Refusal::TooMany { what: "choices", limit: CHOICES_MAX });
+    }
+    if *kind == AskKind::Choice && choices.is_empty() {
+        return Err(Refusal::Protocol(format!("question {key} has nothing to choose from")));
     }
     for choice in choices {
         length("a choice", choice, NAME_BYTES_MAX)?;

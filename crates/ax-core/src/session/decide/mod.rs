@@ -9,8 +9,9 @@ mod tick;
 
 use super::Live;
 use super::event::{Event, Kind, Outcome};
+use super::exec::Exec;
 use super::input::{Accepted, Caller, Effect, Input, Refusal};
-use super::state::{Exec, State};
+use super::state::State;
 use super::value::Actor;
 use crate::id::{AttemptId, ExecId, Seq};
 use crate::time::Timestamp;
@@ -144,7 +145,7 @@ pub(super) fn decide(known: Known<'_>, input: &Input) -> Result<Draft, Refusal> 
 
 /// When a tick would do something.
 pub(super) use harness::reply_to;
-pub(super) use tick::deadline;
+pub(super) use tick::{deadline, wake_at};
 
 fn must_run(known: Known<'_>, exec: ExecId, attempt: AttemptId) -> Result<(), Refusal> {
     if known.state.running() == Some((exec, attempt)) && !known.state.deleted {
