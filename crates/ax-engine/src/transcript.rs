@@ -322,7 +322,10 @@ impl Conversation {
                 }
                 self.turns.push((Role::Agent, said));
             }
-            Kind::AttemptLost { .. } => {
+            // What was said without a key is said again.
+            Kind::AttemptLost { .. }
+            | Kind::ActorSuspended
+            | Kind::ExecutionStarted { continues: Some(_), .. } => {
                 for at in std::mem::take(&mut self.loose).into_iter().rev() {
                     self.turns.remove(at);
                 }
