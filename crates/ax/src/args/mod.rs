@@ -1,0 +1,310 @@
+//! The command line.
+
+mod agent;
+mod session;
+
+pub(crate) use agent::{AgentArgs, AgentCommand, Template};
+pub(crate) use session::{SessionArgs, SessionCommand, StateName};
+
+use crate::out::Color;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Runs agents durably: what an agent does is an event in a log, and nothing of it is lost.
+#[derive(Debug, Parser)]
+#[command(name = "ax", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(after_help = "Start with `ax demo`: it needs no key and no network.\n\
+    Exit codes: 0 done, 1 the agent failed, 2 usage, 3 configuration, 4 unavailable, \
+    5 waits for a person, 6 canceled, 7 timed out, 130 interrupted.")]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What holds for every command.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// Socket of the server, as a path or unix:PATH; else that of the data directory
+    #[arg(long, global = true, env = "AX_SERVER", hide_env = true, value_name = "URL")]
+    pub(crate) server: Option<String>,
+    /// Data directory [default: $XDG_DATA_HOME/agent-executor]
+    #[arg(long, global = true, env = "AX_DATA", hide_env = true, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Namespace
+    #[arg(long, global = true, env = "AX_NAMESPACE", hide_env = true, default_value = "default")]
+    pub(crate) namespace: String,
+    /// Print one JSON object a line, and nothing else, on standard output
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Print results and errors only
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// When to use color
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    #[arg(hide_possible_values = true, help = "When to use color: auto, always, never")]
+    pub(crate) color: Color,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Give an agent an input and follow what it does
+    Run(RunArgs),
+    /// Run the server of the data directory
+    Serve(ServeArgs),
+    /// Follow a session: what happened, then what happens
+    Follow(FollowArgs),
+    /// Read the log of a session
+    Events(EventsArgs),
+    /// Answer a question that a session waits with
+    Answer(AnswerArgs),
+    /// Send a session a signal
+    Signal(SignalArgs),
+    /// Stop what a session does
+    Cancel(CancelArgs),
+    /// List, show, delete, rename, export and import sessions
+    Session(SessionArgs),
+    /// Remember a position of a session
+    Checkpoint(CheckpointArgs),
+    /// Make sessions that share the history of another one
+    Branch(BranchArgs),
+    /// Draw a session and its branches
+    Tree(TreeArgs),
+    /// Make, store, list, show, validate and delete agents
+    Agent(AgentArgs),
+    /// Check what is stored, and repair it
+    Fsck(FsckArgs),
+    /// Check that everything is there that ax needs
+    Doctor,
+    /// Show on a real agent that nothing is lost and nothing is done twice
+    Demo(DemoArgs),
+    /// Print the completions of a shell
+    Completions(CompletionsArgs),
+    /// Run the scripted model server
+    #[command(hide = true)]
+    Fakemodel(FakemodelArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// The input; standard input if it is left out and not a terminal
+    pub(crate) input: Vec<String>,
+    /// Agent of a new session: NAME or NAME@VERSION
+    #[arg(long, short)]
+    pub(crate) agent: Option<String>,
+    /// Manifest to apply first, and whose agent to use
+    #[arg(long, short = 'f', value_name = "FILE", conflicts_with = "agent")]
+    pub(crate) manifest: Option<PathBuf>,
+    /// Session: an id, or a name of your own; a new one if it is left out
+    #[arg(long, short)]
+    pub(crate) session: Option<String>,
+    /// Title of a new session
+    #[arg(long)]
+    pub(crate) title: Option<String>,
+    /// File to send along with the input; may be given more than once
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Vec<PathBuf>,
+    /// Idempotency key: the same input under the same key is recorded once
+    #[arg(long)]
+    pub(crate) key: Option<String>,
+    /// What becomes of the input while the session is busy; the agent says if left out
+    #[arg(long, value_enum)]
+    pub(crate) policy: Option<Policy>,
+    /// Leave the work to a server in the background, and print the session's id
+    #[arg(long, conflicts_with_all = ["wait", "no_wait"])]
+    pub(crate) detach: bool,
+    /// Wait for a person who answers elsewhere, instead of ending with code 5
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// End with code 5 when the session waits for a person, instead of asking here
+    #[arg(long, conflicts_with = "wait")]
+    pub(crate) no_wait: bool,
+}
+
+/// What becomes of an input while an execution is under way.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Policy {
+    /// It waits for its turn
+    Enqueue,
+    /// It is refused
+    Reject,
+    /// The execution is canceled
+    Interrupt,
+    /// It goes to a new branch
+    Branch,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Stop after so many seconds without a client and without work
+    #[arg(long, value_name = "SECS")]
+    pub(crate) idle_exit: Option<u64>,
+    /// How many attempts may run at once
+    #[arg(long, value_name = "COUNT", default_value_t = 64)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) runs_max: u32,
+    /// Leave the terminal
+    #[arg(long, hide = true)]
+    pub(crate) detached: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FollowArgs {
+    /// Session: id or name
+    pub(crate) session: String,
+    /// Begin after this position
+    #[arg(long, default_value_t = 0, value_name = "SEQ")]
+    pub(crate) after: u64,
+    /// End when nothing runs and nothing is due
+    #[arg(long)]
+    pub(crate) until_idle: bool,
+    /// Leave out the pieces of streamed output
+    #[arg(long)]
+    pub(crate) no_deltas: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EventsArgs {
+    /// Session: id or name
+    pub(crate) session: String,
+    /// Begin after this position
+    #[arg(long, default_value_t = 0, value_name = "SEQ")]
+    pub(crate) after: u64,
+    /// Show so many at most
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) limit: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AnswerArgs {
+    /// Session: id or name
+    pub(crate) session: String,
+    /// Question, such as ask_1; may be left out if only one is open
+    pub(crate) ask: Option<String>,
+    #[command(flatten)]
+    pub(crate) answer: AnswerKind,
+    /// Why, with --deny; a remark, with --choose
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["approve", "text"])]
+    pub(crate) reason: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct AnswerKind {
+    /// Yes
+    #[arg(long)]
+    pub(crate) approve: bool,
+    /// No
+    #[arg(long)]
+    pub(crate) deny: bool,
+    /// One of the choices
+    #[arg(long, value_name = "CHOICE")]
+    pub(crate) choose: Option<String>,
+    /// Free text
+    #[arg(long)]
+    pub(crate) text: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SignalArgs {
+    /// Session: id or name
+    pub(crate) session: String,
+    /// Name of the signal
+    pub(crate) name: String,
+    /// What comes with it, as JSON
+    #[arg(default_value = "null")]
+    pub(crate) payload: String,
+    /// Idempotency key: the same signal under the same key is recorded once
+    #[arg(long)]
+    pub(crate) key: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CancelArgs {
+    /// Session: id or name
+    pub(crate) session: String,
+    /// Only this execution, such as exec_2
+    #[arg(long, value_name = "EXEC")]
+    pub(crate) execution: Option<String>,
+    /// Take back the inputs that wait, too
+    #[arg(long)]
+    pub(crate) queued: bool,
+    /// Why
+    #[arg(long, default_value = "")]
+    pub(crate) reason: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckpointArgs {
+    /// Session: id or name
+    pub(crate) session: String,
+    /// Name of the checkpoint
+    #[arg(long, default_value = "")]
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BranchArgs {
+    /// Session: id or name
+    pub(crate) session: String,
+    /// Last position to share; the last of all if left out
+    #[arg(long, value_name = "SEQ", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) at: Option<u64>,
+    /// Checkpoint to branch at
+    #[arg(long, conflicts_with = "at", value_name = "NAME")]
+    pub(crate) checkpoint: Option<String>,
+    /// How many branches
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) count: u32,
+    /// Carry on the execution that was under way there
+    #[arg(long)]
+    pub(crate) carry_on: bool,
+    /// Name of a branch; may be given more than once
+    #[arg(long)]
+    pub(crate) name: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TreeArgs {
+    /// Session: id or name
+    pub(crate) session: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FsckArgs {
+    /// Cut what is damaged and save the rest
+    #[arg(long)]
+    pub(crate) repair: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Keep the data directory of the demo
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Use the scripted model even if the key of a provider is set
+    #[arg(long)]
+    pub(crate) offline: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// Shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FakemodelArgs {
+    /// Script, in JSON; without one the prompt decides
+    #[arg(long, value_name = "FILE")]
+    pub(crate) script: Option<PathBuf>,
+    /// Ledger of requests, appended to
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ledger: Option<PathBuf>,
+    /// Address to listen on
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
+    pub(crate) listen: std::net::SocketAddr,
+}

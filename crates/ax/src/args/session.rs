@@ -1,0 +1,76 @@
+//! `ax session …`.
+
+use clap::{Args, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub(crate) struct SessionArgs {
+    #[command(subcommand)]
+    pub(crate) command: SessionCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SessionCommand {
+    /// List sessions
+    List {
+        /// Only in this state; may be given more than once
+        #[arg(long, value_enum)]
+        state: Vec<StateName>,
+        /// Only of this agent
+        #[arg(long)]
+        agent: Option<String>,
+        /// List so many at most
+        #[arg(long, value_name = "COUNT")]
+        limit: Option<usize>,
+    },
+    /// Show what a session does and what it waits for
+    Show {
+        /// Session: id or name
+        session: String,
+    },
+    /// Delete sessions; what branches share with them stays
+    Delete {
+        /// Sessions: ids or names
+        #[arg(required = true)]
+        sessions: Vec<String>,
+    },
+    /// Give a session another title
+    Rename {
+        /// Session: id or name
+        session: String,
+        /// Title
+        title: String,
+    },
+    /// Write a session to a file that any ax can import
+    Export {
+        /// Session: id or name
+        session: String,
+        /// File; - for standard output
+        #[arg(long, short, default_value = "-", value_name = "FILE")]
+        output: PathBuf,
+    },
+    /// Make a session of an exported file
+    Import {
+        /// File; - for standard input
+        file: PathBuf,
+        /// Name of the new session
+        #[arg(long)]
+        name: Option<String>,
+    },
+}
+
+/// The states of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StateName {
+    Ready,
+    Running,
+    Retrying,
+    WaitingAsk,
+    WaitingTimer,
+    WaitingSignal,
+    WaitingCapacity,
+    Completed,
+    Failed,
+    Canceled,
+    TimedOut,
+}

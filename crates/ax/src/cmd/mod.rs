@@ -1,0 +1,13 @@
+//! The commands, a module each.
+
+pub(crate) mod agent;
+pub(crate) mod branch;
+pub(crate) mod demo;
+pub(crate) mod doctor;
+pub(crate) mod fakemodel;
+pub(crate) mod follow;
+pub(crate) mod fsck;
+pub(crate) mod run;
+pub(crate) mod say;
+pub(crate) mod serve;
+pub(crate) mod session;

@@ -1,0 +1,196 @@
+//! `ax serve`, and servers that are started in the background.
+
+use crate::args::ServeArgs;
+use crate::embed::{Embedded, Purpose};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::interrupt::Interrupts;
+use crate::link::{Context, tell_late};
+use crate::paths::DataDir;
+use ax_core::id::Namespace;
+use ax_engine::{Code, Engine, ListSessions, WaitState};
+use ax_server::Connections;
+use serde_json::json;
+use std::fs::{File, OpenOptions};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// How long a server in the background lives without a client and without work, in seconds.
+const IDLE_EXIT_SECONDS: u64 = 120;
+/// How often it is looked whether a server is idle.
+const IDLE_LOOK: Duration = Duration::from_millis(200);
+/// How long a server that was started is waited for.
+const START_MILLIS_MAX: u64 = 20_000;
+/// How often it is looked for.
+const START_LOOK: Duration = Duration::from_millis(20);
+/// How much of the server's log is shown when it does not start, in bytes.
+const LOG_BYTES_SHOWN: usize = 2_000;
+/// When the server's log is begun anew, in bytes.
+const LOG_BYTES_MAX: u64 = 16 << 20;
+
+pub(crate) async fn serve(cx: &Context, args: ServeArgs) -> Result<Exit, Failure> {
+    if cx.global.server.is_some() {
+        return Err(Failure::usage("`ax serve` serves a data directory, not a server")
+            .hint("leave out --server and AX_SERVER, and name the directory with --data"));
+    }
+    if args.detached {
+        // Fails only for the leader of a process group, which has no terminal to lose.
+        let _already_leader = rustix::process::setsid();
+    }
+    let data = cx.data()?;
+    let mut interrupts = Interrupts::new()?;
+    let purpose = Purpose::Serve { runs_max: args.runs_max as usize };
+    let mut embedded =
+        Embedded::open(&data, purpose).await.map_err(|failure| name(&data, failure))?;
+    tell_late(&cx.out, &embedded);
+    announce(cx, &data)?;
+    let idle = idle(args.idle_exit, embedded.engine.clone(), embedded.connections.clone());
+    tokio::pin!(idle);
+    let mut stopping = false;
+    loop {
+        let stop = embedded.stop.clone();
+        tokio::select! {
+            served = embedded.served() => return served.map(|()| Exit::Done),
+            _terminated = interrupts.next() => {
+                if stopping {
+                    return Ok(Exit::Interrupted);
+                }
+                cx.out.progress("stopping; interrupt again to stop at once");
+                stop.cancel();
+            }
+            () = &mut idle, if !stopping => stop.cancel(),
+        }
+        stopping = true;
+    }
+}
+
+/// Adds to the failure of a directory that is in use who serves it.
+fn name(data: &DataDir, failure: Failure) -> Failure {
+    match data.holder() {
+        Some(holder) if failure.code == Code::Locked.to_string() => {
+            let hint = format!(
+                "pid {} serves it at {}: other commands use that server by themselves",
+                holder.pid,
+                holder.socket.display(),
+            );
+            failure.hint(hint)
+        }
+        _ => failure,
+    }
+}
+
+fn announce(cx: &Context, data: &DataDir) -> Result<(), Failure> {
+    let socket = data.socket()?;
+    if cx.out.json {
+        return cx.out.object(&json!({
+            "type": "serving",
+            "socket": socket.to_string_lossy(),
+            "data": data.root.to_string_lossy(),
+            "pid": std::process::id(),
+        }));
+    }
+    if cx.out.quiet { Ok(()) } else { cx.out.line(&format!("serving {}", socket.display())) }
+}
+
+/// Waits until there has been no client and no work for so many seconds; for ever if none are said.
+async fn idle(seconds: Option<u64>, engine: Engine, connections: Connections) {
+    let Some(seconds) = seconds else { return std::future::pending().await };
+    let mut since = Instant::now();
+    loop {
+        sleep(IDLE_LOOK).await;
+        if connections.count() > 0 || engine.info().running_attempts > 0 {
+            since = Instant::now();
+        } else if since.elapsed() >= Duration::from_secs(seconds) {
+            if !has_work(&engine).await {
+                return;
+            }
+            since = Instant::now();
+        }
+    }
+}
+
+/// Whether a session will go on by itself.
+async fn has_work(engine: &Engine) -> bool {
+    let states = vec![
+        WaitState::Running,
+        WaitState::Retrying,
+        WaitState::WaitingTimer,
+        WaitState::WaitingCapacity,
+    ];
+    let query = ListSessions { limit: 1, states, ..ListSessions::default() };
+    // A log that cannot be read is no reason to go on for ever.
+    let listed = engine.sessions(&Namespace::default(), query).await;
+    listed.is_ok_and(|page| !page.sessions.is_empty())
+}
+
+/// Sees to it that a server runs, in the background if it has to be started.
+pub(crate) async fn ensure(cx: &Context) -> Result<(), Failure> {
+    if cx.server().await?.is_some() || cx.global.server.is_some() {
+        return Ok(());
+    }
+    let data = cx.data()?;
+    data.make()?;
+    let mut child = start(&data)?;
+    let began = Instant::now();
+    loop {
+        if cx.server().await?.is_some() {
+            return Ok(());
+        }
+        let ended = child.try_wait();
+        if matches!(ended, Ok(Some(_))) || began.elapsed().as_millis() as u64 > START_MILLIS_MAX {
+            // Another one may have been faster.
+            if cx.server().await?.is_some() {
+                return Ok(());
+            }
+            let message = "the server in the background did not start";
+            let mut failure = Failure::new(Code::Unavailable, message)
+                .hint(format!("{} says why", data.server_log().display()));
+            failure.causes.extend(last_words(&data));
+            return Err(failure);
+        }
+        sleep(START_LOOK).await;
+    }
+}
+
+/// Starts a server that outlives this process and its terminal.
+fn start(data: &DataDir) -> Result<std::process::Child, Failure> {
+    let path = data.server_log();
+    let failed = |error| Failure::file("written", &path, &error);
+    let full = path.metadata().is_ok_and(|about| about.len() > LOG_BYTES_MAX);
+    let log = OpenOptions::new().create(true).append(!full).write(true).truncate(full).open(&path);
+    let log = log.map_err(failed)?;
+    let errors = log.try_clone().map_err(failed)?;
+    let exe = std::env::current_exe().map_err(|error| {
+        Failure::new(Code::Internal, "the path of this program is not known").because(&error)
+    })?;
+    let idle = IDLE_EXIT_SECONDS.to_string();
+    let started = Command::new(exe)
+        .arg("serve")
+        .arg("--data")
+        .arg(&data.root)
+        .args(["--detached", "--idle-exit", &idle, "--color", "never"])
+        .env_remove("AX_SERVER")
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::from(log))
+        .stderr(Stdio::from(errors))
+        .spawn();
+    started.map_err(|error| {
+        Failure::new(Code::Unavailable, "a server cannot be started").because(&error)
+    })
+}
+
+/// The end of the server's log, without the lines that say that all is well.
+fn last_words(data: &DataDir) -> Vec<String> {
+    let mut text = String::new();
+    let read = File::open(data.server_log())
+        .and_then(|mut file| std::io::Read::read_to_string(&mut file, &mut text));
+    if read.is_err() {
+        return Vec::new();
+    }
+    let from = text.ceil_char_boundary(text.len().saturating_sub(LOG_BYTES_SHOWN));
+    let lines = text[from..].lines().filter(|line| !line.starts_with("serving"));
+    let lines: Vec<_> = lines.map(str::to_owned).collect();
+    lines[lines.len().saturating_sub(5)..].to_vec()
+}

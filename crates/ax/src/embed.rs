@@ -1,0 +1,188 @@
+//! The engine within this process.
+
+use crate::failure::Failure;
+use crate::paths::{DataDir, Holder, unusable};
+use crate::time::now;
+use ax_core::id::{Namespace, SessionId};
+use ax_core::time::Timestamp;
+use ax_engine::{Code, Engine, SystemClock, SystemEntropy, WaitState, codec};
+use ax_harness::{Adapters, supervise};
+use ax_log::{EmbeddedLog, EventLog, Filter, ListQuery, OpenError, Options, StateMask};
+use ax_server::{Connections, Listener, Server};
+use ax_store::Blobs;
+use std::sync::Arc;
+use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// How late a timer has to be to be worth a word, in milliseconds.
+pub(crate) const LATE_MILLIS_MIN: u64 = 2_000;
+/// How many attempts run at once, unless the command line says.
+pub(crate) const RUNS_MAX: usize = 64;
+/// How many late timers are named.
+const LATE_MAX: usize = 20;
+
+/// What an engine is opened for.
+#[derive(Debug)]
+pub(crate) enum Purpose {
+    /// To run sessions for whoever asks, for as long as it takes.
+    Serve {
+        /// How many attempts may run at once.
+        runs_max: usize,
+    },
+    /// To run sessions while this command does.
+    Pass,
+    /// To read or record something over this connection, and run nothing.
+    Record(UnixStream),
+}
+
+/// An engine, and the server in front of it.
+#[derive(Debug)]
+pub(crate) struct Embedded {
+    pub(crate) engine: Engine,
+    pub(crate) stop: CancellationToken,
+    pub(crate) connections: Connections,
+    /// Timers that came due while nothing ran.
+    pub(crate) late: Vec<Late>,
+    serving: JoinHandle<Result<(), ax_server::ServeError>>,
+    /// The data directory, if its socket is served.
+    data: Option<DataDir>,
+}
+
+/// A timer that came due while nothing ran.
+#[derive(Clone, Debug)]
+pub(crate) struct Late {
+    pub(crate) namespace: Namespace,
+    pub(crate) session: SessionId,
+    pub(crate) due_at: Timestamp,
+}
+
+impl Embedded {
+    /// Opens the data directory and serves it.
+    pub(crate) async fn open(data: &DataDir, purpose: Purpose) -> Result<Self, Failure> {
+        data.make()?;
+        let log: Arc<dyn EventLog> = Arc::new(open_log(data).await?);
+        let late = late(&*log).await?;
+        let blobs = Blobs::local(&data.blobs()).map_err(|error| {
+            Failure::new(Code::Directory, "the blobs cannot be opened").because(&error)
+        })?;
+        let engine = Engine::open(ax_engine::Options {
+            data_dir: data.root.clone(),
+            runs_max: match purpose {
+                Purpose::Serve { runs_max } => runs_max,
+                Purpose::Pass => RUNS_MAX,
+                Purpose::Record(_) => 0,
+            },
+            log,
+            blobs,
+            launcher: Arc::new(Adapters::new(supervisors(data)?)),
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(SystemEntropy),
+        })
+        .await?;
+        let passing = matches!(purpose, Purpose::Pass);
+        let (listener, served) = match purpose {
+            Purpose::Record(stream) => (Listener::pair(stream), None),
+            _ => {
+                let socket = data.socket()?;
+                let listener = Listener::bind(&socket)?;
+                data.hold(&Holder { socket, passing, pid: std::process::id() })?;
+                (listener, Some(data.clone()))
+            }
+        };
+        let (stop, connections) = (CancellationToken::new(), Connections::default());
+        let server = Server {
+            engine: engine.clone(),
+            data_dir: data.root.clone(),
+            started_at: now(),
+            stop: stop.clone(),
+            connections: connections.clone(),
+        };
+        let serving = tokio::spawn(server.serve(listener));
+        Ok(Self { engine, stop, connections, late, serving, data: served })
+    }
+
+    /// Waits until something stops it: [`Embedded::stop`], a request, or a failure.
+    pub(crate) async fn served(&mut self) -> Result<(), Failure> {
+        let served = (&mut self.serving).await;
+        if let Some(data) = self.data.take() {
+            data.let_go();
+        }
+        match served {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                Err(Failure::new(Code::Unavailable, "the server failed").because(&error))
+            }
+            Err(error) => Err(Failure::new(Code::Internal, "the server broke").because(&error)),
+        }
+    }
+
+    /// Stops the engine and the server.
+    pub(crate) async fn close(mut self) -> Result<(), Failure> {
+        self.stop.cancel();
+        self.served().await
+    }
+}
+
+fn supervisors(data: &DataDir) -> Result<supervise::Options, Failure> {
+    let exe = std::env::current_exe().map_err(|error| {
+        Failure::new(Code::Internal, "the path of this program is not known").because(&error)
+    })?;
+    Ok(supervise::Options {
+        supervisor: vec![exe.into(), "__supervise".into()],
+        run_dir: data.supervisors(),
+    })
+}
+
+async fn open_log(data: &DataDir) -> Result<EmbeddedLog, Failure> {
+    let options = Options::new(data.log());
+    let opened = tokio::task::spawn_blocking(move || EmbeddedLog::open(&options)).await;
+    match opened {
+        Ok(opened) => opened.map_err(|error| log_failure(data, &error)),
+        Err(error) => Err(Failure::new(Code::Internal, "the log broke").because(&error)),
+    }
+}
+
+/// Says why a log cannot be opened.
+pub(crate) fn log_failure(data: &DataDir, error: &OpenError) -> Failure {
+    let failure = |code| {
+        let failure = Failure::new(code, error.to_string());
+        match std::error::Error::source(error) {
+            Some(source) => failure.because(source),
+            None => failure,
+        }
+    };
+    match error {
+        OpenError::Locked { holder, .. } => {
+            let message = format!("{} is in use by {holder}", data.root.display());
+            Failure::new(Code::Locked, message)
+        }
+        OpenError::Damaged { .. } => failure(Code::Damaged),
+        OpenError::Version { .. } => failure(Code::Version),
+        OpenError::Full { .. } => failure(Code::Full),
+        OpenError::Io { source, .. } => unusable(&data.root, source).because_of(&error.to_string()),
+    }
+}
+
+/// Finds the timers that came due while nothing ran.
+async fn late(log: &dyn EventLog) -> Result<Vec<Late>, Failure> {
+    let mut late = Vec::new();
+    let before = now().millis.saturating_sub(LATE_MILLIS_MIN);
+    let filter = Filter {
+        states: StateMask::of(WaitState::WaitingTimer as u8),
+        due_before_millis: Some(before),
+    };
+    for namespace in log.namespaces().await.map_err(ax_engine::Error::from)? {
+        let (after, limit) = (None, LATE_MAX);
+        let query = ListQuery { namespace: namespace.clone(), after, limit, filter };
+        let page = log.list(query).await.map_err(ax_engine::Error::from)?;
+        // A row that cannot be read is the engine's to complain about.
+        late.extend(page.rows.into_iter().filter_map(|row| {
+            let view = codec::decode_row(row.session, &row.head).ok()?;
+            let due_at = view.status.due_at?;
+            Some(Late { namespace: namespace.clone(), session: row.session, due_at })
+        }));
+    }
+    late.truncate(LATE_MAX);
+    Ok(late)
+}
