@@ -109,7 +109,14 @@ impl Inner {
             Ok(()) | Err(ax_log::DeleteError::NotFound) => {}
             Err(error) => return Err(error.into()),
         }
-        match tokio::fs::remove_dir_all(&workspace).await {
+        // An empty directory is gone in one small call; what has content goes on another thread.
+        let removed = match std::fs::remove_dir(&workspace) {
+            Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
+                tokio::fs::remove_dir_all(&workspace).await
+            }
+            removed => removed,
+        };
+        match removed {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 tracing::warn!(path = %workspace.display(), %error, "a workspace stays behind");
             }
@@ -150,7 +157,8 @@ impl Inner {
     /// Returns the directory of a session, which exists.
     pub(crate) async fn workspace(&self, key: &SessionKey) -> Result<PathBuf, Error> {
         let path = self.workspace_path(key);
-        tokio::fs::create_dir_all(&path).await.map_err(|error| {
+        // A small call, which another thread would only make longer.
+        std::fs::create_dir_all(&path).map_err(|error| {
             Error::new(Code::Directory, format!("making {} failed", path.display()))
                 .caused_by(&error)
         })?;
