@@ -91,8 +91,9 @@ impl Client {
                 request.session = new_session()?;
             }
         }
-        until_answered(self.patience, async || {
-            Ok(self.sessions().submit(request.clone()).await?.into_inner())
+        until_answered(self.patience, || {
+            let (mut sessions, request) = (self.sessions(), request.clone());
+            async move { Ok(sessions.submit(request).await?.into_inner()) }
         })
         .await
     }
@@ -110,8 +111,9 @@ impl Client {
         if request.key.is_empty() {
             request.key = format!("sent-{}", hex(&random()?));
         }
-        until_answered(self.patience, async || {
-            Ok(self.sessions().signal(request.clone()).await?.into_inner())
+        until_answered(self.patience, || {
+            let (mut sessions, request) = (self.sessions(), request.clone());
+            async move { Ok(sessions.signal(request).await?.into_inner()) }
         })
         .await
     }

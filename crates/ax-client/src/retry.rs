@@ -9,10 +9,13 @@ use tokio::time::{Instant, sleep};
 /// # Errors
 ///
 /// Returns the refusal of the server, or that none answered for as long as `patience` lasts.
-pub(crate) async fn until_answered<T>(
+pub(crate) async fn until_answered<T, Answer>(
     patience: Patience,
-    mut call: impl AsyncFnMut() -> Result<T, Error>,
-) -> Result<T, Error> {
+    mut call: impl FnMut() -> Answer + Send,
+) -> Result<T, Error>
+where
+    Answer: Future<Output = Result<T, Error>> + Send,
+{
     let began = Instant::now();
     let mut outage = Outage::default();
     loop {
@@ -41,15 +44,15 @@ mod tests {
     #[tokio::test]
     async fn a_broken_request_is_sent_again_and_a_refused_one_is_not() {
         let mut calls = 0;
-        let answer = until_answered(PATIENCE, async || {
+        let answer = until_answered(PATIENCE, || {
             calls += 1;
-            if calls < 3 { Err(Error::broken("gone")) } else { Ok(calls) }
+            std::future::ready(if calls < 3 { Err(Error::broken("gone")) } else { Ok(calls) })
         });
         assert_eq!(answer.await, Ok(3));
         let mut calls = 0;
-        let answer = until_answered(PATIENCE, async || -> Result<(), Error> {
+        let answer = until_answered(PATIENCE, || {
             calls += 1;
-            Err(Error::refused("AX1002", "no"))
+            std::future::ready(Err::<(), _>(Error::refused("AX1002", "no")))
         });
         assert_eq!(answer.await.map_err(|error| error.code), Err("AX1002".to_owned()));
         assert_eq!(calls, 1);
