@@ -3,7 +3,7 @@
 
 mod support;
 
-use ax_core::session::{Body, Digest, EffectClass, Frame, Prefix, StepKind, Usage};
+use ax_core::session::{Body, Digest, EffectClass, Frame, PartKind, Prefix, StepKind, Usage};
 use ax_harness::{
     Adapters, BuiltinHarness, Exit, JournalEntry, JournalKind, Launcher, Role, Told, Turn as Said,
 };
@@ -370,6 +370,34 @@ async fn a_tool_that_is_not_there_is_answered_with_those_that_are() {
     let rig = Rig::new();
     let (text, error) = tool(&rig, "browse", json!({})).await;
     assert!(error && text.contains("shell, read, write"), "{text}");
+}
+
+#[tokio::test]
+async fn pictures_and_documents_are_sent_in_every_wire_format() {
+    for provider in PROVIDERS {
+        let rig = Rig::new();
+        let model = Model::start(vec![say("I see.")]).await;
+        let mut launch = rig.launch(model.harness(provider, json!([])));
+        for (kind, media_type, content) in [
+            (PartKind::Image, "image/png", "picture"),
+            (PartKind::Document, "application/pdf", "document"),
+            (PartKind::Document, "text/markdown", "# Plain text"),
+        ] {
+            let file = rig.path().join(content.replace(' ', ""));
+            std::fs::write(&file, content).unwrap();
+            let mut part = text("");
+            (part.kind, part.media_type) = (kind, media_type.into());
+            part.file = Some((file, format!("blob_{content}"), content.len() as u64));
+            launch.input.push(part);
+        }
+        let mut session = Session::of(&launcher(&rig), launch);
+        assert_eq!(session.attempt(None).await, Some(Exit::Said));
+        assert_eq!(session.said(), ["I see."], "{provider}");
+        let request = model.requests()[0].to_string();
+        for sent in ["cGljdHVyZQ==", "ZG9jdW1lbnQ=", "# Plain text", "image/png"] {
+            assert!(request.contains(sent), "{provider} lacks {sent}: {request}");
+        }
+    }
 }
 
 fn prefixes(session: &Session) -> Vec<Prefix> {

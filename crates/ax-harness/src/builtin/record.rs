@@ -22,8 +22,6 @@ const SHOWN_VALUES_MAX: usize = 8;
 pub(super) struct Recorded {
     /// What the model said, in the order in which it is sent back.
     pub(super) pieces: Vec<Piece>,
-    /// Whether there is a block, although it may have no text.
-    streamed: bool,
     /// Why it stopped.
     pub(super) stop_reason: String,
     /// The vendor's word if the model did not want to answer.
@@ -44,7 +42,7 @@ pub(super) fn output_key(block: &str) -> StepKey {
 }
 
 /// Returns what is recorded of an answer.
-pub(super) fn of(reply: &Reply, streamed: bool) -> Recorded {
+pub(super) fn of(reply: &Reply) -> Recorded {
     let (calls, others): (Vec<_>, Vec<_>) =
         reply.pieces.iter().cloned().partition(|piece| matches!(piece, Piece::Call(_)));
     let said = (!reply.text.trim().is_empty()).then(|| Piece::Text(reply.text.clone()));
@@ -56,7 +54,6 @@ pub(super) fn of(reply: &Reply, streamed: bool) -> Recorded {
     };
     Recorded {
         pieces: others.into_iter().chain(said).chain(calls).collect(),
-        streamed,
         stop_reason: stop_reason.into(),
         refused: (&reply.reason).into(),
     }
@@ -96,12 +93,10 @@ pub(super) fn read(result: &str, journal: &Journal) -> Result<Recorded, Stop> {
     let result: Value = serde_json::from_str(result).map_err(|_| bad("is not JSON"))?;
     let content = result["content"].as_array().ok_or_else(|| bad("has no content"))?;
     let mut pieces = Vec::new();
-    let mut streamed = false;
     for item in content {
         let text = |name: &str| item[name].as_str().unwrap_or_default().to_owned();
         match item["type"].as_str() {
             Some("streamed") => {
-                streamed = true;
                 let said = journal.output(&output_key(&text("block")));
                 pieces.push(Piece::Text(said.ok_or_else(|| bad("lacks its text"))?.to_owned()));
             }
@@ -117,7 +112,7 @@ pub(super) fn read(result: &str, journal: &Journal) -> Result<Recorded, Stop> {
     }
     let word = |name: &str| result[name].as_str().map(str::to_owned);
     let stop_reason = word("stop_reason").unwrap_or_default();
-    Ok(Recorded { pieces, streamed, stop_reason, refused: word("refused") })
+    Ok(Recorded { pieces, stop_reason, refused: word("refused") })
 }
 
 /// Returns the result of a tool's step.

@@ -113,7 +113,7 @@ impl<'a> Turns<'a> {
             }
         };
         name_calls(turn, &mut reply);
-        let recorded = record::of(&reply, block.is_some());
+        let recorded = record::of(&reply);
         if let Some(block) = &block {
             let output = Frame::Output {
                 block: Some(block.clone()),
