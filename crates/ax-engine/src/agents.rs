@@ -176,8 +176,8 @@ impl AgentStore {
         self.write(namespace, agents, write).await.map(drop)
     }
 
-    /// Appends what `decide` makes of the newest agents; says whether there was anything. If another
-    /// writer comes first, it decides again.
+    /// Appends what `decide` makes of the newest agents; says whether there was anything. If
+    /// another writer comes first, it decides again.
     async fn write(
         &self,
         namespace: &Namespace,

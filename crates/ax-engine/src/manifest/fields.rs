@@ -1,6 +1,6 @@
 //! Reading fields, and remembering what is wrong with them.
 
-use super::yaml::{Node, Value};
+use super::yaml::{Field, Node, Value};
 use super::{Place, Problem};
 
 /// What is wrong so far.
@@ -14,19 +14,19 @@ pub(super) struct Report {
 pub(super) struct Fields<'a> {
     path: String,
     place: Place,
-    fields: &'a [(String, Node)],
+    fields: &'a [Field],
 }
 
 impl<'a> Fields<'a> {
     /// Returns a field; one that is there and empty counts as left out.
     pub(super) fn get(&self, name: &str) -> Option<&'a Node> {
-        let found = self.fields.iter().find(|(known, _)| known == name);
-        found.map(|(_, node)| node).filter(|node| !matches!(node.value, Value::Null))
+        let found = self.fields.iter().find(|field| field.name == name);
+        found.map(|field| &field.node).filter(|node| !matches!(node.value, Value::Null))
     }
 
     /// Goes through all fields.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&'a str, &'a Node)> {
-        self.fields.iter().map(|(name, node)| (name.as_str(), node))
+        self.fields.iter().map(|field| (field.name.as_str(), &field.node))
     }
 
     /// Returns the path of a field.
@@ -35,8 +35,8 @@ impl<'a> Fields<'a> {
     }
 
     fn place(&self, name: &str) -> Place {
-        let found = self.fields.iter().find(|(known, _)| known == name);
-        found.map_or(self.place, |(_, node)| node.place)
+        let found = self.fields.iter().find(|field| field.name == name);
+        found.map_or(self.place, |field| field.node.place)
     }
 }
 
@@ -78,10 +78,11 @@ impl Report {
         known: &[&str],
     ) -> Option<Fields<'a>> {
         let fields = self.map(path, node)?;
-        for (name, node) in fields.iter() {
-            if !known.contains(&name) {
-                let problem = Problem::new(fields.path(name), "there is no such field");
-                self.problems.push(problem.at(node.place).with_hint(suggestion(name, known)));
+        for field in fields.fields {
+            if !known.contains(&&*field.name) {
+                let problem = Problem::new(fields.path(&field.name), "there is no such field");
+                let hint = suggestion(&field.name, known);
+                self.problems.push(problem.at(field.place).with_hint(hint));
             }
         }
         Some(fields)
@@ -115,9 +116,14 @@ impl Report {
     }
 
     /// Reads a required text.
-    pub(super) fn text<'a>(&mut self, fields: &Fields<'a>, name: &str) -> Option<&'a str> {
+    pub(super) fn text<'a>(
+        &mut self,
+        fields: &Fields<'a>,
+        name: &str,
+        hint: &str,
+    ) -> Option<&'a str> {
         if fields.get(name).is_none() {
-            self.problem(fields, name, "is missing", "");
+            self.problem(fields, name, "is missing", hint);
         }
         self.text_option(fields, name)
     }

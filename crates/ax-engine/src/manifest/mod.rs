@@ -166,13 +166,13 @@ pub fn parse_with(
 /// Reads the whole of it, and goes on after every problem.
 fn read(report: &mut Report, root: &Node) -> Option<Manifest> {
     let fields = report.fields("", root, &["apiVersion", "kind", "metadata", "spec"])?;
-    let written = report.text(&fields, "apiVersion");
+    let written = report.text(&fields, "apiVersion", "write `apiVersion: agentexecutor.dev/v1`");
     let version = written.is_none_or(|version| version == API_VERSION);
     if !version {
         let message = format!("{:?} is not known", written.unwrap_or_default());
         report.problem(&fields, "apiVersion", message, format!("use `{API_VERSION}`"));
     }
-    let written = report.text(&fields, "kind");
+    let written = report.text(&fields, "kind", "write `kind: Agent`");
     let kind = written.is_none_or(|kind| kind == "Agent");
     if !kind {
         let message = format!("{:?} is not known", written.unwrap_or_default());

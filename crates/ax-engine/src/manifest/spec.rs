@@ -19,7 +19,7 @@ const LABELS_MAX: usize = 64;
 
 /// Reads `metadata.name`.
 pub(super) fn name(report: &mut Report, metadata: &Fields<'_>) -> Option<String> {
-    let name = report.text(metadata, "name")?;
+    let name = report.text(metadata, "name", "give the agent a name")?;
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     let edges = name.starts_with('-') || name.ends_with('-');
     if (1..=NAME_BYTES_MAX).contains(&name.len()) && !edges && name.bytes().all(plain) {
@@ -59,7 +59,9 @@ fn texts(
         report.problem(metadata, name, format!("there may be {LABELS_MAX} at most"), "");
     }
     for (key, _) in fields.iter() {
-        let Some(value) = report.text(&fields, key) else { continue };
+        let Some(value) = report.text(&fields, key, "give it a value, such as \"\"") else {
+            continue;
+        };
         if !is_label_key(key) {
             let hint = "use NAME or DOMAIN/NAME, the name with 1 to 63 of a-z, A-Z, 0-9, - _ .";
             report.problem(&fields, key, format!("{key:?} cannot be a key here"), hint);
@@ -107,7 +109,7 @@ pub(super) fn harness(report: &mut Report, spec: &Fields<'_>) -> Option<serde_js
         return None;
     };
     let fields = report.map(&spec.path("harness"), node)?;
-    report.text(&fields, "type")?;
+    report.text(&fields, "type", "write `type: process` or `type: builtin`")?;
     Some(node.to_json())
 }
 
@@ -228,7 +230,12 @@ fn millis(report: &mut Report, fields: &Fields<'_>, name: &str) -> Option<u64> {
     let problem = match &node.value {
         Value::Text(text) => match duration::parse(text) {
             Ok(millis) => return Some(millis),
-            Err(cause) => format!("{text:?} {cause}"),
+            Err(duration::Error::TooLong) => {
+                let message = format!("{text:?} is longer than ten years");
+                report.problem(fields, name, message, "`0s` means without a bound");
+                return None;
+            }
+            Err(duration::Error::Form) => format!("{text:?} is not a duration"),
         },
         Value::Number(number) if number.as_u64() == Some(0) => return Some(0),
         Value::Number(number) => format!("the number {number} has no unit"),

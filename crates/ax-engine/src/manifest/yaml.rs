@@ -3,6 +3,7 @@
 use super::{Place, Problem};
 use ax_core::session::Digest;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::budget::BudgetBreach;
 use serde_saphyr::options::{DuplicateKeyPolicy, MergeKeyPolicy, NonFiniteFloatPolicy};
 use serde_saphyr::{MessageFormatter as _, Options, Spanned};
 use std::fmt;
@@ -30,7 +31,16 @@ pub(super) enum Value {
     Text(String),
     List(Vec<Node>),
     /// In the order of the document; no key is there twice.
-    Map(Vec<(String, Node)>),
+    Map(Vec<Field>),
+}
+
+/// A key of a map and what is under it.
+#[derive(Clone, Debug)]
+pub(super) struct Field {
+    pub(super) name: String,
+    /// Where the key is.
+    pub(super) place: Place,
+    pub(super) node: Node,
 }
 
 /// Reads one document.
@@ -49,16 +59,28 @@ pub(super) fn read(text: &str) -> Result<Node, Problem> {
             .with_hint("`ax agent init` writes one to begin with"));
     }
     let node: Result<Spanned<Value>, _> = serde_saphyr::from_str_with_options(text, options());
-    node.map(Node::from).map_err(|error| {
-        let error = error.without_snippet();
-        let message = serde_saphyr::UserMessageFormatter.format_message(error);
-        let message = format!("not valid YAML: {}", message.escape_debug());
-        let problem = Problem::new("", message);
-        match error.location().and_then(place_of) {
-            Some(place) => problem.at(place),
-            None => problem,
+    node.map(Node::from).map_err(|error| problem(error.without_snippet()))
+}
+
+fn problem(error: &serde_saphyr::Error) -> Problem {
+    let problem = match error {
+        serde_saphyr::Error::Budget { breach, .. } => match breach {
+            BudgetBreach::Documents { .. } => {
+                Problem::new("", "the file has more than one document")
+                    .with_hint("put each manifest in a file of its own")
+            }
+            _ => Problem::new("", "the manifest is too large or too deeply nested"),
+        },
+        _ => {
+            let message = serde_saphyr::UserMessageFormatter.format_message(error);
+            let plain: String = message.chars().filter(|c| !c.is_control()).collect();
+            Problem::new("", format!("not valid YAML: {plain}"))
         }
-    })
+    };
+    match error.location().and_then(place_of) {
+        Some(place) => problem.at(place),
+        None => problem,
+    }
 }
 
 /// Finds what no YAML file contains (YAML 1.2.2 §5.1), so that a binary file is called one.
@@ -113,7 +135,10 @@ impl Node {
     /// Returns what is under a key of a map.
     pub(super) fn get(&self, key: &str) -> Option<&Self> {
         match &self.value {
-            Value::Map(fields) => fields.iter().find(|(name, _)| name == key).map(|(_, node)| node),
+            Value::Map(fields) => {
+                let field = fields.iter().find(|field| field.name == key);
+                field.map(|field| &field.node)
+            }
             _ => None,
         }
     }
@@ -158,7 +183,7 @@ impl Node {
             Value::Text(text) => text.as_str().into(),
             Value::List(items) => items.iter().map(Self::to_json).collect(),
             Value::Map(fields) => {
-                fields.iter().map(|(name, node)| (name.clone(), node.to_json())).collect()
+                fields.iter().map(|field| (field.name.clone(), field.node.to_json())).collect()
             }
         }
     }
@@ -187,13 +212,13 @@ impl Node {
             }
             Value::Map(fields) => {
                 let mut fields: Vec<_> = fields.iter().collect();
-                fields.sort_by(|one, other| one.0.cmp(&other.0));
+                fields.sort_by(|one, other| one.name.cmp(&other.name));
                 out.push('{');
-                for (index, (name, node)) in fields.into_iter().enumerate() {
+                for (index, field) in fields.into_iter().enumerate() {
                     between(out, index);
-                    out.push_str(&serde_json::Value::from(name.as_str()).to_string());
+                    out.push_str(&serde_json::Value::from(field.name.as_str()).to_string());
                     out.push(':');
-                    node.write_canonical(out);
+                    field.node.write_canonical(out);
                 }
                 out.push('}');
             }
@@ -263,12 +288,14 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
-        let mut fields: Vec<(String, Node)> = Vec::new();
-        while let Some(name) = access.next_key::<String>()? {
+        let mut fields = Vec::new();
+        while let Some(key) = access.next_key::<Spanned<String>>()? {
             if fields.len() >= NODES_MAX {
                 return Err(A::Error::custom("there are too many fields"));
             }
-            fields.push((name, access.next_value::<Spanned<Value>>()?.into()));
+            let node = Node::from(access.next_value::<Spanned<Value>>()?);
+            let place = place_of(key.referenced).unwrap_or(node.place);
+            fields.push(Field { name: key.value, place, node });
         }
         Ok(Value::Map(fields))
     }

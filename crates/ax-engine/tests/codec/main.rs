@@ -17,10 +17,14 @@ use ax_log::{Head, Row};
 use ax_proto::{store, v1};
 use bytes::Bytes;
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 use prost::Message;
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
-/// Events and a snapshot as version 1 wrote them, a line each: a name, and the bytes in hexadecimal.
+/// Events and a snapshot as version 1 wrote them, a line each: a name, and the bytes in
+/// hexadecimal digits.
 const FIXTURE: &str = include_str!("../fixtures/stored-v1.txt");
 /// The BLAKE3 hash of the fixture. It never changes: a new kind of event gets a new fixture.
 const FIXTURE_HASH: &str = "490e771da14bc969f6745bbe7d9dc3d088fa569ec195d90fb8ecb124786b755b";
@@ -63,8 +67,7 @@ fn what_version_1_wrote_is_read_and_written_alike() {
 
 #[test]
 fn the_samples_have_every_kind() {
-    let kinds: std::collections::BTreeSet<_> =
-        samples::events().iter().map(|event| event.kind.name()).collect();
+    let kinds: BTreeSet<_> = samples::events().iter().map(|event| event.kind.name()).collect();
     assert_eq!(kinds.len(), 33, "every name of `Kind::name`");
 }
 
@@ -75,6 +78,21 @@ fn an_event_on_the_wire_has_its_position() {
     assert_eq!(wire.seq, 7);
     assert_eq!(v1::Event { seq: 0, ..wire.clone() }, to_proto(&event));
     assert_eq!(from_proto(wire), Ok(event));
+}
+
+#[test]
+fn the_driver_gets_far() {
+    let mut runner = TestRunner::deterministic();
+    let mut kinds = BTreeSet::new();
+    for _ in 0..200 {
+        let mut driver = drive::Driver::new();
+        for step in drive::moves().new_tree(&mut runner).unwrap().current() {
+            driver.go(step);
+        }
+        kinds.extend(driver.take_events().iter().map(|event| event.kind.name()));
+    }
+    // It neither branches nor deletes, its harness does not diverge and has no budget.
+    assert!(kinds.len() >= 25, "{} kinds: {kinds:?}", kinds.len());
 }
 
 proptest! {
