@@ -5,6 +5,7 @@ use crate::test::{self, Tally};
 use crate::{bench, machine, markers, python, sim, take_flag, tree};
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -17,13 +18,16 @@ const SEED_COUNT: u64 = 10_000;
 const SEED_PIECE_COUNT: u64 = 20;
 const LANGGRAPH_PIECE_COUNT: u64 = 20;
 
+/// What was counted, by name.
+type Counts = BTreeMap<String, u64>;
+
 /// One lane.
 #[derive(Debug)]
 struct Lane {
     name: &'static str,
     pieces: u64,
-    /// Runs one piece under the seed of the run.
-    work: fn(piece: u64, seed: u64) -> Result<()>,
+    /// Runs one piece under the seed of the run; returns what it counted.
+    work: fn(piece: u64, seed: u64) -> Result<Counts>,
     /// What all pieces together show; `None` if the pieces write their own results.
     shows: Option<&'static str>,
 }
@@ -63,6 +67,7 @@ struct Progress {
     done: u64,
     seconds: u64,
     commits: Vec<String>,
+    counts: Counts,
 }
 
 /// Goes on with a lane.
@@ -99,10 +104,19 @@ fn piece(lane: &Lane, progress: &mut Progress) -> Result<bool> {
     let commit = machine::commit()?;
     let result = (lane.work)(number, progress.seed);
     let seconds = began.elapsed().as_secs();
-    if let Err(error) = result {
-        println!("{error:#}");
-        println!("{}: piece {number} FAILED, seed {}, commit {commit}", lane.name, progress.seed);
-        return Ok(false);
+    let counts = match result {
+        Ok(counts) => counts,
+        Err(error) => {
+            println!("{error:#}");
+            println!(
+                "{}: piece {number} FAILED, seed {}, commit {commit}",
+                lane.name, progress.seed
+            );
+            return Ok(false);
+        }
+    };
+    for (name, count) in counts {
+        *progress.counts.entry(name).or_default() += count;
     }
     progress.done += 1;
     progress.seconds += seconds;
@@ -118,12 +132,12 @@ fn piece(lane: &Lane, progress: &mut Progress) -> Result<bool> {
 fn finish(lane: &Lane, progress: &Progress) -> Result<bool> {
     if let Some(shows) = lane.shows {
         let text = format!(
-            "{}: passed, {} s, seed {}, commits {}. {}",
-            shows,
+            "{shows}: passed in {} s, seed {}, commits {}. {}{}",
             progress.seconds,
             progress.seed,
             progress.commits.join(" "),
             bench::stamp()?,
+            counted(&progress.counts),
         );
         println!("{text}");
         markers::write(DOCUMENT, &format!("full-{}", lane.name), &text)?;
@@ -133,31 +147,51 @@ fn finish(lane: &Lane, progress: &Progress) -> Result<bool> {
     Ok(true)
 }
 
-fn crash(piece: u64, seed: u64) -> Result<()> {
+/// Lists what was counted.
+fn counted(counts: &Counts) -> String {
+    let named = counts.iter().map(|(name, count)| format!("{} {count}", name.replace('_', " ")));
+    let named = named.collect::<Vec<_>>().join(", ");
+    if named.is_empty() { named } else { format!(" Counted: {named}.") }
+}
+
+fn crash(piece: u64, seed: u64) -> Result<Counts> {
     let rounds = CRASH_ROUND_COUNT / CRASH_PIECE_COUNT;
     let cargo = Program::new("cargo")
         .env("AX_CRASH_ROUNDS", rounds.to_string())
         .env("AX_CRASH_SEED", (seed + piece * rounds).to_string());
-    passed(test::nextest(cargo, &["-p", "ax", "--test", "crash", "--profile", "full"])?)
+    let args = ["-p", "ax", "--test", "crash", "--profile", "full"];
+    let tally = test::nextest(cargo, &[&args[..], &["--success-output", "final"]].concat())?;
+    let counts = summary(&tally.text, "crash");
+    passed(tally)?;
+    counts.context("the test printed no summary")
 }
 
-fn simulation(piece: u64, seed: u64) -> Result<()> {
+/// Finds the line of JSON that a test sums up with, and returns its numbers.
+fn summary(text: &str, name: &str) -> Option<Counts> {
+    let lines = text.lines().map(str::trim).filter(|line| line.starts_with('{'));
+    let mut values = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let value = values.find(|value| value["name"] == name)?;
+    let fields = value.as_object()?.iter();
+    Some(fields.filter_map(|(name, value)| Some((name.clone(), value.as_u64()?))).collect())
+}
+
+fn simulation(piece: u64, seed: u64) -> Result<Counts> {
     let count = SEED_COUNT / SEED_PIECE_COUNT;
-    sim::seeds(sim::Build::Release, seed + piece * count, count)
+    sim::seeds(sim::Build::Release, seed + piece * count, count).map(|()| Counts::new())
 }
 
-fn langgraph(piece: u64, seed: u64) -> Result<()> {
-    passed(python::langgraph(seed + piece)?)
+fn langgraph(piece: u64, seed: u64) -> Result<Counts> {
+    passed(python::langgraph(seed + piece)?).map(|()| Counts::new())
 }
 
-fn bench_log(piece: u64, _seed: u64) -> Result<()> {
+fn bench_log(piece: u64, _seed: u64) -> Result<Counts> {
     let name = usize::try_from(piece).ok().and_then(|piece| bench::LOG_PIECES.get(piece));
     let name = name.context("no such piece")?;
-    bench::show(&format!("log-{name}"), &bench::log_piece(name)?, true).map(drop)
+    bench::show(&format!("log-{name}"), &bench::log_piece(name)?, true).map(|_| Counts::new())
 }
 
-fn bench_steps(_piece: u64, _seed: u64) -> Result<()> {
-    bench::show("steps", &bench::steps()?, true).map(drop)
+fn bench_steps(_piece: u64, _seed: u64) -> Result<Counts> {
+    bench::show("steps", &bench::steps()?, true).map(|_| Counts::new())
 }
 
 fn passed(tally: Tally) -> Result<()> {
@@ -166,21 +200,31 @@ fn passed(tally: Tally) -> Result<()> {
 
 impl Progress {
     fn fresh() -> Self {
-        Self { seed: machine::fresh_seed(), done: 0, seconds: 0, commits: Vec::new() }
+        Self {
+            seed: machine::fresh_seed(),
+            done: 0,
+            seconds: 0,
+            commits: Vec::new(),
+            counts: Counts::new(),
+        }
     }
 
     fn to_json(&self) -> Value {
-        let Self { seed, done, seconds, commits } = self;
-        json!({"seed": seed, "done": done, "seconds": seconds, "commits": commits})
+        let Self { seed, done, seconds, commits, counts } = self;
+        json!({
+            "seed": seed, "done": done, "seconds": seconds, "commits": commits, "counts": counts,
+        })
     }
 
     fn from_json(value: &Value) -> Option<Self> {
         let commits = value["commits"].as_array()?.iter();
+        let counts = value["counts"].as_object()?.iter();
         Some(Self {
             seed: value["seed"].as_u64()?,
             done: value["done"].as_u64()?,
             seconds: value["seconds"].as_u64()?,
             commits: commits.filter_map(|one| one.as_str().map(str::to_owned)).collect(),
+            counts: counts.filter_map(|(name, one)| Some((name.clone(), one.as_u64()?))).collect(),
         })
     }
 }
@@ -215,8 +259,17 @@ mod tests {
 
     #[test]
     fn progress_is_read_as_it_was_written() {
-        let progress = Progress { seed: 7, done: 2, seconds: 9, commits: vec!["a".to_owned()] };
+        let counts = Counts::from([("events".to_owned(), 3)]);
+        let commits = vec!["a".to_owned()];
+        let progress = Progress { seed: 7, done: 2, seconds: 9, commits, counts };
         assert_eq!(Progress::from_json(&progress.to_json()), Some(progress));
+    }
+
+    #[test]
+    fn a_summary_is_found_among_other_lines() {
+        let text = "seed 1: {..}\n    {\"events\":5,\"name\":\"crash\"}\n";
+        assert_eq!(summary(text, "crash"), Some(Counts::from([("events".to_owned(), 5)])));
+        assert_eq!(summary(text, "other"), None);
     }
 
     #[test]

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 const HINT: &str = "install Python 3.10 or later with venv and pip \
     (Debian and Ubuntu: apt install python3 python3-venv), or name one by AX_PYTHON";
+/// For lanes whose own requirements are those of a user, not of its tests.
+const PYTEST: &str = "xtask/python/pytest.txt";
 const LIMIT: Duration = Duration::from_secs(10 * 60);
 
 /// A lane's environment: an interpreter with what the lane needs.
@@ -20,7 +22,7 @@ pub(crate) struct Venv {
 
 /// Tests the Python SDK, its types and its style.
 pub(crate) fn sdk() -> Result<Tally> {
-    let venv = Venv::get("sdk", "xtask/python/sdk.txt")?;
+    let venv = Venv::get("sdk", &["xtask/python/sdk.txt"])?;
     let dir = tree::root().join("sdk/python");
     let mut tally = venv.pytest(&dir, &[], &[])?;
     let mypy = ["-m", "mypy", "--cache-dir"];
@@ -33,14 +35,14 @@ pub(crate) fn sdk() -> Result<Tally> {
 
 /// Lets the vendors' own clients talk to the scripted model server.
 pub(crate) fn fakemodel() -> Result<Tally> {
-    let venv = Venv::get("fakemodel", "tests/python/fakemodel/requirements.txt")?;
+    let venv = Venv::get("fakemodel", &["tests/python/fakemodel/requirements.txt"])?;
     let server = test::programs()?.join("examples/fakemodel");
     venv.pytest(&tree::root().join("tests/python/fakemodel"), &[], &[("FAKEMODEL", server)])
 }
 
 /// Kills a real LangGraph agent in the middle of its work and lets it finish.
 pub(crate) fn langgraph(seed: u64) -> Result<Tally> {
-    let venv = Venv::get("langgraph", "examples/langgraph/requirements.txt")?;
+    let venv = Venv::get("langgraph", &["examples/langgraph/requirements.txt", PYTEST])?;
     let programs = test::programs()?;
     let env = [
         ("AX_BIN", programs.join("ax")),
@@ -52,8 +54,9 @@ pub(crate) fn langgraph(seed: u64) -> Result<Tally> {
 
 impl Venv {
     /// Finds the environment of a lane, or makes it. A change of what it needs makes a new one.
-    pub(crate) fn get(lane: &str, requirements: &str) -> Result<Self> {
-        let wanted = tree::read(Path::new(requirements))?;
+    pub(crate) fn get(lane: &str, requirements: &[&str]) -> Result<Self> {
+        let texts = requirements.iter().map(|file| tree::read(Path::new(file)));
+        let wanted = texts.collect::<Result<Vec<_>>>()?.concat();
         let (python, version) = interpreter()?;
         let parent = tree::target()?.join("venvs");
         let name = format!("{lane}-{:016x}", fnv1a(&format!("{version}\n{wanted}")));
@@ -70,9 +73,10 @@ impl Venv {
         forget_others(&parent, lane)?;
         let made = Program::new(python).args(["-m", "venv"]).args([&dir]).succeed();
         made.context(HINT)?;
-        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"];
-        let install = Program::new(&venv.python).args(pip).args([requirements]);
-        install.limit(LIMIT).succeed().with_context(|| format!("install {requirements}"))?;
+        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
+        let files = requirements.iter().flat_map(|file| ["-r", file]);
+        let install = Program::new(&venv.python).args(pip).args(files).limit(LIMIT);
+        install.succeed().with_context(|| format!("install {}", requirements.join(", ")))?;
         std::fs::write(&complete, "").context("mark the environment as complete")?;
         Ok(venv)
     }
