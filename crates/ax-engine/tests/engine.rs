@@ -109,7 +109,8 @@ async fn a_failed_attempt_is_tried_again_and_its_steps_are_not() {
 
 #[tokio::test]
 async fn a_person_is_asked_while_nothing_runs_and_the_answer_wakes_the_harness() {
-    let world = World::new();
+    let memory = Arc::new(ax_log::MemoryLog::new());
+    let world = World::over(memory.clone());
     let program = Scripted::new(|launch, mut talk| async move {
         let answered = launch.journal.iter().find_map(|entry| match &entry.kind {
             JournalKind::Ask(Some(AskResult::Answered(answer))) => Some(answer.clone()),
@@ -143,7 +144,7 @@ async fn a_person_is_asked_while_nothing_runs_and_the_answer_wakes_the_harness()
     }
     // Nothing of it is in memory; not even the engine that it began in.
     engine.shutdown().await;
-    let world = world.reopened();
+    let world = World { log: Arc::new(memory.reopen()), ..world };
     let engine = world.open(program).await;
     let session = world.session("mail");
     let view = engine.session(&world.namespace, &session).await.unwrap();

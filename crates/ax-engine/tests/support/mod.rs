@@ -3,8 +3,8 @@
 use ax_core::id::{Namespace, Seq};
 use ax_core::session::{Caller, Failure, Frame, Kind, Part, StepKey};
 use ax_engine::{
-    AgentSource, Engine, FollowItem, FollowOptions, Options, SessionRef, Submission, SystemClock,
-    SystemEntropy, Until, codec,
+    AgentSource, Clock, Engine, FollowItem, FollowOptions, Options, SessionRef, Submission,
+    SystemClock, SystemEntropy, Until, codec,
 };
 use ax_harness::{Exit, Io, JournalKind, Launch, Launcher, Told};
 use ax_log::{EventLog, MemoryLog};
@@ -122,7 +122,8 @@ spec:
 
 /// An engine over a log that outlives it.
 pub(crate) struct World {
-    pub(crate) log: Arc<MemoryLog>,
+    pub(crate) log: Arc<dyn EventLog>,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) blobs: Blobs,
     pub(crate) dir: tempfile::TempDir,
     pub(crate) namespace: Namespace,
@@ -130,27 +131,27 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Self {
+        Self::over(Arc::new(MemoryLog::new()))
+    }
+
+    pub(crate) fn over(log: Arc<dyn EventLog>) -> Self {
         Self {
-            log: Arc::new(MemoryLog::new()),
+            log,
+            clock: Arc::new(SystemClock),
             blobs: Blobs::memory(),
             dir: tempfile::tempdir().unwrap(),
             namespace: Namespace::default(),
         }
     }
 
-    /// The same log, as after a restart.
-    pub(crate) fn reopened(self) -> Self {
-        Self { log: Arc::new(self.log.reopen()), ..self }
-    }
-
     pub(crate) async fn open(&self, launcher: Scripted) -> Engine {
         let engine = Engine::open(Options {
             data_dir: self.dir.path().into(),
             runs_max: 8,
-            log: Arc::clone(&self.log) as Arc<dyn EventLog>,
+            log: Arc::clone(&self.log),
             blobs: self.blobs.clone(),
             launcher: Arc::new(launcher),
-            clock: Arc::new(SystemClock),
+            clock: Arc::clone(&self.clock),
             entropy: Arc::new(SystemEntropy),
         })
         .await
