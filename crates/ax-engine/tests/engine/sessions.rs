@@ -1,8 +1,5 @@
 //! Sessions through the whole engine, with harnesses that are Rust functions.
-#![expect(clippy::unwrap_used, reason = "a test")]
-
-mod support;
-
+use crate::support::{Scripted, World, gone};
 use ax_core::id::Seq;
 use ax_core::session::{Answer, AskKind, Body, Caller, Frame, Kind, Part, PartKind};
 use ax_core::time::Timestamp;
@@ -10,7 +7,6 @@ use ax_engine::{BranchPlan, Code, ListSessions, Submission, WaitState};
 use ax_harness::{AskResult, JournalKind, Told};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use support::{Scripted, World, gone};
 
 fn echo() -> Scripted {
     Scripted::new(|launch, talk| async move {

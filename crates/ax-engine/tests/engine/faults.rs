@@ -1,8 +1,5 @@
 //! What the engine says and keeps when the disk or the clock fails it.
-#![expect(clippy::unwrap_used, reason = "a test")]
-
-mod support;
-
+use crate::support::{Scripted, World};
 use ax_core::id::Seq;
 use ax_core::session::{Caller, Frame, Part};
 use ax_core::time::Timestamp;
@@ -12,7 +9,6 @@ use ax_log::embedded::{Limits, TaskSpawner};
 use ax_log::{EmbeddedLog, Options};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use support::{Scripted, World};
 
 fn echo() -> Scripted {
     Scripted::new(|launch, talk| async move {

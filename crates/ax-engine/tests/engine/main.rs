@@ -1,0 +1,6 @@
+//! Sessions through the whole engine, with harnesses that are Rust functions.
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+mod faults;
+mod sessions;
+mod support;
