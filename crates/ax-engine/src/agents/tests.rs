@@ -117,3 +117,26 @@ async fn errors_say_what_may_have_been_meant() {
     assert_eq!(error.code, Code::Manifest);
     assert!(!error.causes.is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stores_that_write_at_once_make_every_version_once() {
+    let log = memory();
+    let writers = (0..2u32).map(|writer| {
+        let store = store(&log);
+        tokio::spawn(async move {
+            let mut versions = Vec::new();
+            for number in 0..8 {
+                let source = source("one", writer * 100 + number);
+                versions.push(store.apply(&Namespace::default(), source).await.unwrap().0.version);
+            }
+            versions
+        })
+    });
+    let writers: Vec<_> = writers.collect();
+    let mut versions = Vec::new();
+    for writer in writers {
+        versions.extend(writer.await.unwrap());
+    }
+    versions.sort_unstable();
+    assert_eq!(versions, (1..=16).collect::<Vec<_>>());
+}
