@@ -200,6 +200,28 @@ def test_the_runtime_may_know_more_than_the_journal_said(agent: Make) -> None:
     assert runtime.attempt(on_frame=on_frame).result == ["old", "old"]
 
 
+def test_the_runtime_may_say_so_before_it_is_asked(agent: Make) -> None:
+    runtime = agent(
+        """
+        @ax.agent
+        def main(ctx: ax.Context):
+            ctx.step("wait", lambda: None)
+            return ctx.step("pay", lambda: "new", effect="once")
+        main.run()
+        """
+    )
+
+    def on_frame(attempt: Attempt, frame: Frame) -> bool:
+        if frame["type"] == "step_begin" and frame["name"] == "wait":
+            fields = {"kind": "user", "name": "pay", "effect": "once", "digest": None}
+            entry = {"entry": "step", "key": "pay#1", **fields, "result": "old"}
+            attempt.tell({"type": "recorded", "key": "pay#1", "seq": 3, "before": entry})
+        return bool(frame.get("name") == "pay")
+
+    said = runtime.attempt(on_frame=on_frame)
+    assert said.result == "old"
+
+
 def test_an_output_of_a_step_that_runs_again_is_said_again(agent: Make) -> None:
     runtime = agent(
         """

@@ -232,7 +232,8 @@ class BaseContext:
             kind=options.get("kind", "user"),
             effect=options.get("effect", "idempotent"),
             digest=digest,
-            request=request if whole else None,
+            # A model's request repeats the conversation: it is hashed, but not recorded each time.
+            request=request if whole and options.get("kind") != "model" else None,
             fn=fn,
             call=lambda: fn(*args, **kwargs),
             codec=codec,

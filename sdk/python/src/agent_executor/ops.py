@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .content import Answer
-from .errors import Canceled, Expired, FrameTooLarge, StepFailed
+from .errors import Canceled, Error, Expired, FrameTooLarge, StepFailed
 from .journal import Entry, Flow, InStep, whoami
 from .session import Reply, Session
 from .steps import Step, Usage
@@ -168,7 +168,10 @@ def _before(session: Session, it: Step, fields: Frame) -> Any:
 def _outcome(it: Step, fields: Frame) -> Any:
     if fields.get("failure") is not None:
         raise it.failure(fields["failure"])
-    return it.codec.load(fields["result"])
+    try:
+        return it.codec.load(fields["result"])
+    except Exception as error:
+        raise Error(f"the recorded result of step {it.name!r} ({it.key}) does not fit") from error
 
 
 def _same_step(session: Session, it: Step, entry: Entry) -> None:

@@ -116,7 +116,7 @@ class Session:
         future: Future[Reply] = Future()
         with self._lock:
             late = self._late.get(key)
-            if late is not None and late[0] in wanted:
+            if late is not None and late[0] in (*wanted, "before"):
                 future.set_result(self._late.pop(key))
             else:
                 self._waiters[key] = _Waiter(frozenset(wanted), future)
@@ -184,14 +184,13 @@ class Session:
                 if not before.settled:
                     return
                 reply = ("before", before.fields)
-            elif waiter is None or kind not in waiter.wanted:
-                if kind in ("answered", "expired", "fired", "signaled"):
+                kind = "before"
+            if waiter is None or (kind != "before" and kind not in waiter.wanted):
+                if kind in ("before", "answered", "expired", "fired", "signaled"):
                     self._late[key] = reply
                 return
-            if waiter is not None:
-                del self._waiters[key]
-        if waiter is not None:
-            _settle(waiter.future, reply)
+            del self._waiters[key]
+        _settle(waiter.future, reply)
 
     # -- the background threads ------------------------------------------------------------------
 
