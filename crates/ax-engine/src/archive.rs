@@ -7,12 +7,13 @@ use crate::inner::{Inner, ROW_IMPORTING};
 use crate::references::blobs_of;
 use crate::{Code, Error, codec};
 use ax_core::id::{Namespace, Seq, SessionId, SessionKey};
-use ax_core::session::{Caller, Request};
+use ax_core::session::{Caller, Event, Request, State};
 use ax_log::{Append, ReadLimit, Row};
 use ax_store::BlobId;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt, stream};
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 /// The first bytes of an archive: what it is, and the version of the format.
@@ -140,8 +141,14 @@ pub(crate) async fn import(
         inner.log.release(&key, lease.epoch);
         return Err(Error::new(Code::Exists, format!("session {id} exists already")));
     }
-    let mut intake =
-        Intake { inner, key: &key, epoch: lease.epoch, next: Seq::FIRST, batch: vec![] };
+    let mut intake = Intake {
+        inner,
+        key: &key,
+        epoch: lease.epoch,
+        next: Seq::FIRST,
+        batch: vec![],
+        state: State::default(),
+    };
     let taken = intake.take(archive).await;
     let last = intake.next.prev();
     inner.log.release(&key, lease.epoch);
@@ -204,6 +211,8 @@ struct Intake<'a> {
     epoch: ax_core::id::Epoch,
     next: Seq,
     batch: Vec<Bytes>,
+    /// What the events so far amount to.
+    state: State,
 }
 
 impl Intake<'_> {
@@ -252,13 +261,26 @@ impl Intake<'_> {
                 })
             }
             EVENT => {
-                codec::decode_event(&content)
+                let event = codec::decode_event(&content)
                     .map_err(|error| bad("an event cannot be read").caused_by(&error))?;
+                self.check(&event)?;
                 self.batch.push(content);
                 if self.batch.len() >= BATCH { self.flush().await } else { Ok(()) }
             }
             _ => Err(bad("it has a frame of unknown kind")),
         }
+    }
+
+    /// An archive comes from anywhere: events that contradict each other must not get into the log,
+    /// where every reader takes them for true.
+    fn check(&mut self, event: &Event) -> Result<(), Error> {
+        let mut state = std::mem::take(&mut self.state);
+        let applied = catch_unwind(AssertUnwindSafe(move || {
+            state.apply(event);
+            state
+        }));
+        self.state = applied.map_err(|_| bad("its events contradict each other"))?;
+        Ok(())
     }
 
     async fn flush(&mut self) -> Result<(), Error> {

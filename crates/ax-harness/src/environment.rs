@@ -4,7 +4,7 @@ use crate::launch::Launch;
 use std::ffi::OsString;
 
 /// What a harness gets of the runtime's own environment; nothing else of it.
-pub(crate) const INHERITED: [&str; 14] = [
+pub(crate) const INHERITED: [&str; 16] = [
     "HOME",
     "LANG",
     "LANGUAGE",
@@ -12,6 +12,7 @@ pub(crate) const INHERITED: [&str; 14] = [
     "LC_CTYPE",
     "LOGNAME",
     "PATH",
+    "PYTHONPATH",
     "SHELL",
     "SSL_CERT_DIR",
     "SSL_CERT_FILE",
@@ -19,6 +20,7 @@ pub(crate) const INHERITED: [&str; 14] = [
     "TMPDIR",
     "TZ",
     "USER",
+    "VIRTUAL_ENV",
 ];
 
 /// Returns what is inherited.

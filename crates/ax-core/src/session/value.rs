@@ -341,7 +341,7 @@ pub struct Limits {
     pub idle_millis_max: u64,
     /// How long a step may take, unless it says itself.
     pub step_millis_max: u64,
-    /// How long a harness that only waits is kept before its process is let go.
+    /// How long a harness that only waits is kept before its process is let go; 0 means not at all.
     pub park_millis: u64,
     /// What an execution may consume.
     pub budget: Budget,

@@ -5,6 +5,7 @@ use crate::view::{self, RowKey};
 use crate::{Error, codec};
 use ax_core::id::Seq;
 use ax_core::session::Input;
+use ax_log::types::SNAPSHOT_BYTES_MAX;
 use ax_log::{Append, Row};
 
 /// A snapshot is stored after this many events, so that waking reads no more than that.
@@ -38,6 +39,8 @@ impl Task {
         let first = Seq(last.0 + 1 - events.len() as u64);
         let snapshot_due = last.0 - self.snapshot_at.0 >= SNAPSHOT_EVENTS;
         let snapshot = snapshot_due.then(|| codec::encode_state(self.session.state()));
+        // An execution with very many keys is replayed from further back rather than stopped.
+        let snapshot = snapshot.filter(|data| data.len() <= SNAPSHOT_BYTES_MAX);
         let row = self.new_row();
         self.inner
             .log

@@ -55,20 +55,10 @@ async fn replay(
     key: &SessionKey,
     last: Seq,
 ) -> Result<(Session, Seq, Timestamp), Error> {
-    let unreadable = |what: String, error: &dyn std::error::Error| {
-        Error::new(Code::Damaged, format!("{what} of {key} cannot be read")).caused_by(error)
-    };
-    let mut state = State::default();
+    let (state, snapshot_at) = snapshot(log, key, last).await?;
     let mut floor = Timestamp::default();
-    let snapshot = if last == Seq::ZERO { None } else { log.snapshot(key, last).await? };
-    let mut after = Seq::ZERO;
-    if let Some(snapshot) = snapshot {
-        after = snapshot.at;
-        state = codec::decode_state(&snapshot.data)
-            .map_err(|error| unreadable(format!("the snapshot at {after}"), &error))?;
-    }
-    let snapshot_at = after;
     let mut events = Vec::new();
+    let mut after = snapshot_at;
     while after < last {
         let entries = log.read(key, after, ReadLimit::default()).await?;
         let Some(newest) = entries.last() else {
@@ -77,11 +67,31 @@ async fn replay(
         };
         after = newest.seq;
         for entry in &entries {
-            let event = codec::decode_event(&entry.payload)
-                .map_err(|error| unreadable(format!("event {}", entry.seq), &error))?;
+            let event = codec::decode_event(&entry.payload).map_err(|error| {
+                let what = format!("event {} of {key} cannot be read", entry.seq);
+                Error::new(Code::Damaged, what).caused_by(&error)
+            })?;
             floor = floor.max(event.at);
             events.push(event);
         }
     }
     Ok((Session::restore(state, &events), snapshot_at, floor))
+}
+
+/// Returns the newest state that was stored and can be read, and its position. The events are the
+/// truth: a snapshot that cannot be read costs time, nothing else.
+async fn snapshot(log: &dyn EventLog, key: &SessionKey, last: Seq) -> Result<(State, Seq), Error> {
+    let mut at = last;
+    while at > Seq::ZERO {
+        let Some(snapshot) = log.snapshot(key, at).await? else { break };
+        match codec::decode_state(&snapshot.data) {
+            Ok(state) if state.last == snapshot.at => return Ok((state, snapshot.at)),
+            Ok(_) => tracing::warn!(session = %key, at = %snapshot.at, "a snapshot is misplaced"),
+            Err(error) => {
+                tracing::warn!(session = %key, at = %snapshot.at, %error, "a snapshot is unreadable");
+            }
+        }
+        at = snapshot.at.prev();
+    }
+    Ok((State::default(), Seq::ZERO))
 }

@@ -277,3 +277,33 @@ async fn a_deleted_session_is_gone() {
     assert_eq!(missing.code, Code::NoSession);
     engine.shutdown().await;
 }
+
+#[tokio::test]
+async fn an_archive_whose_events_contradict_each_other_is_refused() {
+    use bytes::{BufMut, BytesMut};
+    use futures::StreamExt;
+    let world = World::new();
+    let engine = world.open(echo()).await;
+    let input = world.submit(&engine, "old", "k").await;
+    world.until(&engine, "old", input).await;
+    let session = world.session("old");
+    let page = engine.events(&world.namespace, &session, Seq::ZERO, 0).await.unwrap();
+    let mut archive = BytesMut::from(&b"AXSESS\x00\x01"[..]);
+    // The end of an execution before its beginning.
+    for (_, event) in page.events.iter().rev() {
+        archive.put_u8(1);
+        archive.put_u32(u32::try_from(event.len()).unwrap());
+        archive.extend_from_slice(event);
+    }
+    let hash = *blake3::hash(&archive).as_bytes();
+    archive.put_u8(255);
+    archive.put_u32(32);
+    archive.extend_from_slice(&hash);
+    let pieces = futures::stream::iter([Ok(archive.freeze())]).boxed();
+    let name = Some("lies".to_owned());
+    let refused = engine.import(Caller::default(), &world.namespace, name, pieces).await;
+    assert_eq!(refused.unwrap_err().code, Code::Damaged);
+    let lies = world.session("lies");
+    assert!(engine.session(&world.namespace, &lies).await.is_err(), "nothing of it is kept");
+    engine.shutdown().await;
+}
