@@ -8,13 +8,13 @@
 #![expect(clippy::print_stdout, reason = "the seed must be known")]
 
 mod crash {
-    pub mod clients;
-    pub mod dice;
-    pub mod effects;
-    pub mod oracle;
-    pub mod program;
-    pub mod round;
-    pub mod server;
+    pub(crate) mod clients;
+    pub(crate) mod dice;
+    pub(crate) mod effects;
+    pub(crate) mod oracle;
+    pub(crate) mod program;
+    pub(crate) mod round;
+    pub(crate) mod server;
 }
 
 use crash::oracle::Counts;

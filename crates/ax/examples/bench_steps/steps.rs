@@ -154,10 +154,10 @@ pub(crate) async fn warm(arguments: &Arguments) {
     world.apply_agent().await;
     let first = world.submit("warm", "hello").await;
     world.finished("warm", first.seq).await;
-    let after = world.engine.session(&world.namespace, &world.session("warm")).await.unwrap().last;
+    let session = world.session("warm");
+    let after = world.engine.session(&world.namespace, &session).await.unwrap().last;
     let options = FollowOptions { after, ..FollowOptions::default() };
-    let follow = world.engine.follow(&world.namespace, &world.session("warm"), options);
-    let mut items = follow.await.unwrap();
+    let mut items = world.engine.follow(&world.namespace, &session, options).await.unwrap();
     let (mut event, mut output, mut acknowledged) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..count {
         world.asleep().await;
@@ -171,7 +171,7 @@ pub(crate) async fn warm(arguments: &Arguments) {
         let follow = async {
             loop {
                 let Some(Ok(FollowItem::Event(_, payload))) = items.next().await else { continue };
-                shown.get_or_insert(began.elapsed());
+                shown.get_or_insert_with(|| began.elapsed());
                 let kind = ax_engine::codec::decode_event(&payload).unwrap().kind;
                 match kind.name() {
                     "output.message" => said = Some(began.elapsed()),

@@ -67,8 +67,9 @@ impl World {
         use ax_engine::{FollowItem, FollowOptions, Until};
         use futures::StreamExt as _;
         let options = FollowOptions { until: Until::Input(input), ..FollowOptions::default() };
-        let follow = self.engine.follow(&self.namespace, &self.session(name), options);
-        let mut items = follow.await.unwrap();
+        let session = self.session(name);
+        let follow = self.engine.follow(&self.namespace, &session, options).await;
+        let mut items = follow.unwrap();
         while let Some(item) = items.next().await {
             if matches!(item.unwrap(), FollowItem::Reached(..)) {
                 return;

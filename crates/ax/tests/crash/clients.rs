@@ -16,31 +16,36 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// Where everything is.
 #[derive(Clone, Debug)]
-pub struct World {
-    pub data: PathBuf,
-    pub effects: PathBuf,
+pub(crate) struct World {
+    pub(crate) data: PathBuf,
+    pub(crate) effects: PathBuf,
     /// When everything must have ended.
-    pub deadline: Instant,
+    pub(crate) deadline: Instant,
 }
 
 /// What became of a session, as its clients saw it.
 #[derive(Debug)]
-pub struct Report {
-    pub session: Session,
-    pub id: String,
+pub(crate) struct Report {
+    pub(crate) session: Session,
+    pub(crate) id: String,
     /// Positions of the inputs, as they were acknowledged.
-    pub acknowledged: Vec<u64>,
+    pub(crate) acknowledged: Vec<u64>,
     /// Keys and positions of the signals, as they were acknowledged.
-    pub signals: Vec<(String, u64)>,
+    pub(crate) signals: Vec<(String, u64)>,
     /// What each follower saw.
-    pub followed: Vec<Vec<v1::Event>>,
+    pub(crate) followed: Vec<Vec<v1::Event>>,
 }
 
 /// Carries a session through to its end.
-pub async fn drive(world: Arc<World>, session: Session, mut dice: Dice) -> Result<Report, String> {
+pub(crate) async fn drive(
+    world: Arc<World>,
+    session: Session,
+    mut dice: Dice,
+) -> Result<Report, String> {
     let client = server::client(&world.data);
     let first = &session.inputs[0];
     let (id, seq) = submit(&client, &session, first, &mut dice).await?;
+    let here = |error: String| format!("{} ({id}): {error}", session.name);
     let mut tasks = JoinSet::new();
     let submits = tokio::spawn(submit_rest(client.clone(), session.clone(), dice.fork()));
     let end = session.inputs.len();
@@ -49,7 +54,7 @@ pub async fn drive(world: Arc<World>, session: Session, mut dice: Dice) -> Resul
         .then(|| tokio::spawn(follow_restlessly(Arc::clone(&world), id.clone(), end, dice.fork())));
     let mut follower = Follower::new(&client, &id, &world);
     while follower.ended < end {
-        let event = follower.next().await?;
+        let event = follower.next().await.map_err(here)?;
         react(&world, &client, &id, &follower, event, &mut dice, &mut tasks);
     }
     let mut acknowledged = vec![seq];
@@ -126,7 +131,7 @@ struct Follower<'a> {
     follow: Follow,
     world: &'a World,
     events: Vec<v1::Event>,
-    /// How many executions have ended.
+    /// How many inputs are done with.
     ended: usize,
     /// The tags of the inputs, by position.
     tags: BTreeMap<u64, String>,
@@ -188,13 +193,13 @@ fn take(
     if event.seq != last + 1 {
         return Err(format!("event {} came after {last}", event.seq));
     }
-    *ended += usize::from(is_end(&event));
+    *ended += usize::from(is_end(&event) || is_taken_back(&event));
     events.push(event.clone());
     Ok(event)
 }
 
 /// Whether the event ends an execution.
-pub fn is_end(event: &v1::Event) -> bool {
+pub(crate) fn is_end(event: &v1::Event) -> bool {
     matches!(
         event.kind,
         Some(
@@ -204,6 +209,11 @@ pub fn is_end(event: &v1::Event) -> bool {
                 | Kind::ExecutionTimedOut(_)
         )
     )
+}
+
+/// Whether the event takes an input back that waited: another one interrupted.
+pub(crate) fn is_taken_back(event: &v1::Event) -> bool {
+    matches!(event.kind, Some(Kind::InputCanceled(_)))
 }
 
 /// Follows with one client after the other, each from where the one before was.
@@ -314,7 +324,7 @@ async fn answer(
 }
 
 /// The text of an input.
-pub fn text_of(parts: &[v1::Part]) -> String {
+pub(crate) fn text_of(parts: &[v1::Part]) -> String {
     let bodies = parts.iter().filter_map(|part| part.body.as_ref()?.body.as_ref());
     let texts = bodies.map(|body| match body {
         v1::body::Body::Text(text) => text.as_str(),
@@ -324,7 +334,7 @@ pub fn text_of(parts: &[v1::Part]) -> String {
 }
 
 /// The tag of an input, by its text.
-pub fn tag_of(text: &str) -> String {
+pub(crate) fn tag_of(text: &str) -> String {
     match serde_json::from_str::<serde_json::Value>(text) {
         Ok(program) => program["tag"].as_str().unwrap_or_default().to_owned(),
         Err(_) => text.split(' ').next().unwrap_or_default().to_owned(),
@@ -332,7 +342,7 @@ pub fn tag_of(text: &str) -> String {
 }
 
 /// The signals of an input, so that the log can be asked for them.
-pub fn signal_keys(input: &Input) -> Vec<String> {
+pub(crate) fn signal_keys(input: &Input) -> Vec<String> {
     let names = input.ops.iter().filter_map(|op| match op {
         Op::Signal { name, .. } => Some(format!("signal-{name}")),
         _ => None,
@@ -341,6 +351,6 @@ pub fn signal_keys(input: &Input) -> Vec<String> {
 }
 
 /// Whether the harness of a session is one of our own programs.
-pub fn is_ours(carrier: Carrier) -> bool {
+pub(crate) fn is_ours(carrier: Carrier) -> bool {
     carrier != Carrier::Builtin
 }

@@ -15,6 +15,12 @@ class World:
         self.attempt = attempt
         self.tag = tag
 
+    def do(self, op):
+        """Carry out a step of any kind."""
+        if op["op"] == "model":
+            return self.call(op)
+        return self.look(op) if op["effect"] == "read" else self.act(op)
+
     def act(self, op):
         """Carry out the effect of a step: one line, durable before this returns."""
         time.sleep(op["ms"] / 1000)

@@ -5,17 +5,17 @@ use std::path::Path;
 
 /// An effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
+pub(crate) struct Line {
     /// The tag of the input.
-    pub tag: String,
+    pub(crate) tag: String,
     /// The key of the step.
-    pub key: String,
+    pub(crate) key: String,
     /// The attempt that did it.
-    pub attempt: u32,
+    pub(crate) attempt: u32,
 }
 
 /// Reads the effects of a session.
-pub fn read(dir: &Path, session: &str) -> Vec<Line> {
+pub(crate) fn read(dir: &Path, session: &str) -> Vec<Line> {
     let text = fs::read_to_string(dir.join(session)).unwrap_or_default();
     let lines = text.lines().map(|line| {
         let words: Vec<_> = line.split(' ').collect();

@@ -67,30 +67,30 @@ def begin_step(runtime, op, kind):
     return True
 
 
-def end_step(runtime, world, op, do):
+def end_step(runtime, world, op):
     """Carry a step out, and end it."""
     if op.get("effect") == "once":
         runtime.wait("granted", op["key"])
     usage = {"model_calls": 1} if op["op"] == "model" else {"tool_calls": 1}
-    runtime.send(type="step_end", key=op["key"], result=do(op), usage=usage)
+    runtime.send(type="step_end", key=op["key"], result=world.do(op), usage=usage)
 
 
-def steps(runtime, world, ops, kind, do):
+def steps(runtime, world, ops, kind):
     """Carry out steps that are all under way at the same time."""
     begun = [op for op in ops if begin_step(runtime, op, kind)]
     for op in begun:
-        end_step(runtime, world, op, do)
+        end_step(runtime, world, op)
     for op in begun:
         recorded = runtime.wait("recorded", op["key"])
         assert recorded["before"] is None, "what is in the journal is not done again"
 
 
-def wait_for(runtime, op, done, kind, **frame):
+def wait_for(runtime, op, done, until, **frame):
     """Wait for something that may come days later."""
     entry = runtime.journal.get(op["key"])
     if entry is None or not done(entry):
         runtime.send(type=op["op"], key=op["key"], **frame)
-        runtime.wait(kind, op["key"])
+        runtime.wait(until, op["key"])
 
 
 def record(runtime, op, **frame):
@@ -116,11 +116,11 @@ def carry_out(runtime, world, op):
     """Carry out an operation; return whether the attempt is to fail."""
     kind = op["op"]
     if kind == "step":
-        steps(runtime, world, [op], "tool", world.look if op["effect"] == "read" else world.act)
+        steps(runtime, world, [op], "tool")
     elif kind == "pair":
-        steps(runtime, world, op["steps"], "user", world.act)
+        steps(runtime, world, op["steps"], "user")
     elif kind == "model":
-        steps(runtime, world, [op], "model", world.call)
+        steps(runtime, world, [op], "model")
     elif kind == "say":
         say(runtime, op)
     elif kind == "sleep":

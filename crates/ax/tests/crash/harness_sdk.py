@@ -12,9 +12,9 @@ def carry_out(ctx, world, op):
     """Carry out an operation; return whether the attempt is to fail."""
     kind = op["op"]
     if kind == "step":
-        step(ctx, op, "tool", world.look if op["effect"] == "read" else world.act, op["effect"])
+        step(ctx, world, op, "tool", op["effect"])
     elif kind == "model":
-        step(ctx, op, "model", world.call, "idempotent")
+        step(ctx, world, op, "model", "idempotent")
     elif kind == "say":
         with ctx.stream(key=op["key"]) as out:
             for piece in op["pieces"]:
@@ -37,10 +37,10 @@ def carry_out(ctx, world, op):
     return False
 
 
-def step(ctx, op, kind, do, effect):
+def step(ctx, world, op, kind, effect):
     """Carry out a step; whatever a person said of it, the program goes on."""
     try:
-        ctx.step(op["op"], do, op, key=op["key"], kind=kind, effect=effect, request=op["key"])
+        ctx.step(op["op"], world.do, op, key=op["key"], kind=kind, effect=effect, request=op["key"])
     except ax.StepFailed as failed:
         if failed.code != "reported":
             raise

@@ -13,24 +13,24 @@ use std::collections::BTreeSet;
 
 /// What was counted.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Counts {
-    pub events: usize,
-    pub attempts: usize,
-    pub attempts_lost: usize,
-    pub effects: usize,
+pub(crate) struct Counts {
+    pub(crate) events: usize,
+    pub(crate) attempts: usize,
+    pub(crate) attempts_lost: usize,
+    pub(crate) effects: usize,
     /// Steps of which a person was asked what became of them.
-    pub unknown: usize,
+    pub(crate) unknown: usize,
     /// Model calls that were paid.
-    pub paid: usize,
+    pub(crate) paid: usize,
     /// Those that were paid again, and are marked so in the log.
-    pub paid_again: usize,
+    pub(crate) paid_again: usize,
     /// Those that were paid again although the log does not know of the first time.
-    pub paid_unmarked: usize,
-    pub interrupted: usize,
+    pub(crate) paid_unmarked: usize,
+    pub(crate) interrupted: usize,
 }
 
 impl Counts {
-    pub fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.events += other.events;
         self.attempts += other.attempts;
         self.attempts_lost += other.attempts_lost;
@@ -65,7 +65,7 @@ macro_rules! must {
 }
 
 /// Checks a session.
-pub fn check(
+pub(crate) fn check(
     report: &Report,
     log: &[v1::Event],
     lines: &[Line],
@@ -76,7 +76,12 @@ pub fn check(
     evidence.nothing_is_lost()?;
     evidence.the_log_is_one()?;
     for (at, input) in report.session.inputs.iter().enumerate() {
-        let execution = evidence.execution(input, report.acknowledged[at])?;
+        let seq = report.acknowledged[at];
+        if evidence.taken_back(input, seq)? {
+            counts.interrupted += 1;
+            continue;
+        }
+        let execution = evidence.execution(input, seq)?;
         evidence.ended_well(&execution)?;
         counts.interrupted += usize::from(!execution.completed);
         for op in &input.ops {
@@ -165,6 +170,26 @@ impl<'a> Evidence<'a> {
             must!(input || signal, "nobody sent {key}");
         }
         Ok(())
+    }
+
+    /// Whether an input was taken back by one that interrupts; nothing was done for it then.
+    fn taken_back(&self, input: &Input, seq: u64) -> Result<bool, String> {
+        let canceled = self.log.iter().filter(|event| {
+            matches!(&event.kind, Some(Kind::InputCanceled(canceled)) if canceled.input == seq)
+        });
+        let count = canceled.count();
+        if count == 0 {
+            return Ok(false);
+        }
+        let tag = &input.tag;
+        let interrupted = self.report.session.inputs.iter().any(|input| input.interrupts);
+        must!(count == 1 && interrupted, "{tag} was taken back {count} times");
+        let begun = self.log.iter().any(|event| {
+            matches!(&event.kind, Some(Kind::ExecutionStarted(started)) if started.input == seq)
+        });
+        let done = self.lines.iter().any(|line| line.tag == *tag);
+        must!(!begun && !done, "{tag} was begun although it was taken back");
+        Ok(true)
     }
 
     /// Finds the one execution of an input.

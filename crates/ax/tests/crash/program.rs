@@ -8,7 +8,7 @@ const INPUTS_MAX: u64 = 3;
 
 /// Who carries a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Carrier {
+pub(crate) enum Carrier {
     /// A program that speaks the protocol itself.
     Raw,
     /// A program on the Python SDK.
@@ -18,10 +18,10 @@ pub enum Carrier {
 }
 
 impl Carrier {
-    pub const ALL: [Self; 3] = [Self::Raw, Self::Sdk, Self::Builtin];
+    pub(crate) const ALL: [Self; 3] = [Self::Raw, Self::Sdk, Self::Builtin];
 
     /// The name of its agent.
-    pub const fn agent(self) -> &'static str {
+    pub(crate) const fn agent(self) -> &'static str {
         match self {
             Self::Raw => "raw",
             Self::Sdk => "sdk",
@@ -31,11 +31,11 @@ impl Carrier {
 }
 
 /// An effect class, in the words of the protocol.
-pub type Effect = &'static str;
+pub(crate) type Effect = &'static str;
 
 /// A thing that an input makes happen, and that must show in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Op {
+pub(crate) enum Op {
     /// A step, which leaves a line in a file unless it only reads.
     Step {
         key: String,
@@ -71,31 +71,31 @@ pub enum Op {
 
 /// An input.
 #[derive(Clone, Debug)]
-pub struct Input {
+pub(crate) struct Input {
     /// Unique within the round; effects and prompts carry it.
-    pub tag: String,
+    pub(crate) tag: String,
     /// The client's idempotency key.
-    pub key: String,
-    pub text: String,
-    pub ops: Vec<Op>,
+    pub(crate) key: String,
+    pub(crate) text: String,
+    pub(crate) ops: Vec<Op>,
     /// How long the client waits before it sends it, in milliseconds.
-    pub pause_millis: u64,
+    pub(crate) pause_millis: u64,
     /// The client gives up on the first answer after so long, and sends it again.
-    pub hang_up_millis: Option<u64>,
+    pub(crate) hang_up_millis: Option<u64>,
     /// It cancels whatever is under way.
-    pub interrupts: bool,
+    pub(crate) interrupts: bool,
 }
 
 /// A session.
 #[derive(Clone, Debug)]
-pub struct Session {
-    pub name: String,
-    pub carrier: Carrier,
-    pub inputs: Vec<Input>,
+pub(crate) struct Session {
+    pub(crate) name: String,
+    pub(crate) carrier: Carrier,
+    pub(crate) inputs: Vec<Input>,
 }
 
 impl Session {
-    pub fn draw(number: usize, effects: &str, dice: &mut Dice) -> Self {
+    pub(crate) fn draw(number: usize, effects: &str, dice: &mut Dice) -> Self {
         let carrier = match number % 10 {
             0..=4 => Carrier::Raw,
             5..=7 => Carrier::Sdk,
@@ -115,7 +115,8 @@ impl Session {
                 ops,
                 pause_millis: dice.between(0, 800),
                 hang_up_millis: dice.chance(30).then(|| dice.between(0, 30)),
-                interrupts: at > 0 && dice.chance(10),
+                // To the model of the built-in harness an interrupted input is still to be done.
+                interrupts: at > 0 && dice.chance(10) && carrier != Carrier::Builtin,
             }
         });
         let inputs = inputs.collect();

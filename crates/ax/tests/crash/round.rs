@@ -52,7 +52,7 @@ struct Blow {
 
 /// Everything that a seed decides.
 #[derive(Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     sessions: Vec<Session>,
     blows: Vec<Blow>,
     runs_max: u64,
@@ -60,7 +60,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    pub fn draw(seed: u64, effects: &Path) -> Self {
+    pub(crate) fn draw(seed: u64, effects: &Path) -> Self {
         let mut dice = Dice::new(seed);
         let runs_max = dice.pick(&[5, 16, 64]);
         let blow = |dice: &mut Dice| Blow {
@@ -88,7 +88,7 @@ impl Plan {
 }
 
 /// Runs a round in a directory, and checks what came of it.
-pub async fn run(seed: u64, dir: PathBuf) -> Result<Counts, String> {
+pub(crate) async fn run(seed: u64, dir: PathBuf) -> Result<Counts, String> {
     let effects = dir.join("effects");
     fs::create_dir_all(&effects).unwrap();
     let mut plan = Plan::draw(seed, &effects);
@@ -228,7 +228,7 @@ async fn check(world: &World, model: &FakeModel, reports: &[Report]) -> Result<C
 }
 
 /// Reads the log of a session from its beginning to its end.
-pub async fn read_log(client: &Client, session: &str) -> Result<Vec<v1::Event>, String> {
+pub(crate) async fn read_log(client: &Client, session: &str) -> Result<Vec<v1::Event>, String> {
     let mut events: Vec<v1::Event> = Vec::new();
     loop {
         let after = events.last().map_or(0, |event| event.seq);

@@ -13,14 +13,14 @@ const START_MAX: Duration = Duration::from_secs(20);
 
 /// A server on a data directory.
 #[derive(Debug)]
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
     data: PathBuf,
 }
 
 impl Server {
     /// Starts one; its standard error goes to the end of `server.err` beside the data directory.
-    pub fn start(data: &Path, args: &[&str]) -> Self {
+    pub(crate) fn start(data: &Path, args: &[&str]) -> Self {
         let errors = data.with_extension("err");
         let errors = OpenOptions::new().create(true).append(true).open(errors).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_ax"))
@@ -38,25 +38,25 @@ impl Server {
         Self { child, data: data.to_owned() }
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Kills it (SIGKILL), and waits until it is gone.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// Asks it to stop (SIGTERM), and waits until it has.
-    pub fn stop(mut self) -> ExitStatus {
+    pub(crate) fn stop(mut self) -> ExitStatus {
         let pid = Pid::from_raw(i32::try_from(self.pid()).unwrap()).unwrap();
         kill_process(pid, Signal::TERM).unwrap();
         self.child.wait().unwrap()
     }
 
     /// Whether it is gone, although nobody killed it.
-    pub fn has_ended(&mut self) -> Option<ExitStatus> {
+    pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }
 
@@ -65,7 +65,7 @@ impl Server {
     /// # Panics
     ///
     /// Panics if it ends or does not answer in time.
-    pub async fn ready(&mut self) {
+    pub(crate) async fn ready(&mut self) {
         let began = Instant::now();
         let client = client(&self.data);
         while client.get_info(Default::default()).await.is_err() {
@@ -77,7 +77,7 @@ impl Server {
     }
 
     /// What it wrote to standard error.
-    pub fn errors(&self) -> String {
+    pub(crate) fn errors(&self) -> String {
         fs::read_to_string(self.data.with_extension("err")).unwrap_or_default()
     }
 }
@@ -90,12 +90,12 @@ impl Drop for Server {
 }
 
 /// Where the server of a data directory listens.
-pub fn socket(data: &Path) -> PathBuf {
+pub(crate) fn socket(data: &Path) -> PathBuf {
     data.join("ax.sock")
 }
 
 /// A client that waits for a server that comes back.
-pub fn client(data: &Path) -> Client {
+pub(crate) fn client(data: &Path) -> Client {
     let patience =
         Patience { outage_millis_max: 60_000, pause_millis_min: 5, pause_millis_max: 100 };
     Client::unix(socket(data), "default").patient(patience)
@@ -103,21 +103,21 @@ pub fn client(data: &Path) -> Client {
 
 /// A process that is still the one it was found to be.
 #[derive(Debug)]
-pub struct Found {
-    pub pid: i32,
+pub(crate) struct Found {
+    pub(crate) pid: i32,
     parent: i32,
     handle: OwnedFd,
 }
 
 impl Found {
     /// Kills it (SIGKILL); it may be gone already.
-    pub fn kill(&self) {
-        drop(pidfd_send_signal(&self.handle, Signal::KILL));
+    pub(crate) fn kill(&self) {
+        let _gone_already = pidfd_send_signal(&self.handle, Signal::KILL);
     }
 }
 
 /// Finds the processes whose command line has this text, other than supervisors and this one.
-pub fn find(text: &str) -> Vec<Found> {
+pub(crate) fn find(text: &str) -> Vec<Found> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
@@ -142,17 +142,17 @@ pub fn find(text: &str) -> Vec<Found> {
 }
 
 /// Kills the supervisor of a harness, if that is what its parent is.
-pub fn kill_supervisor(of: &Found) {
+pub(crate) fn kill_supervisor(of: &Found) {
     let Some(pid) = Pid::from_raw(of.parent) else { return };
     let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else { return };
     let command = fs::read(format!("/proc/{}/cmdline", of.parent)).unwrap_or_default();
     if String::from_utf8_lossy(&command).contains("__supervise") {
-        drop(pidfd_send_signal(&handle, Signal::KILL));
+        let _gone_already = pidfd_send_signal(&handle, Signal::KILL);
     }
 }
 
 /// The interpreter itself: a wrapper in the search path would be slow, and hide what is killed.
-pub fn python() -> String {
+pub(crate) fn python() -> String {
     let output = Command::new("python3")
         .args(["-c", "import sys; print(sys.executable)"])
         .output()
