@@ -99,6 +99,7 @@ const STEPS: &[&str] = &[
     "exec_1/attempt_1 > begin o once",
     "gone",
     "recover",
+    "suspend",
     "crash",
     "tick",
     "wait 100",

@@ -38,6 +38,8 @@ pub enum Input {
     HarnessGone(ExecId, AttemptId, Failure),
     /// A new writer has taken over: what ran under the old one is lost.
     Recover,
+    /// The driver is about to stop: an attempt that only waits is let go, as if it were time.
+    Suspend,
     /// Time has passed; feed this when [`super::Session::deadline`] is reached.
     Tick,
     /// Everything up to and with this position is durable.

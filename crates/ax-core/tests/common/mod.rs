@@ -111,6 +111,7 @@ pub(crate) fn parse(line: &str, session: &Session, now: Timestamp) -> Command {
             feed(Input::HarnessGone(exec, attempt, failure))
         }
         "recover" => feed(Input::Recover),
+        "suspend" => feed(Input::Suspend),
         "tick" => feed(Input::Tick),
         "wait" => Command::Wait(millis()),
         "back" => Command::Back(millis()),

@@ -36,7 +36,8 @@ pub(super) fn transition(before: &World, after: &World, outcome: &Outcome) {
     }
     if was.deleted && !matches!(input, Input::Persisted(_)) {
         let silent = ready.persist.is_empty() && ready.effects.is_empty();
-        let refused = answer.is_err() || matches!(input, Input::Recover | Input::Tick);
+        let refused =
+            answer.is_err() || matches!(input, Input::Recover | Input::Suspend | Input::Tick);
         holds!(after, silent && refused, "I10 deleted-is-final");
     }
     if let Input::Frame(exec, attempt, _) | Input::HarnessGone(exec, attempt, _) = input {

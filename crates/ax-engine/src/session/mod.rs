@@ -244,7 +244,11 @@ impl Task {
                 drop(reply.send(self.view()));
             }
             Command::Nudge => self.tick(),
-            Command::Stop => self.stopping = true,
+            Command::Stop => {
+                let now = self.now();
+                drop(self.feed(now, &Input::Suspend));
+                self.stopping = true;
+            }
         }
         if self.stopping {
             self.attempts.stop_all().await;

@@ -22,6 +22,14 @@ pub(super) fn recover(known: Known<'_>, draft: &mut Draft) {
     }
 }
 
+/// An attempt that only waits is let go before the runtime stops, so that nothing is lost with it.
+pub(super) fn suspend(known: Known<'_>, draft: &mut Draft) {
+    let runs = known.state.running().is_some() && !known.state.deleted;
+    if runs && known.exec().is_waiting() && !known.exec().has_open_step() {
+        draft.push_runtime(Kind::ActorSuspended);
+    }
+}
+
 /// The attempt that runs is lost.
 pub(super) fn lose(known: Known<'_>, reason: LostReason, retry: bool, draft: &mut Draft) {
     let exec = known.exec();

@@ -134,6 +134,11 @@ pub(super) fn decide(known: Known<'_>, input: &Input) -> Result<Draft, Refusal> 
             attempt::recover(known, &mut draft);
             Ok(draft)
         }
+        Input::Suspend => {
+            let mut draft = Draft::new(known, Actor::Runtime, Caller::default());
+            attempt::suspend(known, &mut draft);
+            Ok(draft)
+        }
         Input::Tick => {
             let mut draft = Draft::new(known, Actor::Runtime, Caller::default());
             tick::decide(known, &mut draft);
