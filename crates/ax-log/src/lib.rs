@@ -14,7 +14,7 @@ mod memory;
 pub mod types;
 mod watchers;
 
-pub use embedded::{EmbeddedLog, OpenError, Options};
+pub use embedded::{EmbeddedLog, OpenError, Options, fsck};
 pub use memory::MemoryLog;
 pub use types::{
     AcquireError, Append, AppendError, BranchError, CutError, DeleteError, Entry, Filter, Head,

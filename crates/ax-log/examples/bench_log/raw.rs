@@ -48,7 +48,7 @@ async fn commit(mut writes: mpsc::UnboundedReceiver<Write>, file: Arc<dyn DiskFi
         for (session, seq, payload, done) in batch.drain(..) {
             if used + payload.len() + 40 > BATCH_BYTES_MAX {
                 offset = write(&*file, buffer, used, offset, direct);
-                waiting.drain(..).for_each(|done: oneshot::Sender<()>| drop(done.send(())));
+                tell(&mut waiting);
                 used = 64;
             }
             let record = &mut buffer[used..used + 40 + payload.len()];
@@ -60,7 +60,13 @@ async fn commit(mut writes: mpsc::UnboundedReceiver<Write>, file: Arc<dyn DiskFi
             waiting.push(done);
         }
         offset = write(&*file, buffer, used, offset, direct);
-        waiting.drain(..).for_each(|done| drop(done.send(())));
+        tell(&mut waiting);
+    }
+}
+
+fn tell(waiting: &mut Vec<oneshot::Sender<()>>) {
+    for done in waiting.drain(..) {
+        done.send(()).unwrap();
     }
 }
 

@@ -149,6 +149,9 @@ impl Committer {
             let Ok(slot) = self.track(&key) else { return };
             let Some(mut state) = self.sessions.at(slot).state.clone() else { return };
             state.pin_count = state.pin_count.saturating_sub(1);
+            if state.pin_count == 0 {
+                state.pin_last = 0;
+            }
             let gone = state.deleted && state.pin_count == 0;
             let above = state.parent;
             self.put_state(slot, state);

@@ -328,10 +328,19 @@ impl Disk for FakeDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state();
         let dies = state.change()?;
-        let file = state.names.get(from).map(Arc::clone);
-        let file = file.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        state.rename_now(to, Some(file));
-        state.rename_now(from, None);
+        // A directory is no more than the beginning of the names in it.
+        let inside: Vec<_> =
+            state.names.keys().filter(|path| path.starts_with(from)).cloned().collect();
+        if inside.is_empty() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        for path in inside {
+            let rest = path.strip_prefix(from).map_err(io::Error::other)?;
+            let target = if rest == Path::new("") { to.to_owned() } else { to.join(rest) };
+            let file = state.names.get(&path).map(Arc::clone);
+            state.rename_now(&target, file);
+            state.rename_now(&path, None);
+        }
         if dies { Err(io::Error::other("the power failed")) } else { Ok(()) }
     }
 
@@ -345,7 +354,7 @@ impl Disk for FakeDisk {
         if dies { Err(io::Error::other("the power failed")) } else { Ok(()) }
     }
 
-    fn sync_dir(&self, _dir: &Path) -> io::Result<()> {
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.state();
         if state.change()? {
             return Err(io::Error::other("the power failed"));
@@ -353,8 +362,17 @@ impl Disk for FakeDisk {
         if state.faults.fail_syncs {
             return Err(io::Error::other("the sync failed, as it was told to"));
         }
-        state.unsynced.clear();
-        state.names_durable = state.names.clone();
+        let inside = |path: &Path| path.parent() == Some(dir);
+        let (synced, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut state.unsynced)
+            .into_iter()
+            .partition(|change| inside(&change.path));
+        state.unsynced = rest;
+        for change in synced {
+            match change.file {
+                Some(file) => drop(state.names_durable.insert(change.path, file)),
+                None => drop(state.names_durable.remove(&change.path)),
+            }
+        }
         Ok(())
     }
 }

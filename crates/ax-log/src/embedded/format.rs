@@ -64,7 +64,7 @@ pub(super) struct SessionState {
     pub(super) first: u64,
     pub(super) parent: Option<(u128, u64)>,
     pub(super) deleted: bool,
-    /// How many branches share a prefix of this session's own entries.
+    /// How many branches share a prefix with this session.
     pub(super) pin_count: u32,
     /// The highest position that any of them shares.
     pub(super) pin_last: u64,
@@ -235,6 +235,7 @@ impl BlockHeader {
         bytes[32..36].copy_from_slice(&self.body_bytes.to_le_bytes());
         bytes[36..40].copy_from_slice(&self.records.to_le_bytes());
         bytes[40..44].copy_from_slice(&self.body_crc.to_le_bytes());
+        bytes[44..52].copy_from_slice(&store.to_le_bytes());
         let crc = seeded_crc(store, &bytes[..60]);
         bytes[60..64].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -242,6 +243,12 @@ impl BlockHeader {
 
     pub(super) fn decode(store: u64, bytes: &[u8]) -> Found {
         Self::fields(store, bytes).unwrap_or(Found::Nothing)
+    }
+
+    /// Returns the store that a header says it belongs to, where the manifest is lost.
+    pub(super) fn store_of(bytes: &[u8]) -> Option<u64> {
+        let store = u64::from_le_bytes(bytes.get(44..52)?.try_into().ok()?);
+        Self::fields(store, bytes).map(|_| store)
     }
 
     fn fields(store: u64, bytes: &[u8]) -> Option<Found> {
@@ -323,4 +330,58 @@ pub(super) fn usize_of(bytes: u64) -> usize {
 
 pub(super) fn damaged(path: &Arc<str>, offset: u64, what: impl Into<Arc<str>>) -> LogFault {
     LogFault::Damaged { path: Arc::clone(path), offset, what: what.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn decoders_take_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _found = BlockHeader::decode(7, &bytes);
+            let bytes = Bytes::from(bytes);
+            let _state = SessionState::decode(&bytes);
+            let mut at = 0;
+            while let Some(record) = record_at(&bytes, &mut at) {
+                prop_assert!(record.payload.len() <= bytes.len());
+            }
+        }
+
+        #[test]
+        fn a_state_decodes_to_what_was_encoded(
+            numbers in any::<(u8, u64, u64, u64, u32, u64)>(),
+            parent in any::<Option<(u128, u64)>>(),
+            due_millis in any::<Option<u64>>(),
+            deleted in any::<bool>(),
+            data in prop::collection::vec(any::<u8>(), 0..50),
+        ) {
+            let (state, updated_millis, last, first, pin_count, pin_last) = numbers;
+            let row = Row { state, due_millis, updated_millis, data: data.into() };
+            let state = SessionState { row, last, first, parent, deleted, pin_count, pin_last };
+            prop_assert_eq!(SessionState::decode(&state.encode().into()), Some(state));
+        }
+    }
+
+    #[test]
+    fn a_block_header_is_of_its_store_only() {
+        let header = BlockHeader {
+            segment: 3,
+            block: 9,
+            generation: 2,
+            body_bytes: 100,
+            records: 4,
+            body_crc: 5,
+        };
+        let bytes = header.encode(7);
+        assert_eq!(BlockHeader::decode(7, &bytes), Found::Block(header));
+        assert_eq!(BlockHeader::decode(8, &bytes), Found::Nothing);
+        assert_eq!(BlockHeader::store_of(&bytes), Some(7));
+        for at in 0..bytes.len() {
+            let mut bytes = bytes;
+            bytes[at] ^= 1;
+            assert_eq!(BlockHeader::decode(7, &bytes), Found::Nothing, "byte {at}");
+        }
+    }
 }

@@ -18,6 +18,7 @@ mod committer;
 pub mod disk;
 pub mod fake;
 mod format;
+pub mod fsck;
 mod listing;
 mod log;
 mod manifest;

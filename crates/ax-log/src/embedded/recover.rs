@@ -13,7 +13,7 @@ use super::run_loop::{Job, SPARE_COUNT_MAX};
 use super::segment::{self, BlockAt, SegmentFile, SegmentReader, SegmentWriter};
 use super::shared::{Namespaces, Recovered, Shared};
 use super::version::Version;
-use super::{OpenError, Options, io_error};
+use super::{OpenError, Options, fsck, io_error};
 use crate::types::LogFault;
 
 /// How much of the command line goes into the lock file, in characters.
@@ -35,6 +35,7 @@ pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
     let dir = &options.dir;
     disk.create_dir(dir).map_err(|error| io_error("making", dir, error))?;
     let lock = lock(options)?;
+    fsck::refuse_half_repaired(disk, dir)?;
     let names = disk.list(dir).map_err(|error| io_error("listing", dir, error))?;
     let mut manifest = match Manifest::read(disk, dir)? {
         Some(manifest) => manifest,
@@ -271,13 +272,11 @@ fn tail(live: &mut Live, at: u64, expected: u64, end: Option<u64>) -> Result<(),
         return Err(damaged(&name, at, what));
     }
     let page = super::disk::PAGE_BYTES as u64;
-    let mut from = at + page;
-    while let Some((offset, header)) = live.reader.find_block(from, live.header.segment)? {
-        if header.block > expected {
-            let what = format!("block {expected} is damaged, and block {} follows", header.block);
-            return Err(damaged(&name, at, what));
-        }
-        from = offset + page;
+    let segment = live.header.segment;
+    let later = |header: &BlockHeader| header.segment == segment && header.block > expected;
+    if let Some((_, header)) = live.reader.find_block(at + page, later)? {
+        let what = format!("block {expected} is damaged, and block {} follows", header.block);
+        return Err(damaged(&name, at, what));
     }
     Ok(())
 }

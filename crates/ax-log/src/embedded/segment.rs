@@ -194,17 +194,16 @@ impl SegmentReader {
         })
     }
 
-    /// Returns the header of the first block of `segment` at or after an offset, as far as headers
-    /// tell; its body may be torn.
+    /// Returns the first header at or after an offset that is wanted; the body may be torn.
     pub(super) fn find_block(
         &mut self,
         mut offset: u64,
-        segment: u64,
+        wanted: impl Fn(&BlockHeader) -> bool,
     ) -> Result<Option<(u64, BlockHeader)>, LogFault> {
         let store = self.store;
         while let Some(head) = self.slice(offset, BLOCK_HEADER_BYTES)? {
             if let Found::Block(header) = BlockHeader::decode(store, head)
-                && header.segment == segment
+                && wanted(&header)
             {
                 return Ok(Some((offset, header)));
             }

@@ -68,12 +68,6 @@ impl Cursor {
         }
     }
 
-    /// Moves to the next block although this one cannot be read. Returns whether there is one.
-    pub(in crate::embedded) fn skip_block(&mut self) -> Result<bool, LogFault> {
-        self.at = self.block.len();
-        self.advance()
-    }
-
     /// Stands at the start of the block that has `key`, if any has.
     fn descend(run: &Arc<Run>, section: Section, key: Key) -> Result<Self, LogFault> {
         let root = run.roots[section as usize];
@@ -134,8 +128,6 @@ impl Cursor {
         let child = self.child(page, *index, Child { offset: self.block_at, bytes: 0 })?;
         self.block_at = child.offset;
         self.at = 0;
-        // Were the block bad, a caller that skips it must not see the one before again.
-        self.block = Bytes::new();
         self.block = self.run.block(child, self.section, 0)?;
         Ok(true)
     }

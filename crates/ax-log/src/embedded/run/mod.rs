@@ -5,6 +5,7 @@
 //! tree of pages, all on disk: in memory a run is its footer, whatever its length.
 
 mod cursor;
+mod walk;
 mod writer;
 
 use std::fmt;
@@ -21,6 +22,7 @@ use super::{OpenError, io_error};
 use crate::types::LogFault;
 
 pub(super) use cursor::{Cursor, Merged};
+pub(super) use walk::WalkMerged;
 pub(super) use writer::{Covers, PIECE_BYTES, RunWriter};
 
 const FILE_MAGIC: [u8; 8] = *b"AXRN\x01\0\0\0";
@@ -134,11 +136,6 @@ impl Run {
         Ok(Self { entry, path, generation, block_next, name, store, file, cache, roots })
     }
 
-    /// Returns how many records a section has.
-    pub(super) const fn records(&self, section: Section) -> u64 {
-        self.roots[section as usize].records
-    }
-
     /// Returns the state of a session.
     pub(super) fn state(
         self: &Arc<Self>,
@@ -169,6 +166,41 @@ impl Run {
         Ok(first.map(|record| record.key.seq))
     }
 
+    /// Opens a run whose footer cannot be read, to walk through what is there.
+    pub(super) fn without_footer(
+        disk: &dyn Disk,
+        path: PathBuf,
+        entry: RunEntry,
+        store: u64,
+        cache: &Arc<BlockCache>,
+    ) -> Result<Self, OpenError> {
+        let failed = |error| io_error("opening", &path, error);
+        let file = disk.open(&path).map_err(failed)?;
+        let bytes = file.bytes().map_err(failed)?;
+        let entry = RunEntry { bytes, ..entry };
+        let name: Arc<str> = path.display().to_string().into();
+        let (cache, roots) = (Arc::clone(cache), Default::default());
+        Ok(Self { entry, path, generation: 0, block_next: 0, name, store, file, cache, roots })
+    }
+
+    /// Reads all of a section through its index. Returns how many records there are.
+    pub(super) fn check_index(self: &Arc<Self>, section: Section) -> Result<(), LogFault> {
+        let start = Key { of: SessionRef { namespace: 0, session: 0 }, seq: 0 };
+        let mut cursor = Cursor::seek(self, section, start)?;
+        let (mut count, mut last) = (0, None);
+        while let Some(record) = cursor.next()? {
+            if last.is_some_and(|last| last >= record.key) {
+                return Err(damaged(&self.name, 0, "records are not in the order of their keys"));
+            }
+            last = Some(record.key);
+            count += 1;
+        }
+        if count != self.roots[section as usize].records {
+            return Err(damaged(&self.name, 0, "the index does not lead to every record"));
+        }
+        Ok(())
+    }
+
     /// Reads a block and checks that it is what was written there.
     fn block(&self, at: Child, section: Section, level: u8) -> Result<Bytes, LogFault> {
         let cached = level > 0 || section == Section::States;
@@ -176,6 +208,15 @@ impl Run {
         if cached && let Some(block) = self.cache.get(place) {
             return Ok(block);
         }
+        let block = self.read_block(at, section, level)?;
+        if cached {
+            self.cache.put(place, block.clone());
+        }
+        Ok(block)
+    }
+
+    /// Reads a block from the disk.
+    fn read_block(&self, at: Child, section: Section, level: u8) -> Result<Bytes, LogFault> {
         let wrong = |what: &str| damaged(&self.name, at.offset, what);
         let bytes = at.bytes as usize;
         if !(BLOCK_HEADER_BYTES..=BLOCK_BYTES_MAX).contains(&bytes)
@@ -195,11 +236,7 @@ impl Run {
         if content[8] != section as u8 || content[9] != level {
             return Err(wrong("a block is not of the kind that the index says"));
         }
-        let block = Bytes::from(content).slice(BLOCK_HEADER_BYTES..);
-        if cached {
-            self.cache.put(place, block.clone());
-        }
-        Ok(block)
+        Ok(Bytes::from(content).slice(BLOCK_HEADER_BYTES..))
     }
 }
 
