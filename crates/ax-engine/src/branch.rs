@@ -45,11 +45,16 @@ pub(crate) async fn branch(
     let mut names = plan.names.iter();
     let mut sessions = Vec::new();
     for _ in 0..count {
-        let child = match names.next() {
+        let name = names.next();
+        let child = match name {
             Some(name) => SessionRef::parse(namespace, name)?.id,
             None => SessionId(inner.entropy.id()),
         };
         make(inner, caller.clone(), &parent, at, child, plan.carry_on).await?;
+        if let Some(title) = name.cloned() {
+            let key = SessionKey::new(namespace.clone(), child);
+            inner.ask(&key, caller.clone(), vec![Request::Rename { title }]).await?;
+        }
         sessions.push(child);
     }
     Ok(BranchMade { sessions, at })

@@ -218,7 +218,9 @@ impl State {
     fn branch(&mut self, carry_on: bool, seed: u64, at: Timestamp) {
         let identity = self.identity_mut();
         identity.seed = seed;
+        // What it is called is its parent's; a branch gets a title of its own, or none.
         identity.name = String::new();
+        identity.title = String::new();
         identity.created_at = at;
         self.asks.clear();
         self.ended = None;
