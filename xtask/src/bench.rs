@@ -7,12 +7,20 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 use std::path::PathBuf;
 
+mod engine;
 mod log;
 
 /// Where the results stand.
 pub(crate) const DOCUMENT: &str = "docs/benchmarks.md";
-/// The pieces of the measurement of the log; each takes less than ten minutes.
-pub(crate) const LOG_PIECES: &[&str] = &["grid", "sustained", "open", "sleeping", "branch"];
+
+/// Something that is measured in pieces, each of which takes less than ten minutes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Suite {
+    /// The log beside the raw disk.
+    Log,
+    /// What the engine and the SDK add to the log.
+    Steps,
+}
 
 /// One figure.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,55 +37,84 @@ pub(crate) struct Row {
 pub(crate) fn run(arguments: &[String]) -> Result<bool> {
     let mut arguments = arguments.to_vec();
     let write = take_flag(&mut arguments, "--write");
-    let Some((what, pieces)) = arguments.split_first() else { bail!("bench log or bench steps?") };
-    match what.as_str() {
-        "log" => {
-            let pieces: Vec<&str> = match pieces {
-                [] => LOG_PIECES.to_vec(),
-                named => named.iter().map(String::as_str).collect(),
-            };
-            let mut ok = true;
-            for piece in pieces {
-                ok &= show(&format!("log-{piece}"), &log_piece(piece)?, write)?;
-            }
-            Ok(ok)
+    let (suite, named) = match arguments.split_first() {
+        Some((name, named)) if name == "log" => (Suite::Log, named),
+        Some((name, named)) if name == "steps" => (Suite::Steps, named),
+        _ => bail!("bench log or bench steps?"),
+    };
+    let named: Vec<&str> = named.iter().map(String::as_str).collect();
+    let mut ok = true;
+    for piece in if named.is_empty() { suite.pieces() } else { &named } {
+        ok &= suite.measure(piece, write)?;
+    }
+    Ok(ok)
+}
+
+impl Suite {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Log => "log",
+            Self::Steps => "steps",
         }
-        "steps" => show("steps", &steps()?, write),
-        other => bail!("no bench named {other:?}: log, steps"),
+    }
+
+    /// The pieces, in order.
+    pub(crate) const fn pieces(self) -> &'static [&'static str] {
+        match self {
+            Self::Log => &["grid", "sustained", "open", "sleeping", "branch"],
+            Self::Steps => &["engine", "sdk", "warm", "resume", "idle"],
+        }
+    }
+
+    /// Measures a piece, shows it and writes it down if wanted. Returns whether it is reached.
+    pub(crate) fn measure(self, piece: &str, write: bool) -> Result<bool> {
+        if !self.pieces().contains(&piece) {
+            bail!("no piece named {piece:?}: {}", self.pieces().join(", "));
+        }
+        let rows = match (self, piece) {
+            (Self::Log, _) => log::rows(piece, &log_piece(piece)?),
+            (Self::Steps, "sdk") => engine::rows(piece, &sdk_piece()?),
+            (Self::Steps, _) => engine::rows(piece, &engine_piece(piece)?),
+        };
+        if rows.is_empty() {
+            bail!("the measurement of {piece} printed nothing");
+        }
+        show(&format!("{}-{piece}", self.name()), &rows, write)
     }
 }
 
-/// Measures one piece of the log.
-pub(crate) fn log_piece(piece: &str) -> Result<Vec<Row>> {
-    if !LOG_PIECES.contains(&piece) {
-        bail!("no piece named {piece:?}: {}", LOG_PIECES.join(", "));
-    }
+fn log_piece(piece: &str) -> Result<Vec<Value>> {
     let build = ["build", "--release", "--quiet", "-p", "ax-log", "--example", "bench_log"];
     Program::new("cargo").args(build).succeed()?;
-    let program = tree::target()?.join("release/examples/bench_log");
-    let text = Program::new(program).args([piece]).args([place()?]).stdout()?;
-    let lines = text.lines().map(serde_json::from_str);
-    let lines = lines.collect::<Result<Vec<Value>, _>>().context("bench_log printed no JSON")?;
-    Ok(log::rows(piece, &lines))
+    let program = Program::new(tree::target()?.join("release/examples/bench_log"));
+    lines(&program.args([piece]).args([place()?]).stdout()?)
 }
 
-/// Measures what one step of the Python SDK costs, through the real binary.
-pub(crate) fn steps() -> Result<Vec<Row>> {
+fn engine_piece(piece: &str) -> Result<Vec<Value>> {
+    let build = ["build", "--release", "--quiet", "-p", "ax", "--example", "bench_steps"];
+    Program::new("cargo").args(build).succeed()?;
+    let program = Program::new(tree::target()?.join("release/examples/bench_steps"));
+    let piece = if piece == "engine" { "steps" } else { piece };
+    lines(&program.args([piece, "--dir"]).args([place()?]).stdout()?)
+}
+
+/// Measures steps of the Python SDK, through the real binary.
+fn sdk_piece() -> Result<Vec<Value>> {
     Program::new("cargo").args(["build", "--release", "--quiet", "-p", "ax"]).succeed()?;
     let program = tree::target()?.join("release/ax");
     let script = tree::root().join("xtask/python/bench_steps.py");
     let (python, _) = python::interpreter()?;
-    let text = Program::new(python)
-        .args([script, program, place()?])
-        .env("PYTHONPATH", tree::root().join("sdk/python/src"))
-        .stdout()?;
-    let lines = text.lines().map(serde_json::from_str);
-    let lines = lines.collect::<Result<Vec<Value>, _>>().context("bench_steps printed no JSON")?;
-    Ok(log::steps(&lines))
+    let bench = Program::new(python).args([script, program, place()?]);
+    lines(&bench.env("PYTHONPATH", tree::root().join("sdk/python/src")).stdout()?)
+}
+
+fn lines(text: &str) -> Result<Vec<Value>> {
+    let values = text.lines().map(serde_json::from_str);
+    values.collect::<Result<_, _>>().context("the measurement printed something else than JSON")
 }
 
 /// Prints a table; writes it into the document if wanted. Returns whether all targets are reached.
-pub(crate) fn show(name: &str, rows: &[Row], write: bool) -> Result<bool> {
+fn show(name: &str, rows: &[Row], write: bool) -> Result<bool> {
     let table = table(rows);
     println!("\n{name}\n{table}");
     if write {
@@ -121,6 +158,20 @@ fn table(rows: &[Row]) -> String {
         format!("|{}|", padded.collect::<Vec<_>>().join("|"))
     };
     cells.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn at_most(what: String, value: f64, note: &str, limit: f64) -> Row {
+    let measured = if note.is_empty() { format!("{value}") } else { format!("{value} ({note})") };
+    Row { what, measured, target: Some((format!("≤ {limit}"), value <= limit)) }
+}
+
+const fn plain(what: String, measured: String) -> Row {
+    Row { what, measured, target: None }
+}
+
+/// Returns a figure; one that is missing reaches no target.
+fn number(line: &Value, pointer: &str) -> f64 {
+    line.pointer(pointer).and_then(Value::as_f64).unwrap_or(f64::NAN)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! What the measurements print, as rows beside their targets.
+//! What the measurements of the log print, as rows beside their targets.
 
-use super::Row;
+use super::{Row, at_most, number, plain};
 use serde_json::Value;
 
 /// Turns what a piece printed into rows.
@@ -91,41 +91,11 @@ fn branch(line: &Value) -> Row {
     at_most(format!("branch at {events} events / append"), number(line, "/ratio"), &note, 1.2)
 }
 
-/// Turns what the measurement of SDK steps printed into rows.
-pub(super) fn steps(lines: &[Value]) -> Vec<Row> {
-    let rows = lines.iter().flat_map(|line| {
-        let effect = line["effect"].as_str().unwrap_or_default();
-        let of = |text: &str| format!("SDK step, `{effect}`: {text}");
-        let (step, sync) = (number(line, "/step_micros_p50"), number(line, "/sync_micros_p50"));
-        let note = format!("step {step} µs, {} × {sync} µs", number(line, "/syncs"));
-        let p99 = number(line, "/step_micros_p99");
-        vec![
-            at_most(of("µs beyond its sync, p50"), number(line, "/overhead_micros"), &note, 200.0),
-            plain(of("µs in all, p99"), format!("{p99}")),
-        ]
-    });
-    rows.collect()
-}
-
 impl Row {
     /// Drops the target unless it applies.
     fn only(self, applies: bool) -> Self {
         Self { target: self.target.filter(|_| applies), ..self }
     }
-}
-
-fn at_most(what: String, value: f64, note: &str, limit: f64) -> Row {
-    let measured = if note.is_empty() { format!("{value}") } else { format!("{value} ({note})") };
-    Row { what, measured, target: Some((format!("≤ {limit}"), value <= limit)) }
-}
-
-const fn plain(what: String, measured: String) -> Row {
-    Row { what, measured, target: None }
-}
-
-/// Returns a figure; one that is missing reaches no target.
-fn number(line: &Value, pointer: &str) -> f64 {
-    line.pointer(pointer).and_then(Value::as_f64).unwrap_or(f64::NAN)
 }
 
 #[cfg(test)]
