@@ -31,7 +31,14 @@ pub(crate) async fn submit(
     if let Some(title) = submission.title.filter(|_| is_new) {
         requests.push(Request::Rename { title });
     }
-    let input = Request::Submit { key: submission.key, digest, parts, policy: submission.policy };
+    let policy = submission.policy;
+    let branch = branch_of_key(&key, policy, submission.key.as_ref());
+    let input = Request::Submit { key: submission.key, digest, parts, policy };
+    if let Some(child) = branch
+        && inner.log.head(&child).await?.is_some()
+    {
+        return submit_to_branch(inner, caller, &child, input).await;
+    }
     requests.push(input.clone());
     let accepted = inner.ask(&key, caller.clone(), requests).await?;
     let created = is_new && matches!(accepted.first(), Some(Accepted::At(_)));
@@ -106,30 +113,52 @@ async fn branch_off(
     at: Seq,
     input: Request,
 ) -> Result<Submitted, Error> {
+    let named = match &input {
+        Request::Submit { key, .. } => branch_of_key(parent, None, key.as_ref()),
+        _ => None,
+    };
+    let is_named = named.is_some();
+    let unnamed = || SessionKey::new(parent.namespace.clone(), SessionId(inner.entropy.id()));
+    let child = named.unwrap_or_else(unnamed);
+    match branch::make(inner, caller.clone(), parent, at, child.session, false).await {
+        Err(error) if error.code == Code::Exists && is_named => {}
+        made => made?,
+    }
+    submit_to_branch(inner, caller, &child, input).await
+}
+
+/// The branch that an input with a key goes to if it goes to one. An input that went there once goes
+/// there again when it is sent again, whatever is under way in the parent by then.
+fn branch_of_key(
+    parent: &SessionKey,
+    policy: Option<SubmitPolicy>,
+    key: Option<&IdempotencyKey>,
+) -> Option<SessionKey> {
+    let key = key.filter(|_| matches!(policy, None | Some(SubmitPolicy::Branch)))?;
+    let context = "agentexecutor branch of key v1";
+    let child = derived(context, &parent.namespace, parent.session.0, key);
+    Some(SessionKey::new(parent.namespace.clone(), child))
+}
+
+async fn submit_to_branch(
+    inner: &Arc<Inner>,
+    caller: Caller,
+    child: &SessionKey,
+    input: Request,
+) -> Result<Submitted, Error> {
     let Request::Submit { key, digest, parts, .. } = input else {
         unreachable!("only an input is submitted");
     };
-    let child = match &key {
-        None => SessionId(inner.entropy.id()),
-        Some(key) => {
-            let context = "agentexecutor branch of key v1";
-            derived(context, &parent.namespace, parent.session.0, key)
-        }
-    };
-    let to = SessionKey::new(parent.namespace.clone(), child);
-    match branch::make(inner, caller.clone(), parent, at, child, false).await {
-        Err(error) if error.code == Code::Exists && key.is_some() => {}
-        made => made?,
-    }
     let policy = Some(SubmitPolicy::Enqueue);
-    let accepted =
-        inner.ask(&to, caller, vec![Request::Submit { key, digest, parts, policy }]).await?;
+    let request = Request::Submit { key, digest, parts, policy };
+    let accepted = inner.ask(child, caller, vec![request]).await?;
     let (seq, duplicate) = match accepted.last() {
         Some(Accepted::At(seq)) => (*seq, false),
         Some(Accepted::Before(seq)) => (*seq, true),
         _ => return Err(Error::new(Code::Internal, "an input of a branch came to nothing")),
     };
-    Ok(Submitted { session: child, seq, duplicate, created: false, branched: true })
+    let session = child.session;
+    Ok(Submitted { session, seq, duplicate, created: false, branched: true })
 }
 
 /// Hashes an input, so that the same key with other content is noticed.

@@ -276,6 +276,12 @@ impl Task {
         let now = self.now();
         let mut accepted = Vec::with_capacity(requests.len());
         for request in requests {
+            // The title of a new session is not given to one that was there before.
+            if matches!(accepted.first(), Some(Accepted::Before(_)))
+                && matches!(request, Request::Rename { .. })
+            {
+                continue;
+            }
             match self.feed(now, &Input::Client(caller.clone(), request)) {
                 Ok(one) => accepted.push(one),
                 Err(refusal) => {
