@@ -1,2 +1,81 @@
-//! (being written)
-fn main() {}
+//! `ax-sim SEED`: runs a seed of the simulation twice, and says what came of it in one line.
+//!
+//! `ax-sim SEED [--seeds N] [--from S] [--steps K] [--verbose]` runs N seeds, from S (or SEED) on,
+//! with K things that clients do in each. The line of a failed run names the seed; running that
+//! seed at the same commit shows the same failure.
+#![expect(clippy::print_stdout, reason = "a command-line tool")]
+
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+struct Arguments {
+    from: u64,
+    seeds: u64,
+    steps: u64,
+    verbose: bool,
+}
+
+fn main() -> ExitCode {
+    let Some(arguments) = arguments() else {
+        println!("usage: ax-sim SEED [--seeds N] [--from S] [--steps K] [--verbose]");
+        return ExitCode::from(2);
+    };
+    let next = AtomicU64::new(arguments.from);
+    let failed = Mutex::new(Vec::new());
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| work(&arguments, &next, &failed));
+        }
+    });
+    let mut failed = failed.into_inner().unwrap_or_default();
+    failed.sort_unstable();
+    match failed.first() {
+        None => ExitCode::SUCCESS,
+        Some(seed) => {
+            println!("{} of {} seeds failed", failed.len(), arguments.seeds);
+            println!("to see it again: ax-sim {seed} --steps {}", arguments.steps);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn work(arguments: &Arguments, next: &AtomicU64, failed: &Mutex<Vec<u64>>) {
+    loop {
+        let seed = next.fetch_add(1, Ordering::Relaxed);
+        if seed - arguments.from >= arguments.seeds {
+            return;
+        }
+        match ax_sim::check(seed, arguments.steps) {
+            Ok(report) => {
+                println!("seed {seed}: {report}");
+                if arguments.verbose {
+                    for (what, count) in &report.tally {
+                        println!("    {what}: {count}");
+                    }
+                }
+            }
+            Err(failures) => {
+                println!("seed {seed}: FAILED\n    {}", failures.join("\n    "));
+                failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(seed);
+            }
+        }
+    }
+}
+
+fn arguments() -> Option<Arguments> {
+    let (mut from, mut seeds, mut steps, mut verbose) = (None, 1, ax_sim::STEPS_DEFAULT, false);
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let mut number = || words.next()?.parse().ok();
+        match word.as_str() {
+            "--seeds" => seeds = number()?,
+            "--from" => from = Some(number()?),
+            "--steps" => steps = number()?,
+            "--verbose" => verbose = true,
+            word => from = Some(word.parse().ok()?),
+        }
+    }
+    Some(Arguments { from: from?, seeds, steps, verbose })
+}
