@@ -9,7 +9,8 @@ use crate::status::status;
 use crate::{PAGE_BYTES_MAX, PAGE_EVENTS_MAX, PAGE_SESSIONS_MAX, transfer};
 use ax_core::id::{AskId, ExecId, Seq};
 use ax_engine::{
-    BranchPlan, Engine, Error, FollowItem, FollowOptions, ListSessions, Submission, Until,
+    BranchPlan, Code, Engine, Error, FollowItem, FollowOptions, ListSessions, SessionRef,
+    Submission, Until,
 };
 use ax_proto::v1;
 use ax_proto::v1::follow_end::Reason;
@@ -37,14 +38,14 @@ impl Service for Sessions {
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Answered<v1::SubmitResponse> {
         let caller = caller(&request).map_err(status)?;
         let request = request.into_inner();
-        let named = !request.session.is_empty();
-        let (namespace, session) = if named {
+        let (namespace, session) = if !request.session.is_empty() {
             let (namespace, session) = session(&request.namespace, &request.session)?;
             (namespace, Some(session))
         } else {
             (namespace(&request.namespace)?, None)
         };
         let parts = request.parts.into_iter().enumerate();
+        let named = session.clone();
         let submission = Submission {
             session,
             agent: (!request.agent.is_empty()).then_some(request.agent),
@@ -53,7 +54,11 @@ impl Service for Sessions {
             policy: policy(request.policy)?,
             title: (!request.title.is_empty()).then_some(request.title),
         };
-        let done = self.engine.submit(caller, &namespace, submission).await.map_err(status)?;
+        let done = self.engine.submit(caller, &namespace, submission).await;
+        let done = done.map_err(|error| match &named {
+            Some(session) => about(session)(error),
+            None => status(error),
+        })?;
         Ok(Response::new(v1::SubmitResponse {
             session: done.session.to_string(),
             seq: done.seq.0,
@@ -77,7 +82,8 @@ impl Service for Sessions {
         };
         let options =
             FollowOptions { after: Seq(request.after), until, no_deltas: request.no_deltas };
-        let items = self.engine.follow(&namespace, &session, options).await.map_err(status)?;
+        let items =
+            self.engine.follow(&namespace, &session, options).await.map_err(about(&session))?;
         Ok(Response::new(items.map(|item| follow_response(item.map_err(status)?)).boxed()))
     }
 
@@ -89,7 +95,11 @@ impl Service for Sessions {
         let (namespace, session) = session(&request.namespace, &request.session)?;
         let limit = limit(request.limit, PAGE_EVENTS_MAX);
         let after = Seq(request.after);
-        let page = self.engine.events(&namespace, &session, after, limit).await.map_err(status)?;
+        let page = self
+            .engine
+            .events(&namespace, &session, after, limit)
+            .await
+            .map_err(about(&session))?;
         let (mut events, mut bytes) = (Vec::with_capacity(page.events.len()), 0);
         for (seq, encoded) in page.events {
             bytes += encoded.len();
@@ -107,7 +117,7 @@ impl Service for Sessions {
     ) -> Answered<v1::GetSessionResponse> {
         let request = request.into_inner();
         let (namespace, session) = session(&request.namespace, &request.session)?;
-        let view = self.engine.session(&namespace, &session).await.map_err(status)?;
+        let view = self.engine.session(&namespace, &session).await.map_err(about(&session))?;
         let session = Some(wire_session(&namespace, view));
         Ok(Response::new(v1::GetSessionResponse { session }))
     }
@@ -139,7 +149,7 @@ impl Service for Sessions {
         let caller = caller(&request).map_err(status)?;
         let request = request.into_inner();
         let (namespace, session) = session(&request.namespace, &request.session)?;
-        self.engine.delete(caller, &namespace, &session).await.map_err(status)?;
+        self.engine.delete(caller, &namespace, &session).await.map_err(about(&session))?;
         Ok(Response::new(v1::DeleteSessionResponse {}))
     }
 
@@ -151,7 +161,7 @@ impl Service for Sessions {
         let request = request.into_inner();
         let (namespace, session) = session(&request.namespace, &request.session)?;
         let renamed = self.engine.rename(caller, &namespace, &session, request.title).await;
-        let seq = renamed.map_err(status)?.seq.0;
+        let seq = renamed.map_err(about(&session))?.seq.0;
         Ok(Response::new(v1::RenameSessionResponse { seq }))
     }
 
@@ -163,7 +173,7 @@ impl Service for Sessions {
         let answer = answer(request.answer)?;
         let answered =
             self.engine.answer(caller, &namespace, &session, ask, answer, request.via).await;
-        let recorded = answered.map_err(status)?;
+        let recorded = answered.map_err(about(&session))?;
         let (seq, duplicate) = (recorded.seq.0, recorded.duplicate);
         Ok(Response::new(v1::AnswerResponse { seq, duplicate }))
     }
@@ -175,7 +185,7 @@ impl Service for Sessions {
         let (key, payload) = (key(request.key)?, request.payload);
         let signaled =
             self.engine.signal(caller, &namespace, &session, request.name, key, payload).await;
-        let recorded = signaled.map_err(status)?;
+        let recorded = signaled.map_err(about(&session))?;
         let (seq, duplicate) = (recorded.seq.0, recorded.duplicate);
         Ok(Response::new(v1::SignalResponse { seq, duplicate }))
     }
@@ -187,7 +197,7 @@ impl Service for Sessions {
         let exec = (request.execution > 0).then_some(ExecId(request.execution));
         let (queued, reason) = (request.queued, request.reason);
         let canceled = self.engine.cancel(caller, &namespace, &session, exec, queued, reason).await;
-        Ok(Response::new(v1::CancelResponse { seq: canceled.map_err(status)?.seq.0 }))
+        Ok(Response::new(v1::CancelResponse { seq: canceled.map_err(about(&session))?.seq.0 }))
     }
 
     async fn checkpoint(
@@ -198,7 +208,7 @@ impl Service for Sessions {
         let request = request.into_inner();
         let (namespace, session) = session(&request.namespace, &request.session)?;
         let made = self.engine.checkpoint(caller, &namespace, &session, request.name).await;
-        Ok(Response::new(v1::CheckpointResponse { seq: made.map_err(status)?.seq.0 }))
+        Ok(Response::new(v1::CheckpointResponse { seq: made.map_err(about(&session))?.seq.0 }))
     }
 
     async fn branch(&self, request: Request<v1::BranchRequest>) -> Answered<v1::BranchResponse> {
@@ -216,7 +226,11 @@ impl Service for Sessions {
             carry_on: request.carry_on,
             names: request.names,
         };
-        let made = self.engine.branch(caller, &namespace, &session, plan).await.map_err(status)?;
+        let made = self
+            .engine
+            .branch(caller, &namespace, &session, plan)
+            .await
+            .map_err(about(&session))?;
         let sessions = made.sessions.iter().map(ToString::to_string).collect();
         Ok(Response::new(v1::BranchResponse { sessions, at: made.at.0 }))
     }
@@ -224,7 +238,7 @@ impl Service for Sessions {
     async fn export(&self, request: Request<v1::ExportRequest>) -> Answered<Self::ExportStream> {
         let request = request.into_inner();
         let (namespace, session) = session(&request.namespace, &request.session)?;
-        let archive = self.engine.export(&namespace, &session).await.map_err(status)?;
+        let archive = self.engine.export(&namespace, &session).await.map_err(about(&session))?;
         let chunks = transfer::chunks(archive.map(|chunk| chunk.map_err(status)));
         let responses = chunks.map(|chunk| Ok(v1::ExportResponse { chunk: chunk? }));
         Ok(Response::new(responses.boxed()))
@@ -250,6 +264,17 @@ impl Service for Sessions {
         request: Request<Streaming<v1::WriteBlobRequest>>,
     ) -> Answered<v1::WriteBlobResponse> {
         transfer::write_blob(&self.engine, request.into_inner()).await.map(Response::new)
+    }
+}
+
+/// Makes the status of a refusal; a session that is not there is called as the caller called it.
+fn about(session: &SessionRef) -> impl Fn(Error) -> Status {
+    move |error| {
+        let missing = error.code == Code::NoSession && !session.name.is_empty();
+        status(match missing {
+            true => Error { message: format!("there is no session {:?}", session.name), ..error },
+            false => error,
+        })
     }
 }
 

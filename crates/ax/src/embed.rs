@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use crate::paths::{DataDir, Holder, unusable};
 use crate::time::now;
-use ax_core::id::{Namespace, SessionId};
+use ax_core::id::SessionId;
 use ax_core::time::Timestamp;
 use ax_engine::{Code, Engine, SystemClock, SystemEntropy, WaitState, codec};
 use ax_harness::{Adapters, supervise};
@@ -52,7 +52,6 @@ pub(crate) struct Embedded {
 /// A timer that came due while nothing ran.
 #[derive(Clone, Debug)]
 pub(crate) struct Late {
-    pub(crate) namespace: Namespace,
     pub(crate) session: SessionId,
     pub(crate) due_at: Timestamp,
 }
@@ -174,13 +173,13 @@ async fn late(log: &dyn EventLog) -> Result<Vec<Late>, Failure> {
     };
     for namespace in log.namespaces().await.map_err(ax_engine::Error::from)? {
         let (after, limit) = (None, LATE_MAX);
-        let query = ListQuery { namespace: namespace.clone(), after, limit, filter };
+        let query = ListQuery { namespace, after, limit, filter };
         let page = log.list(query).await.map_err(ax_engine::Error::from)?;
         // A row that cannot be read is the engine's to complain about.
         late.extend(page.rows.into_iter().filter_map(|row| {
             let view = codec::decode_row(row.session, &row.head).ok()?;
             let due_at = view.status.due_at?;
-            Some(Late { namespace: namespace.clone(), session: row.session, due_at })
+            Some(Late { session: row.session, due_at })
         }));
     }
     late.truncate(LATE_MAX);

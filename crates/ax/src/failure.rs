@@ -1,7 +1,9 @@
 //! What a person sees when a command fails.
 
+use crate::args::Cli;
 use crate::exit::Exit;
 use ax_engine::Code;
+use clap::CommandFactory as _;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use serde_json::json;
 use std::fmt::Write as _;
@@ -24,7 +26,7 @@ impl Failure {
         Self {
             code: code.to_string(),
             message: message.into(),
-            hint: code.hint().into(),
+            hint: hint_of(code as u16, code.hint()).into(),
             causes: Vec::new(),
             exit: exit_of(code as u16),
             silent: false,
@@ -103,14 +105,29 @@ const fn exit_of(code: u16) -> Exit {
     }
 }
 
+/// What may help on a command line, where the engine has nothing to say.
+fn hint_of(code: u16, hint: &str) -> &str {
+    match code {
+        _ if !hint.is_empty() => hint,
+        1001 => "--help after the command says what it takes",
+        1010 => "`ax session show` says how to answer",
+        1013 => "hand large content over in a file",
+        1015 => "`ax events` shows the blobs that a session refers to",
+        1201 => "docs/formats/harness-stdio.md describes what a harness may say",
+        3001 => "start a server with `ax serve`, or leave out --server",
+        _ => hint,
+    }
+}
+
 impl From<ax_client::Error> for Failure {
     fn from(error: ax_client::Error) -> Self {
         let number = error.code.strip_prefix("AX").and_then(|digits| digits.parse().ok());
+        let number = number.unwrap_or(Code::Internal as u16);
         Self {
-            exit: exit_of(number.unwrap_or(Code::Internal as u16)),
+            exit: exit_of(number),
             code: error.code,
             message: error.message,
-            hint: error.hint,
+            hint: hint_of(number, &error.hint).into(),
             causes: error.causes,
             silent: false,
         }
@@ -119,7 +136,7 @@ impl From<ax_client::Error> for Failure {
 
 impl From<ax_engine::Error> for Failure {
     fn from(error: ax_engine::Error) -> Self {
-        let hint = error.hint().to_owned();
+        let hint = hint_of(error.code as u16, error.hint()).to_owned();
         Self { causes: error.causes, hint, ..Self::new(error.code, error.message) }
     }
 }
@@ -182,6 +199,10 @@ fn clap_hint(error: &clap::Error) -> String {
     if let Some(similar) = similar.into_iter().find_map(|kind| context(error, kind)) {
         return format!("did you mean `{similar}`?");
     }
+    if let Some(similar) = context(error, ContextKind::InvalidSubcommand).and_then(similar_command)
+    {
+        return format!("did you mean `{similar}`?");
+    }
     match (error.kind(), context(error, ContextKind::ValidValue)) {
         (ErrorKind::InvalidValue, Some(values)) => format!("possible values: {values}"),
         _ => {
@@ -189,8 +210,21 @@ fn clap_hint(error: &clap::Error) -> String {
             let usage = usage.trim().strip_prefix("Usage: ").unwrap_or_default().trim();
             match usage.lines().next() {
                 Some(usage) if !usage.is_empty() => format!("usage: {usage}; --help says more"),
-                _ => "`ax --help` lists what there is".into(),
+                _ => hint_of(Code::Invalid as u16, "").into(),
             }
         }
     }
+}
+
+/// The command that a misspelt one is closest to.
+fn similar_command(wrong: String) -> Option<String> {
+    let cli = Cli::command();
+    let names = cli.get_subcommands().filter(|command| !command.is_hide_set());
+    let near = names.map(|command| {
+        let name = command.get_name();
+        (strsim::damerau_levenshtein(name, &wrong), name.to_owned())
+    });
+    near.filter(|(distance, name)| *distance <= 2 && *distance < name.len())
+        .min()
+        .map(|near| near.1)
 }

@@ -76,7 +76,7 @@ impl Context {
     }
 
     async fn link_with(&self, need: Need, patience: Patience) -> Result<Link, Failure> {
-        let namespace = &self.global.namespace;
+        let namespace = self.global.namespace();
         ax_core::id::Namespace::new(namespace).map_err(|error| {
             Failure::usage(error.to_string()).hint("name another with --namespace")
         })?;
@@ -107,7 +107,7 @@ impl Context {
             },
         };
         let answers = UnixStream::connect(&socket).await.is_ok();
-        Ok(answers.then(|| Client::unix(socket, &self.global.namespace)))
+        Ok(answers.then(|| Client::unix(socket, self.global.namespace())))
     }
 }
 

@@ -29,6 +29,7 @@ use failure::Failure;
 use link::Context;
 use out::{Color, Out};
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
     };
     let out = Out::new(cli.global.json, cli.global.quiet, cli.global.color);
     trace(&out);
-    let context = Context { global: cli.global, out };
+    let context = Context { global: cli.global.or_environment(), out };
     match run(&context, cli.command) {
         Ok(exit) => exit.into(),
         Err(failure) => {
@@ -55,21 +56,27 @@ fn main() -> ExitCode {
 
 /// Shows help or version, or what is wrong with the arguments.
 fn refused(error: &clap::Error, args: &[OsString]) -> ExitCode {
-    let shown = [
-        ErrorKind::DisplayHelp,
-        ErrorKind::DisplayVersion,
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand,
-    ];
-    if shown.contains(&error.kind()) {
+    if [ErrorKind::DisplayHelp, ErrorKind::DisplayVersion].contains(&error.kind()) {
         // Help that nobody reads is no failure.
         drop(error.print());
-        let asked = error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
-        return if asked { Exit::Done } else { Exit::Usage }.into();
+        return Exit::Done.into();
+    }
+    if args.len() <= 1 {
+        // Standard output is for results, and there are none.
+        show_help();
+        return Exit::Usage.into();
     }
     let json = args.iter().any(|arg| arg == "--json");
     let failure = Failure::from(error);
     Out::new(json, false, Color::Auto).failure(&failure);
     failure.exit.into()
+}
+
+fn show_help() {
+    let help = Cli::command().render_help();
+    let mut stderr = std::io::stderr().lock();
+    // Help that nobody reads is no failure.
+    drop(stderr.write_all(help.to_string().as_bytes()));
 }
 
 /// What the engine has to say goes to standard error: warnings, or as `AX_LOG` says.

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 /// Runs agents durably: what an agent does is an event in a log, and nothing of it is lost.
 #[derive(Debug, Parser)]
-#[command(name = "ax", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(name = "ax", version, max_term_width = 100)]
 #[command(after_help = "Start with `ax demo`: it needs no key and no network.\n\
     Exit codes: 0 done, 1 the agent failed, 2 usage, 3 configuration, 4 unavailable, \
     5 waits for a person, 6 canceled, 7 timed out, 130 interrupted.")]
@@ -27,15 +27,15 @@ pub(crate) struct Cli {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
-    /// Socket of the server, as a path or unix:PATH; else that of the data directory
-    #[arg(long, global = true, env = "AX_SERVER", hide_env = true, value_name = "URL")]
+    /// Socket of the server, as a path or unix:PATH [default: $AX_SERVER, else the data directory's]
+    #[arg(long, global = true, value_name = "URL")]
     pub(crate) server: Option<String>,
-    /// Data directory [default: $XDG_DATA_HOME/agent-executor]
-    #[arg(long, global = true, env = "AX_DATA", hide_env = true, value_name = "DIR")]
+    /// Data directory [default: $AX_DATA, else $XDG_DATA_HOME/agent-executor]
+    #[arg(long, global = true, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// Namespace
-    #[arg(long, global = true, env = "AX_NAMESPACE", hide_env = true, default_value = "default")]
-    pub(crate) namespace: String,
+    /// Namespace [default: $AX_NAMESPACE, else default]
+    #[arg(long, global = true)]
+    pub(crate) namespace: Option<String>,
     /// Print one JSON object a line, and nothing else, on standard output
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -46,6 +46,23 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
     #[arg(hide_possible_values = true, help = "When to use color: auto, always, never")]
     pub(crate) color: Color,
+}
+
+impl Global {
+    /// Fills in from the environment what the command line does not say.
+    pub(crate) fn or_environment(mut self) -> Self {
+        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        let text = |name| variable(name).map(|value| value.to_string_lossy().into_owned());
+        self.server = self.server.or_else(|| text("AX_SERVER"));
+        self.data = self.data.or_else(|| variable("AX_DATA").map(PathBuf::from));
+        self.namespace = self.namespace.or_else(|| text("AX_NAMESPACE"));
+        self
+    }
+
+    /// The namespace.
+    pub(crate) fn namespace(&self) -> &str {
+        self.namespace.as_deref().unwrap_or(ax_core::id::Namespace::DEFAULT)
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -143,7 +143,7 @@ fn init(
     if let Some((_, manifest)) = files.first() {
         let problems = ax_engine::manifest::validate(manifest);
         if let Some(problem) = problems.first() {
-            return Err(Failure::usage(problem.to_string()));
+            return Err(Failure::usage(problem.message.clone()).hint(problem.hint.clone()));
         }
     }
     fs::create_dir_all(dir).map_err(|error| failed(dir, error))?;

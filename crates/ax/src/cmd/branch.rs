@@ -18,7 +18,7 @@ const SESSIONS_MAX: usize = 100_000;
 pub(crate) async fn branch(cx: &Context, args: BranchArgs) -> Result<Exit, Failure> {
     if args.name.len() > args.count as usize {
         let (names, count) = (args.name.len(), args.count);
-        return Err(Failure::usage(format!("there are {names} names for {count} branches"))
+        return Err(Failure::usage(format!("{names} names are too many for --count {count}"))
             .hint("raise --count"));
     }
     let request = v1::BranchRequest {

@@ -21,7 +21,7 @@ const IDLE_EXIT_SECONDS: u64 = 120;
 /// How often it is looked whether a server is idle.
 const IDLE_LOOK: Duration = Duration::from_millis(200);
 /// How long a server that was started is waited for.
-const START_MILLIS_MAX: u64 = 20_000;
+const START_MAX: Duration = Duration::from_secs(20);
 /// How often it is looked for.
 const START_LOOK: Duration = Duration::from_millis(20);
 /// How much of the server's log is shown when it does not start, in bytes.
@@ -138,7 +138,7 @@ pub(crate) async fn ensure(cx: &Context) -> Result<(), Failure> {
             return Ok(());
         }
         let ended = child.try_wait();
-        if matches!(ended, Ok(Some(_))) || began.elapsed().as_millis() as u64 > START_MILLIS_MAX {
+        if matches!(ended, Ok(Some(_))) || began.elapsed() > START_MAX {
             // Another one may have been faster.
             if cx.server().await?.is_some() {
                 return Ok(());

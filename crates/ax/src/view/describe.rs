@@ -194,6 +194,6 @@ pub(crate) fn bytes(count: u64) -> String {
         0..1024 => format!("{count} B"),
         1024..1_048_576 => format!("{} KiB", count >> 10),
         1_048_576..1_073_741_824 => format!("{} MiB", count >> 20),
-        _ => format!("{}.{} GiB", count >> 30, (count & 0x3fff_ffff) * 10 >> 30),
+        _ => format!("{}.{} GiB", count >> 30, ((count & 0x3fff_ffff) * 10) >> 30),
     }
 }

@@ -1,6 +1,5 @@
 //! How a session looks.
 
-use super::describe::bytes;
 use super::table::short;
 use crate::exit::Exit;
 use crate::out::{Out, Style};
@@ -52,10 +51,11 @@ pub(crate) fn title(session: &v1::Session) -> &str {
 pub(crate) fn facts(session: &v1::Session) -> Vec<(&'static str, String)> {
     let status = session.status.clone().unwrap_or_default();
     let mut facts = vec![("session", session.id.clone())];
-    for (what, text) in [("name", &session.name), ("title", &session.title)] {
-        if !text.is_empty() {
-            facts.push((what, text.clone()));
-        }
+    if !session.name.is_empty() {
+        facts.push(("name", session.name.clone()));
+    }
+    if !session.title.is_empty() && session.title != session.name {
+        facts.push(("title", session.title.clone()));
     }
     facts.push(("agent", format!("{}@{}", session.agent, session.agent_version)));
     facts.push(("sandbox", sandbox(&session.sandbox)));
@@ -88,7 +88,8 @@ pub(crate) fn facts(session: &v1::Session) -> Vec<(&'static str, String)> {
     }
     facts.push(("created", rfc3339(session.created_at_millis)));
     facts.push(("updated", rfc3339(session.updated_at_millis)));
-    facts.extend(session.usage.as_ref().map(|used| ("used", usage(used))));
+    let used = session.usage.as_ref().filter(|used| used.model_calls + used.tool_calls > 0);
+    facts.extend(used.map(|used| ("used", usage(used))));
     facts
 }
 
@@ -129,9 +130,4 @@ pub(crate) fn how_to_answer(session: &str, ask: &v1::OpenAsk) -> String {
         _ => "--text TEXT".to_owned(),
     };
     format!("ax answer {session} ask_{} {answer}", ask.ask)
-}
-
-/// A size, for `doctor`.
-pub(crate) fn size(count: u64) -> String {
-    bytes(count)
 }

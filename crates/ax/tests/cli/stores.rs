@@ -1,0 +1,111 @@
+//! Stores that are damaged, of another version, or cannot be used.
+
+use super::world::World;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+
+fn world() -> World {
+    let world = World::new();
+    world.echo();
+    world.ok(&["run", "-a", "echo", "-s", "talk", "hello"]);
+    world
+}
+
+/// The largest file of the log: the one with the events.
+fn segment(world: &World) -> PathBuf {
+    let entries = std::fs::read_dir(world.data().join("log")).unwrap();
+    let files = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+    files.max_by_key(|path| path.metadata().unwrap().len()).unwrap()
+}
+
+#[test]
+fn a_sound_store_is_sound() {
+    let world = world();
+    assert!(world.ok(&["fsck"]).starts_with("sound: "));
+    let report = world.json(&["fsck"]);
+    assert_eq!(report.last().unwrap()["sound"], true);
+    assert_eq!(World::new().ax(&["fsck"]).code, 0);
+}
+
+#[test]
+fn damage_is_found_and_the_rest_is_saved() {
+    let world = world();
+    world.ok(&["run", "-a", "echo", "-s", "other", "hello"]);
+    let path = segment(&world);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let at = find(&bytes, b"hello").unwrap();
+    bytes[at] ^= 0xff;
+    std::fs::write(&path, bytes).unwrap();
+    let checked = world.ax(&["fsck"]);
+    assert_eq!(checked.code, 1, "{checked:?}");
+    assert!(checked.out.contains("damage: "), "{checked:?}");
+    let repaired = world.ax(&["fsck", "--repair"]);
+    assert_eq!(repaired.code, 0, "{repaired:?}");
+    assert!(repaired.out.contains("repaired; "), "{repaired:?}");
+    assert!(world.ok(&["fsck"]).starts_with("sound: "));
+    assert_eq!(world.ax(&["session", "list"]).code, 0);
+}
+
+fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
+    bytes.windows(part.len()).position(|window| window == part)
+}
+
+#[test]
+fn a_store_in_use_is_not_checked() {
+    let world = world();
+    let server = world.serve();
+    let ran = world.ax(&["fsck"]);
+    assert_eq!(ran.code, 4);
+    assert!(ran.err.starts_with("error[AX2001]"), "{ran:?}");
+    assert!(ran.err.contains(&format!("pid {}", server.pid())), "{ran:?}");
+}
+
+#[test]
+fn a_damaged_blob_is_found() {
+    let world = world();
+    let large = vec![b'x'; 200 << 10];
+    assert_eq!(world.ax_given(&["run", "-a", "echo"], &large).code, 0);
+    let blobs = files(world.data().join("blobs"));
+    let blob = blobs.iter().max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    let mut bytes = std::fs::read(blob).unwrap();
+    bytes[7] ^= 1;
+    let mut permissions = blob.metadata().unwrap().permissions();
+    permissions.set_mode(0o600);
+    std::fs::set_permissions(blob, permissions).unwrap();
+    std::fs::write(blob, bytes).unwrap();
+    let checked = world.ax(&["fsck"]);
+    assert_eq!(checked.code, 1, "{checked:?}");
+    assert!(checked.out.contains("is damaged"), "{checked:?}");
+}
+
+fn files(dir: PathBuf) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(files(path)) } else { found.push(path) }
+    }
+    found
+}
+
+#[test]
+fn a_directory_that_is_a_file_is_refused() {
+    let world = World::new();
+    let file = world.write("file", "");
+    let ran = world.ax(&["session", "list", "--data", file.to_str().unwrap()]);
+    assert_eq!(ran.code, 3, "{ran:?}");
+    assert!(ran.err.starts_with("error[AX2006]"), "{ran:?}");
+    assert!(ran.err.contains("hint: "), "{ran:?}");
+}
+
+#[test]
+fn without_a_home_a_directory_must_be_named() {
+    let world = World::new();
+    let mut command = world.command(&["session", "list"]);
+    let output = command.env_remove("HOME").env_remove("AX_DATA").output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        err.starts_with("error[AX2006]: no data directory is known\n  hint: name one"),
+        "{err}"
+    );
+}
