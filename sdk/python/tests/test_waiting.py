@@ -241,6 +241,7 @@ def test_cancel_reaches_an_agent_at_work_and_lets_it_clean_up(agent: Make, where
     said = runtime.attempt(on_frame=cancel_at("emit"))
     assert said.failure["code"] == "canceled", said.stderr
     assert runtime.effects() == ["enough"]
+    assert "cleanup#1" not in said.begun(), "nothing is recorded after a cancel"
     assert time.monotonic() - began < 20
 
 

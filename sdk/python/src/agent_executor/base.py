@@ -205,6 +205,8 @@ class BaseContext:
                 return Place(derived, None, entry)
 
     def _say(self, key: str, frame: Frame) -> None:
+        if self._session.canceled is not None:
+            return
         line = self._session.wire.encode({**frame, "key": key})
         self._session.track(self._session.expect(key, "recorded"))
         self._session.wire.send_line(line)

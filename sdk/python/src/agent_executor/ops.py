@@ -68,6 +68,8 @@ def step(session: Session, it: Step) -> Op:
             return _outcome(it, it.entry.fields)
     else:
         _check_order(session, it.flow, it.identity())
+    if session.canceled is not None:
+        return (yield from _unrecorded(it))
     begin: Frame = {"type": "step_begin", "key": it.key, "kind": it.kind, "name": it.name}
     begin |= {"effect": it.effect, "digest": it.digest}
     if it.request is not None and len(encode(it.request)) <= REQUEST_BYTES_MAX:
@@ -87,6 +89,15 @@ def step(session: Session, it: Step) -> Op:
         return (yield from _carry_out(session, it, future))
     finally:
         session.close_step(it.key)
+
+
+def _unrecorded(it: Step) -> Op:
+    """Carry out a step of the cleanup after a cancel, when nothing is recorded any more."""
+    try:
+        _raw, form = yield from _tries(it, InStep(it.key))
+    except Exception as error:
+        raise StepFailed(it.key, it.name, type(error).__name__, str(error)) from error
+    return it.codec.load(form)
 
 
 def _carry_out(session: Session, it: Step, future: Future[Reply]) -> Op:
@@ -215,6 +226,13 @@ def _check_order(session: Session, flow: Flow | None, found: str) -> None:
         raise session.diverge(missed.key, describe(missed), found)
 
 
+def _expect(session: Session, place: Place, *wanted: str) -> Future[Reply]:
+    """Return the future of a reply, which will not come once the execution is canceled."""
+    if session.canceled is not None:
+        raise session.canceled
+    return session.expect(place.key, *wanted)
+
+
 def ask(session: Session, place: Place, frame: Frame) -> Op:
     """Ask a person; return the :class:`Answer`, or raise :class:`Expired`."""
     entry = check_kind(session, place, "ask")
@@ -223,7 +241,7 @@ def ask(session: Session, place: Place, frame: Frame) -> Op:
     if entry is not None and entry.settled:
         fields = entry.fields
     else:
-        future = session.expect(place.key, "answered", "expired")
+        future = _expect(session, place, "answered", "expired")
         session.wire.send(frame)
         fields = (yield Wait(future))[1]
     if fields.get("answer") is None:
@@ -242,7 +260,7 @@ def sleep(session: Session, place: Place, due_ms: int) -> Op:
         if entry.settled:
             return
         due_ms = field(entry.fields, "due_ms", int)
-    future = session.expect(place.key, "fired")
+    future = _expect(session, place, "fired")
     session.wire.send({"type": "sleep", "key": place.key, "due_ms": due_ms})
     yield Wait(future)
 
@@ -254,7 +272,7 @@ def signal(session: Session, place: Place, name: str) -> Op:
         _check_order(session, place.flow, f"signal {name!r}")
     elif entry.settled:
         return entry.fields["payload"]
-    future = session.expect(place.key, "signaled")
+    future = _expect(session, place, "signaled")
     session.wire.send({"type": "signal", "key": place.key, "name": name})
     return (yield Wait(future))[1].get("payload")
 
@@ -265,7 +283,7 @@ def checkpoint(session: Session, place: Place, name: str) -> Op:
     if entry is not None:
         return field(entry.fields, "seq", int)
     _check_order(session, place.flow, f"checkpoint {name!r}")
-    future = session.expect(place.key, "recorded")
+    future = _expect(session, place, "recorded")
     session.wire.send({"type": "checkpoint", "key": place.key, "name": name})
     return field((yield Wait(future))[1], "seq", int)
 

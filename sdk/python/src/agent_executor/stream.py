@@ -51,7 +51,7 @@ class Stream:
         if not text:
             return
         self._pieces.append(text)
-        if self._entry is not None:
+        if self._entry is not None or self._driver.session.canceled is not None:
             return
         with self._driver.interrupt.depth(+1):
             for start in range(0, len(text), DELTA_CHARS_MAX):
