@@ -4,9 +4,10 @@ use crate::api::{BranchMade, BranchPlan, SessionRef};
 use crate::bodies::Bodies;
 use crate::inner::Inner;
 use crate::transcript::Reader;
-use crate::{Code, Error};
+use crate::{Code, Error, SessionView, Status, WaitState, codec};
 use ax_core::id::{Namespace, Seq, SessionId, SessionKey};
-use ax_core::session::{Caller, Kind, Request};
+use ax_core::session::{Caller, Kind, Request, Usage};
+use ax_log::{BranchError, Row};
 use std::sync::Arc;
 
 /// How many branches can be made at once.
@@ -69,21 +70,46 @@ pub(crate) async fn make(
     child: SessionId,
     carry_on: bool,
 ) -> Result<(), Error> {
-    let head = inner.log.head(parent).await?;
-    let row = head.map(|head| head.row).unwrap_or_default();
-    let row = ax_log::Row {
-        state: crate::WaitState::Ready as u8,
-        due_millis: None,
-        updated_millis: inner.clock.now().millis,
-        data: row.data,
-    };
-    let counted = inner.references.read().await;
-    inner.log.branch(parent, at, child, row).await?;
-    drop(counted);
+    let row = first_row(inner, parent).await?;
     let key = SessionKey::new(parent.namespace.clone(), child);
+    let counted = inner.references.read().await;
+    match inner.log.branch(parent, at, child, row).await {
+        // It was made before, and nobody has heard of it: what is asked for now is what becomes of it.
+        Err(BranchError::Exists { .. }) if is_unborn(inner, &key, parent, at).await? => {}
+        made => made?,
+    }
+    drop(counted);
     let seed = inner.entropy.number();
     let request = Request::Branch { parent: parent.session, at, carry_on, seed };
     inner.ask(&key, caller, vec![request]).await.map(drop)
+}
+
+/// The row of a branch to which nothing has happened yet: it waits for nothing.
+async fn first_row(inner: &Inner, parent: &SessionKey) -> Result<Row, Error> {
+    let now = inner.clock.now();
+    let head = inner.log.head(parent).await?;
+    let view = head.and_then(|head| codec::decode_row(parent.session, &head).ok());
+    let data = view.map(|view| {
+        let (name, status, usage) = (String::new(), Status::default(), Usage::default());
+        codec::encode_row(&SessionView { name, status, usage, created_at: now, ..view })
+    });
+    Ok(Row {
+        state: WaitState::Ready as u8,
+        due_millis: None,
+        updated_millis: now.millis,
+        data: data.unwrap_or_default(),
+    })
+}
+
+/// Whether a session is a branch of this parent to which nothing has happened yet.
+async fn is_unborn(
+    inner: &Inner,
+    child: &SessionKey,
+    parent: &SessionKey,
+    at: Seq,
+) -> Result<bool, Error> {
+    let head = inner.log.head(child).await?;
+    Ok(head.is_some_and(|head| head.last == at && head.parent == Some((parent.session, at))))
 }
 
 /// Finds the newest checkpoint of a name.

@@ -272,6 +272,10 @@ impl Task {
         }
         if !matches!(requests.first(), Some(Request::Branch { .. })) {
             self.be_born();
+        } else if !self.is_unborn() {
+            let what = format!("the session {} exists already", self.key.session);
+            drop(reply.send(Err(Error::new(Code::Exists, what))));
+            return;
         }
         let now = self.now();
         let mut accepted = Vec::with_capacity(requests.len());
