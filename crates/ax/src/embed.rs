@@ -44,6 +44,7 @@ pub(crate) struct Embedded {
     pub(crate) connections: Connections,
     /// Timers that came due while nothing ran.
     pub(crate) late: Vec<Late>,
+    pub(crate) log: Arc<dyn EventLog>,
     serving: JoinHandle<Result<(), ax_server::ServeError>>,
     /// The data directory, if its socket is served.
     data: Option<DataDir>,
@@ -72,7 +73,7 @@ impl Embedded {
                 Purpose::Pass => RUNS_MAX,
                 Purpose::Record(_) => 0,
             },
-            log,
+            log: Arc::clone(&log),
             blobs,
             launcher: Arc::new(Adapters::new(supervisors(data)?)),
             clock: Arc::new(SystemClock),
@@ -98,7 +99,7 @@ impl Embedded {
             connections: connections.clone(),
         };
         let serving = tokio::spawn(server.serve(listener));
-        Ok(Self { engine, stop, connections, late, serving, data: served })
+        Ok(Self { engine, stop, connections, late, log, serving, data: served })
     }
 
     /// Waits until something stops it: [`Embedded::stop`], a request, or a failure.

@@ -3,15 +3,12 @@
 use crate::failure::Failure;
 use std::io::{self, IsTerminal as _, Write as _};
 
-/// When to use color.
+/// When to use color; `Auto` is on a terminal, unless `NO_COLOR` is set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Color {
-    /// On a terminal, unless NO_COLOR is set.
     #[default]
     Auto,
-    /// Always.
     Always,
-    /// Never.
     Never,
 }
 

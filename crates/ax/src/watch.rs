@@ -132,7 +132,9 @@ impl<'a> Watch<'a> {
     async fn item(&mut self, item: Item) -> Result<Option<Exit>, Failure> {
         match item {
             Item::Event(event) => {
-                self.transcript.show(&event).await?;
+                if self.concerns(&event) || self.cx.out.json {
+                    self.transcript.show(&event).await?;
+                }
                 self.event(&event)
             }
             Item::CaughtUp(_) => {
@@ -147,13 +149,21 @@ impl<'a> Watch<'a> {
         }
     }
 
+    /// Whether an event is of the session as a whole or of the execution of the input, and not of
+    /// one that the input waits for.
+    fn concerns(&mut self, event: &v1::Event) -> bool {
+        if let Some(Kind::ExecutionStarted(started)) = &event.kind
+            && started.input == self.input
+        {
+            self.execution = Some(event.execution);
+        }
+        event.execution == 0 || self.execution == Some(event.execution)
+    }
+
     /// Follows the execution of the input; returns the exit code when it is over.
     fn event(&mut self, event: &v1::Event) -> Result<Option<Exit>, Failure> {
         let Some(kind) = &event.kind else { return Ok(None) };
         match kind {
-            Kind::ExecutionStarted(started) if started.input == self.input => {
-                self.execution = Some(event.execution);
-            }
             Kind::InputCanceled(canceled) if canceled.input == self.input => {
                 self.tell("the input was taken back");
                 return Ok(Some(Exit::Canceled));

@@ -42,9 +42,9 @@ pub(crate) struct Global {
     /// Print results and errors only
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
-    /// When to use color
+    /// When to use color: auto, always, never
     #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
-    #[arg(hide_possible_values = true, help = "When to use color: auto, always, never")]
+    #[arg(hide_possible_values = true)]
     pub(crate) color: Color,
 }
 
@@ -143,13 +143,9 @@ pub(crate) struct RunArgs {
 /// What becomes of an input while an execution is under way.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Policy {
-    /// It waits for its turn
     Enqueue,
-    /// It is refused
     Reject,
-    /// The execution is canceled
     Interrupt,
-    /// It goes to a new branch
     Branch,
 }
 

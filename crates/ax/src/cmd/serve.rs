@@ -7,12 +7,13 @@ use crate::failure::Failure;
 use crate::interrupt::Interrupts;
 use crate::link::{Context, tell_late};
 use crate::paths::DataDir;
-use ax_core::id::Namespace;
-use ax_engine::{Code, Engine, ListSessions, WaitState};
+use ax_engine::{Code, Engine, WaitState};
+use ax_log::{EventLog, Filter, ListQuery, LogFault, StateMask};
 use ax_server::Connections;
 use serde_json::json;
 use std::fs::{File, OpenOptions};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -45,7 +46,8 @@ pub(crate) async fn serve(cx: &Context, args: ServeArgs) -> Result<Exit, Failure
         Embedded::open(&data, purpose).await.map_err(|failure| name(&data, failure))?;
     tell_late(&cx.out, &embedded);
     announce(cx, &data)?;
-    let idle = idle(args.idle_exit, embedded.engine.clone(), embedded.connections.clone());
+    let (log, connections) = (Arc::clone(&embedded.log), embedded.connections.clone());
+    let idle = idle(args.idle_exit, embedded.engine.clone(), log, connections);
     tokio::pin!(idle);
     let mut stopping = false;
     loop {
@@ -94,7 +96,12 @@ fn announce(cx: &Context, data: &DataDir) -> Result<(), Failure> {
 }
 
 /// Waits until there has been no client and no work for so many seconds; for ever if none are said.
-async fn idle(seconds: Option<u64>, engine: Engine, connections: Connections) {
+async fn idle(
+    seconds: Option<u64>,
+    engine: Engine,
+    log: Arc<dyn EventLog>,
+    connections: Connections,
+) {
     let Some(seconds) = seconds else { return std::future::pending().await };
     let mut since = Instant::now();
     loop {
@@ -102,7 +109,8 @@ async fn idle(seconds: Option<u64>, engine: Engine, connections: Connections) {
         if connections.count() > 0 || engine.info().running_attempts > 0 {
             since = Instant::now();
         } else if since.elapsed() >= Duration::from_secs(seconds) {
-            if !has_work(&engine).await {
+            // A log that cannot be read is no reason to go on for ever.
+            if !has_work(&*log).await.unwrap_or(false) {
                 return;
             }
             since = Instant::now();
@@ -111,17 +119,19 @@ async fn idle(seconds: Option<u64>, engine: Engine, connections: Connections) {
 }
 
 /// Whether a session will go on by itself.
-async fn has_work(engine: &Engine) -> bool {
-    let states = vec![
-        WaitState::Running,
-        WaitState::Retrying,
-        WaitState::WaitingTimer,
-        WaitState::WaitingCapacity,
-    ];
-    let query = ListSessions { limit: 1, states, ..ListSessions::default() };
-    // A log that cannot be read is no reason to go on for ever.
-    let listed = engine.sessions(&Namespace::default(), query).await;
-    listed.is_ok_and(|page| !page.sessions.is_empty())
+async fn has_work(log: &dyn EventLog) -> Result<bool, LogFault> {
+    let states = StateMask::of(WaitState::Running as u8)
+        .and(WaitState::Retrying as u8)
+        .and(WaitState::WaitingTimer as u8)
+        .and(WaitState::WaitingCapacity as u8);
+    let filter = Filter { states, due_before_millis: None };
+    for namespace in log.namespaces().await? {
+        let query = ListQuery { namespace, after: None, limit: 1, filter };
+        if !log.list(query).await?.rows.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Sees to it that a server runs, in the background if it has to be started.

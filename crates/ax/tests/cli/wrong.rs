@@ -91,7 +91,7 @@ fn an_error_is_one_object_with_json() {
 #[test]
 fn everything_that_is_wrong_with_a_manifest_is_said_at_once() {
     let world = World::new();
-    let manifest = "apiVersion: agentexecutor.dev/v1\nkind: Agnt\nmetadata: {name: Bad Name}\n\
+    let manifest = "apiVersion: agentexecutor.dev/v1\nkind: Agent\nmetadata: {name: Bad Name}\n\
         spec:\n  harness: {type: process}\n  limits: {queu: 3, executionTimeout: soon}\n";
     world.write("bad.yaml", manifest);
     let validated = world.ax(&["agent", "validate", "-f", "bad.yaml"]);
