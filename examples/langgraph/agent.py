@@ -14,7 +14,8 @@ from langgraph.prebuilt import tools_condition
 
 WORKSPACE = Path(os.environ.get("AX_WORKSPACE", "."))
 EFFECTS = Path(os.environ.get("EFFECTS_FILE", WORKSPACE / "effects.txt"))
-TOOL_SECONDS = float(os.environ.get("TOOL_SECONDS", "0"))
+TOOL_SECONDS = {"refund": 0.0, "notify_customer": 0.0}
+TOOL_SECONDS[os.environ.get("SLOW_TOOL", "")] = float(os.environ.get("TOOL_SECONDS", "20"))
 INSTRUCTIONS = "You help the customers of a shop. Look an order up before you refund it."
 
 
@@ -37,7 +38,7 @@ def refund(order_id: str, amount: int) -> str:
     done = EFFECTS.read_text(encoding="utf-8") if EFFECTS.exists() else ""
     if key not in done:  # a payment service would look at the key itself
         effect(f"refund {order_id} {amount} {key}")
-    time.sleep(TOOL_SECONDS)  # the worst moment to die: done, but not recorded
+    time.sleep(TOOL_SECONDS["refund"])  # the worst moment to die: done, but not recorded
     return f"refunded {amount} EUR for order {order_id}"
 
 
@@ -45,7 +46,7 @@ def refund(order_id: str, amount: int) -> str:
 def notify_customer(order_id: str, text: str) -> str:
     """Send the customer of an order a message. It cannot be taken back."""
     effect(f"notify {order_id} {text}")
-    time.sleep(TOOL_SECONDS)
+    time.sleep(TOOL_SECONDS["notify_customer"])
     return "sent"
 
 

@@ -83,14 +83,14 @@ def kill_within(name: str, ready: Callable[[Attempt], bool]) -> Callable[[Attemp
 @pytest.mark.parametrize("name", ["refund", "notify_customer"])
 def test_killed_in_the_middle_of_a_tool_call_it_finishes(shop: Shop, name: str) -> None:
     runtime, paid = shop
-    runtime.env["TOOL_SECONDS"] = "60"
+    runtime.env |= {"SLOW_TOOL": name, "TOOL_SECONDS": "60"}
     short = name.split("_", maxsplit=1)[0]
     killed = runtime.attempt(
         on_frame=kill_within(name, lambda attempt: short in effects(attempt.runtime))
     )
     assert killed.status == -9
     assert not killed.of("end")
-    runtime.env["TOOL_SECONDS"] = "0"
+    del runtime.env["SLOW_TOOL"]
     for key, begin in runtime.granted.items():  # a person looks it up: the message was sent
         fields = {each: begin[each] for each in ("kind", "name", "effect", "digest")}
         message = {"content": "sent", "tool_call_id": "toolu_4", "name": name}
