@@ -74,7 +74,8 @@ pub(crate) async fn make(
     let key = SessionKey::new(parent.namespace.clone(), child);
     let counted = inner.references.read().await;
     match inner.log.branch(parent, at, child, row).await {
-        // It was made before, and nobody has heard of it: what is asked for now is what becomes of it.
+        // It was made before, and nobody has heard of it: what is asked for now is what becomes
+        // of it.
         Err(BranchError::Exists { .. }) if is_unborn(inner, &key, parent, at).await? => {}
         made => made?,
     }

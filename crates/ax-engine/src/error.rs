@@ -6,7 +6,10 @@ use std::fmt;
 use thiserror::Error as ThisError;
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $name:ident = $number:literal, retryable $retryable:literal, $hint:literal;)*) => {
+    ($(
+        $(#[$doc:meta])*
+        $name:ident = $number:literal, retryable $retry:literal, $hint:literal;
+    )*) => {
         /// The kinds of error, each with a page `docs/errors/AX####.md`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Code {
@@ -24,7 +27,7 @@ macro_rules! codes {
 
             /// Whether the same request may succeed later.
             pub const fn retryable(self) -> bool {
-                match self { $(Self::$name => $retryable,)* }
+                match self { $(Self::$name => $retry,)* }
             }
         }
     };
@@ -36,7 +39,8 @@ codes! {
     /// There is no such session.
     NoSession = 1002, retryable false, "`ax session list` shows the sessions there are";
     /// There is no such agent.
-    NoAgent = 1003, retryable false, "`ax agent list` shows the agents there are; `ax agent apply -f FILE` adds one";
+    NoAgent = 1003, retryable false,
+        "`ax agent list` shows the agents there are; `ax agent apply -f FILE` adds one";
     /// An idempotency key came again with other content.
     KeyReused = 1004, retryable false, "use a new key for a new request";
     /// The session exists with another agent.
@@ -68,9 +72,11 @@ codes! {
     /// A harness said something malformed.
     Frame = 1201, retryable false, "";
     /// The data directory is in use.
-    Locked = 2001, retryable true, "stop the other process, or let this command use it through its socket";
+    Locked = 2001, retryable true,
+        "stop the other process, or let this command use it through its socket";
     /// What is stored is damaged.
-    Damaged = 2002, retryable false, "`ax fsck` says what is damaged, `ax fsck --repair` saves the rest";
+    Damaged = 2002, retryable false,
+        "`ax fsck` says what is damaged, `ax fsck --repair` saves the rest";
     /// The disk is full.
     Full = 2003, retryable true, "free some space: nothing that was acknowledged is lost";
     /// A write failed: nothing more is taken until the store is opened again.
@@ -78,7 +84,8 @@ codes! {
     /// The format of the store is not known.
     Version = 2005, retryable false, "the store was written by another version of ax";
     /// The data directory cannot be used.
-    Directory = 2006, retryable false, "check its owner and permissions, or name another with --data";
+    Directory = 2006, retryable false,
+        "check its owner and permissions, or name another with --data";
     /// A read failed.
     Read = 2007, retryable true, "look at the disk";
     /// No server answers.
@@ -86,7 +93,8 @@ codes! {
     /// The engine is stopping.
     Stopping = 3002, retryable true, "try again when the server is up";
     /// The engine is wrong.
-    Internal = 9001, retryable false, "this is a bug of ax: please report it with the session's export";
+    Internal = 9001, retryable false,
+        "this is a bug of ax: please report it with the session's export";
 }
 
 impl fmt::Display for Code {

@@ -2,7 +2,8 @@
 //!
 //! It owns one task a session that is awake, appends what the session machine of `ax-core` asks to
 //! be kept, carries out what that rests on, wakes what is due and recovers what a crash cut short.
-//! It is not a server: `ax-server` puts it on a wire. It is not a store: `ax-log` and `ax-store` are.
+//! It is not a server: `ax-server` puts it on a wire. It is not a store: `ax-log` and `ax-store`
+//! are.
 //!
 //! Start with [`Engine`].
 

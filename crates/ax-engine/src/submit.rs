@@ -127,8 +127,8 @@ async fn branch_off(
     submit_to_branch(inner, caller, &child, input).await
 }
 
-/// The branch that an input with a key goes to if it goes to one. An input that went there once goes
-/// there again when it is sent again, whatever is under way in the parent by then.
+/// The branch that an input with a key goes to if it goes to one. An input that went there once
+/// goes there again when it is sent again, whatever is under way in the parent by then.
 fn branch_of_key(
     parent: &SessionKey,
     policy: Option<SubmitPolicy>,

@@ -240,6 +240,7 @@ impl Attempt {
         let flush_at =
             self.delta.as_ref().map(|(.., since)| *since + Duration::from_millis(DELTA_MILLIS));
         let far = Instant::now() + Duration::from_secs(86_400);
+        let (flush_due, kill_due) = (flush_at.is_some(), self.kill_at.is_some());
         tokio::select! {
             biased;
             frame = self.frames.recv() => match frame {
@@ -254,10 +255,10 @@ impl Attempt {
                     (Heard::Nothing, Some(exit))
                 }
             },
-            () = tokio::time::sleep_until(flush_at.unwrap_or(far)), if flush_at.is_some() => {
+            () = tokio::time::sleep_until(flush_at.unwrap_or(far)), if flush_due => {
                 (self.flush(), None)
             }
-            () = tokio::time::sleep_until(self.kill_at.unwrap_or(far)), if self.kill_at.is_some() => {
+            () = tokio::time::sleep_until(self.kill_at.unwrap_or(far)), if kill_due => {
                 self.kill_at = None;
                 self.kill.cancel();
                 (Heard::Nothing, None)

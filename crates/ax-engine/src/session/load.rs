@@ -84,14 +84,13 @@ async fn snapshot(log: &dyn EventLog, key: &SessionKey, last: Seq) -> Result<(St
     let mut at = last;
     while at > Seq::ZERO {
         let Some(snapshot) = log.snapshot(key, at).await? else { break };
+        at = snapshot.at;
         match codec::decode_state(&snapshot.data) {
-            Ok(state) if state.last == snapshot.at => return Ok((state, snapshot.at)),
-            Ok(_) => tracing::warn!(session = %key, at = %snapshot.at, "a snapshot is misplaced"),
-            Err(error) => {
-                tracing::warn!(session = %key, at = %snapshot.at, %error, "a snapshot is unreadable");
-            }
+            Ok(state) if state.last == at => return Ok((state, at)),
+            Ok(_) => tracing::warn!(session = %key, %at, "a snapshot is misplaced"),
+            Err(error) => tracing::warn!(session = %key, %at, %error, "a snapshot is unreadable"),
         }
-        at = snapshot.at.prev();
+        at = at.prev();
     }
     Ok((State::default(), Seq::ZERO))
 }
