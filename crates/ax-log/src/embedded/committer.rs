@@ -9,14 +9,14 @@ use ax_core::id::{Epoch, Namespace, Seq, SessionKey};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::format::{Key, Kind, SessionRef, SessionState};
+use super::format::{Key, Kind, SessionRef, SessionState, u64_of};
 use super::memtable::Memtable;
 use super::request::{Done, Reply, Request};
 use super::run_loop::Job;
 use super::segment::{SegmentFile, SegmentWriter, record_bytes};
 use super::sessions::{Sessions, Slot, Tracked};
 use super::shared::Shared;
-use super::{COMMIT_COUNT_MAX, FROZEN_COUNT_MAX};
+use super::{COMMIT_COUNT_MAX, FROZEN_COUNT_MAX, SEGMENT_GROWTH};
 use crate::limits;
 use crate::types::{Append, AppendError, LogFault};
 
@@ -156,21 +156,22 @@ impl Committer {
         let Append { entries, row, snapshot, .. } = append;
         let tracked = self.sessions.at(slot);
         let of = tracked.of;
+        let is_new = tracked.state.is_none();
         let state = tracked.state.get_or_insert_with(SessionState::unborn);
         let first = state.last + 1;
-        for payload in &entries {
-            state.last += 1;
-            self.writer.put(Kind::Entry, Key { of, seq: state.last }, payload);
-        }
+        state.last += u64_of(entries.len());
         let seq = state.last;
-        if let Some(snapshot) = &snapshot {
-            self.writer.put(Kind::Snapshot, Key { of, seq }, snapshot);
-        }
-        // Where there is no position either, nothing else in the block says that it exists.
-        if row.is_some() || seq == 0 {
+        // A new session has its state first, so that a replay need not look for an older one.
+        if row.is_some() || is_new {
             state.row = row.unwrap_or_default();
             self.writer.put(Kind::State, Key { of, seq }, &state.encode());
             tracked.changed = true;
+        }
+        for (payload, seq) in entries.iter().zip(first..) {
+            self.writer.put(Kind::Entry, Key { of, seq }, payload);
+        }
+        if let Some(snapshot) = &snapshot {
+            self.writer.put(Kind::Snapshot, Key { of, seq }, snapshot);
         }
         let snapshot = snapshot.map(|data| (seq, data));
         self.staged.push(Staged { slot, first, entries, snapshot });
@@ -338,9 +339,8 @@ impl Committer {
         if used {
             self.wait_for_room().await?;
         }
-        let limits = self.shared.limits;
         let before = self.writer.file.as_ref().map_or(0, |file| file.bytes);
-        let target = (2 * before).clamp(limits.segment_bytes_min, limits.segment_bytes_max);
+        let target = self.segment_bytes_next(before);
         let file = match self.shared.spare(need.max(before)) {
             Some(spare) => spare,
             None => self.preallocate(target.max(need))?,
@@ -398,6 +398,12 @@ impl Committer {
         })
     }
 
+    /// Returns how long the segment after one is to be: a store that is used little stays small.
+    fn segment_bytes_next(&self, bytes: u64) -> u64 {
+        let limits = self.shared.limits;
+        (SEGMENT_GROWTH * bytes).clamp(limits.segment_bytes_min, limits.segment_bytes_max)
+    }
+
     /// Has a spare file made in time, when the segment is half full.
     fn prepare(&mut self) {
         let Some(file) = &self.writer.file else { return };
@@ -405,8 +411,7 @@ impl Committer {
             return;
         }
         self.spare_asked = true;
-        let limits = self.shared.limits;
-        let bytes = (2 * file.bytes).clamp(limits.segment_bytes_min, limits.segment_bytes_max);
+        let bytes = self.segment_bytes_next(file.bytes);
         drop(self.jobs.send(Job::Spare { bytes }));
     }
 }

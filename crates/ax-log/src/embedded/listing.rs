@@ -27,7 +27,7 @@ struct RunSource {
 
 /// The states in one layer, from a place on.
 enum Source {
-    Memory { memtable: Arc<Memtable>, chunk: VecDeque<(SessionRef, SessionState)> },
+    Memory { memtable: Arc<Memtable>, chunk: VecDeque<(SessionRef, (SessionState, bool))> },
     Run(Box<RunSource>),
 }
 
@@ -58,7 +58,8 @@ impl Source {
         }
     }
 
-    fn take(&mut self) -> Result<Option<SessionState>, LogFault> {
+    /// Returns the next state, and whether it is whole.
+    fn take(&mut self) -> Result<Option<(SessionState, bool)>, LogFault> {
         match self {
             Self::Memory { memtable, chunk } => {
                 let Some((of, state)) = chunk.pop_front() else { return Ok(None) };
@@ -68,7 +69,7 @@ impl Source {
                 Ok(Some(state))
             }
             Self::Run(source) => {
-                let state = source.next.take().map(|(_, state)| state);
+                let state = source.next.take().map(|(_, state)| (state, true));
                 self.advance()?;
                 Ok(state)
             }
@@ -107,14 +108,21 @@ pub(super) fn list(version: &Version, namespace: u32, query: &ListQuery) -> Resu
             page.next = Some(SessionId(of.session.saturating_sub(1)));
             break;
         }
-        let mut newest = None;
+        let mut newest: Option<(SessionState, bool)> = None;
         for source in &mut sources {
-            if source.key() == Some(of) {
-                let state = source.take()?;
-                newest = newest.or(state);
+            if source.key() == Some(of)
+                && let Some((state, whole)) = source.take()?
+            {
+                newest = match newest {
+                    None => Some((state, whole)),
+                    Some((newer, false)) => {
+                        Some((SessionState { last: newer.last, ..state }, whole))
+                    }
+                    found => found,
+                };
             }
         }
-        let Some(state) = newest else { continue };
+        let Some((state, _)) = newest else { continue };
         if state.deleted || !limits::passes(&query.filter, &state.row) {
             continue;
         }

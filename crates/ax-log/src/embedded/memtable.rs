@@ -32,8 +32,10 @@ pub(super) struct Tables {
 /// What a memtable knows of a session.
 #[derive(Clone, Debug)]
 pub(super) struct SessionTable {
-    /// The whole state, also what was set in older layers.
+    /// The state; where it is not whole, only its last position counts.
     pub(super) state: SessionState,
+    /// Whether the state is known. After a replay it may have to be looked up in older layers.
+    pub(super) whole: bool,
     /// The position of the first of `entries`.
     pub(super) first: u64,
     pub(super) entries: Vec<Bytes>,
@@ -62,7 +64,7 @@ impl Tables {
         let table = self.sessions.entry(of).or_insert_with(|| {
             cost += SESSION_COST_BYTES + state.row.data.len();
             let (entries, snapshots) = (Vec::new(), Vec::new());
-            SessionTable { state: state.clone(), first, entries, snapshots }
+            SessionTable { state: state.clone(), whole: true, first, entries, snapshots }
         });
         if table.entries.is_empty() {
             table.first = first;
@@ -77,7 +79,7 @@ impl Tables {
         }
     }
 
-    /// Adds an entry; the session's state is set apart.
+    /// Adds an entry that is replayed.
     pub(super) fn entry(&mut self, of: SessionRef, seq: u64, payload: Bytes) {
         self.bytes += payload.len() + ENTRY_COST_BYTES;
         let table = self.table(of);
@@ -86,19 +88,23 @@ impl Tables {
         }
         assert!(seq == table.next(), "the positions of a session have no gaps");
         table.entries.push(payload);
+        table.state.last = seq;
     }
 
     pub(super) fn snapshot(&mut self, of: SessionRef, at: u64, data: Bytes) {
         self.bytes += data.len() + ENTRY_COST_BYTES;
-        let snapshots = &mut self.table(of).snapshots;
-        snapshots.retain(|(before, _)| *before != at);
-        snapshots.push((at, data));
+        let table = self.table(of);
+        // It covers everything up to the last position there was.
+        table.state.last = table.state.last.max(at);
+        table.snapshots.retain(|(before, _)| *before != at);
+        table.snapshots.push((at, data));
     }
 
     pub(super) fn state(&mut self, of: SessionRef, state: SessionState) {
         let table = self.table(of);
         let (old, new) = (table.state.row.data.len(), state.row.data.len());
         table.state = state;
+        table.whole = true;
         self.bytes = self.bytes + new - old;
     }
 
@@ -108,6 +114,7 @@ impl Tables {
             *bytes += SESSION_COST_BYTES;
             SessionTable {
                 state: SessionState::unborn(),
+                whole: false,
                 first: 0,
                 entries: Vec::new(),
                 snapshots: Vec::new(),
@@ -133,8 +140,9 @@ impl Memtable {
         self.tables.write().expect("no holder of the lock panics")
     }
 
-    pub(super) fn state(&self, of: SessionRef) -> Option<SessionState> {
-        self.read().sessions.get(&of).map(|table| table.state.clone())
+    /// Returns the state of a session, and whether it is whole.
+    pub(super) fn state(&self, of: SessionRef) -> Option<(SessionState, bool)> {
+        self.read().sessions.get(&of).map(|table| (table.state.clone(), table.whole))
     }
 
     /// Returns the newest snapshot of a session at or before a position.
@@ -168,9 +176,9 @@ impl Memtable {
         &self,
         after: Bound<SessionRef>,
         count: usize,
-    ) -> Vec<(SessionRef, SessionState)> {
+    ) -> Vec<(SessionRef, (SessionState, bool))> {
         let tables = self.read();
         let range = tables.sessions.range((after, Bound::Unbounded)).take(count);
-        range.map(|(of, table)| (*of, table.state.clone())).collect()
+        range.map(|(of, table)| (*of, (table.state.clone(), table.whole))).collect()
     }
 }

@@ -46,8 +46,10 @@ pub use spawn::{Spawner, TaskSpawner, ThreadSpawner};
 
 /// The most memory that the index of a store takes, in bytes, however long its history is.
 pub const INDEX_CACHE_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// The length of a store's first segment, in bytes; each one after it is twice as long.
+/// The length of a store's first segment, in bytes.
 pub const SEGMENT_BYTES_MIN: u64 = 4 * 1024 * 1024;
+/// How many times as long as the one before a segment is, until it has its full length.
+pub const SEGMENT_GROWTH: u64 = 4;
 /// The length that segments grow to, in bytes.
 pub const SEGMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// The most memory that the memtable of one segment takes, in bytes.

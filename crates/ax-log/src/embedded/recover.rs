@@ -201,7 +201,7 @@ fn replay(
         }
         let mut replayed = Replayed::default();
         let from = writer.block_next;
-        replay_segment_file(&mut live, from, end, version, namespaces, &mut replayed)?;
+        replay_segment_file(&mut live, from, end, namespaces, &mut replayed)?;
         let file = options.disk.open_durable(&live.path);
         let file = file.map_err(|error| io_error("opening", &live.path, error))?;
         let file = SegmentFile { path: live.path, file, bytes: live.reader.bytes };
@@ -233,7 +233,6 @@ fn replay_segment_file(
     live: &mut Live,
     from: u64,
     end: Option<u64>,
-    version: &Version,
     namespaces: &mut Namespaces,
     into: &mut Replayed,
 ) -> Result<(), OpenError> {
@@ -244,8 +243,7 @@ fn replay_segment_file(
             BlockAt::Block(header, body)
                 if header.segment == live.header.segment && header.block == expected =>
             {
-                let apply = apply(&header, &body, version, namespaces, &mut into.tables)?;
-                if !apply {
+                if !apply(&header, &body, namespaces, &mut into.tables) {
                     return Err(damaged(&name, into.offset, "a record is malformed").into());
                 }
                 into.offset = SegmentReader::after(into.offset, &header);
@@ -285,50 +283,27 @@ fn tail(live: &mut Live, at: u64, expected: u64, end: Option<u64>) -> Result<(),
 fn apply(
     header: &BlockHeader,
     body: &bytes::Bytes,
-    version: &Version,
     namespaces: &mut Namespaces,
     tables: &mut Tables,
-) -> Result<bool, LogFault> {
+) -> bool {
     let mut at = 0;
     for _ in 0..header.records {
-        let Some(record) = record_at(body, &mut at) else { return Ok(false) };
+        let Some(record) = record_at(body, &mut at) else { return false };
         let of = record.key.of;
         match record.kind {
             Kind::Namespace => {
                 let name = std::str::from_utf8(&record.payload).ok();
                 let name = name.and_then(|name| ax_core::id::Namespace::new(name).ok());
-                let Some(name) = name else { return Ok(false) };
+                let Some(name) = name else { return false };
                 namespaces.insert(of.namespace, name);
             }
             Kind::State => {
-                let Some(state) = SessionState::decode(&record.payload) else { return Ok(false) };
+                let Some(state) = SessionState::decode(&record.payload) else { return false };
                 tables.state(of, state);
             }
-            Kind::Snapshot => {
-                base(version, tables, of)?;
-                tables.snapshot(of, record.key.seq, record.payload);
-            }
-            Kind::Entry => {
-                let mut state = base(version, tables, of)?;
-                state.last = record.key.seq;
-                tables.entry(of, record.key.seq, record.payload);
-                tables.state(of, state);
-            }
+            Kind::Snapshot => tables.snapshot(of, record.key.seq, record.payload),
+            Kind::Entry => tables.entry(of, record.key.seq, record.payload),
         }
     }
-    Ok(at == body.len())
-}
-
-/// Returns the state of a session so far, taken from older layers when the segment begins with it.
-fn base(
-    version: &Version,
-    tables: &mut Tables,
-    of: super::format::SessionRef,
-) -> Result<SessionState, LogFault> {
-    if let Some(table) = tables.sessions.get(&of) {
-        return Ok(table.state.clone());
-    }
-    let older = version.state(of)?.unwrap_or_else(SessionState::unborn);
-    tables.state(of, older.clone());
-    Ok(older)
+    at == body.len()
 }

@@ -131,7 +131,7 @@ async fn write_once(
         let Some((last, _)) = chunk.last() else { break };
         after = Bound::Excluded(*last);
         for (of, table) in &chunk {
-            put_session(shared, &mut writer, &mut pace, *of, table).await?;
+            put_session(shared, &mut writer, &mut pace, (memtable, *of, table)).await?;
         }
     }
     let segment = memtable.segment;
@@ -157,18 +157,23 @@ async fn put_session(
     shared: &Shared,
     writer: &mut RunWriter,
     pace: &mut Pace<'_>,
-    of: SessionRef,
-    table: &SessionTable,
+    (memtable, of, table): (&Memtable, SessionRef, &SessionTable),
 ) -> Result<(), Failed> {
-    put_state(shared, writer, of, &table.state);
+    let mut state = table.state.clone();
+    if !table.whole {
+        let older = shared.version().state_before(memtable, of);
+        let older = older.map_err(|fault| Failed::Io(io::Error::other(fault.to_string())))?;
+        state = SessionState { last: state.last, ..older.unwrap_or(state) };
+    }
+    put_state(shared, writer, of, &state);
     for (at, data) in &table.snapshots {
-        if table.state.keeps_snapshot(*at) {
+        if state.keeps_snapshot(*at) {
             writer.snapshot(Key { of, seq: *at }, data);
         }
         pace.write(writer).await?;
     }
     for (payload, seq) in table.entries.iter().zip(table.first..) {
-        if table.state.keeps_entry(seq) {
+        if state.keeps_entry(seq) {
             writer.entry(Key { of, seq }, payload);
         }
         pace.write(writer).await?;

@@ -75,11 +75,34 @@ impl Version {
 
     /// Returns the newest state of a session; also that of one that was deleted.
     pub(super) fn state(&self, of: SessionRef) -> Result<Option<SessionState>, LogFault> {
+        let mut partial: Option<SessionState> = None;
         for layer in self.layers() {
             let found = match layer {
                 Layer::Memory(memtable) => memtable.state(of),
-                Layer::Run(run) => run.state(of)?,
+                Layer::Run(run) => run.state(of)?.map(|state| (state, true)),
             };
+            let Some((mut state, whole)) = found else { continue };
+            if let Some(newer) = partial {
+                state.last = newer.last;
+            }
+            if whole {
+                return Ok(Some(state));
+            }
+            partial = Some(state);
+        }
+        Ok(partial)
+    }
+
+    /// Returns the state that a session had before the oldest memtable, which is being written.
+    pub(super) fn state_before(
+        &self,
+        memtable: &Memtable,
+        of: SessionRef,
+    ) -> Result<Option<SessionState>, LogFault> {
+        let oldest = self.frozen.first().is_some_and(|first| first.segment == memtable.segment);
+        assert!(oldest, "memtables become runs in their order");
+        for run in self.runs.iter().rev() {
+            let found = run.state(of)?;
             if found.is_some() {
                 return Ok(found);
             }

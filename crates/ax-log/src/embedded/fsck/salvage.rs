@@ -152,6 +152,8 @@ struct Gaps {
     /// The positions that are needed, in ranges from the first to the last.
     ranges: Vec<(u64, u64)>,
     live: bool,
+    /// The last position that the state knows.
+    known_last: u64,
     /// The position that has to come next, if any has to.
     needed: Option<u64>,
     /// The last position so far.
@@ -169,8 +171,9 @@ impl Gaps {
         if !state.deleted {
             ranges.push((state.first.max(last + 1), state.last));
         }
-        let (live, highest) = (!state.deleted, state.last);
-        let mut gaps = Self { ranges, live, needed: None, last, gap: None, highest };
+        let (live, known_last) = (!state.deleted, state.last);
+        let (needed, gap, highest) = (None, None, state.last);
+        let mut gaps = Self { ranges, live, known_last, needed, last, gap, highest };
         gaps.needed = gaps.needed_after(last);
         gaps
     }
@@ -199,6 +202,10 @@ impl Gaps {
             Some(_) => {}
             // Entries may go on behind a state that is not the newest.
             None if self.live && seq == self.last + 1 => {}
+            None if self.live && seq > self.known_last => {
+                self.gap = Some(self.last + 1);
+                return false;
+            }
             None => return false,
         }
         self.last = seq;
