@@ -18,10 +18,10 @@ pub(crate) async fn idle(arguments: &Arguments) {
     let world = Arc::new(World::open(dir.path(), 64, harness.clone()).await);
     world.apply_agent().await;
     let few = count / 10;
-    submit_all(&world, few).await;
+    submit_all(&world, 0..few, true).await;
     world.asleep().await;
     let before = anonymous_bytes();
-    submit_all(&world, count).await;
+    submit_all(&world, few..count, true).await;
     world.asleep().await;
     let after = anonymous_bytes();
     let grown = after.saturating_sub(before) as f64 / (count - few) as f64;

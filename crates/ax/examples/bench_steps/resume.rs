@@ -6,6 +6,7 @@ use crate::{Arguments, round1, say};
 use ax_core::session::EffectClass;
 use serde_json::json;
 use std::io::{BufRead as _, BufReader};
+use std::ops::Range;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -93,7 +94,7 @@ pub(crate) async fn begin(arguments: &Arguments) {
     });
     let world = Arc::new(World::open(&arguments.dir, count, harness).await);
     world.apply_agent().await;
-    submit_all(&world, count).await;
+    submit_all(&world, 0..count, false).await;
     while there.0.load(Ordering::SeqCst) < count {
         there.1.notified().await;
     }
@@ -101,14 +102,18 @@ pub(crate) async fn begin(arguments: &Arguments) {
     std::future::pending().await
 }
 
-/// Submits an input to each of so many new sessions.
-pub(crate) async fn submit_all(world: &Arc<World>, count: usize) {
+/// Submits an input to each of these new sessions; may wait until it is done with.
+pub(crate) async fn submit_all(world: &Arc<World>, sessions: Range<usize>, finish: bool) {
     let mut clients = JoinSet::new();
     for client in 0..CLIENT_COUNT {
-        let world = Arc::clone(world);
+        let (world, sessions) = (Arc::clone(world), sessions.clone());
         clients.spawn(async move {
-            for number in (client..count).step_by(CLIENT_COUNT) {
-                world.submit(&format!("s{number}"), "go").await;
+            for number in sessions.skip(client).step_by(CLIENT_COUNT) {
+                let name = format!("s{number}");
+                let submitted = world.submit(&name, "go").await;
+                if finish {
+                    world.finished(&name, submitted.seq).await;
+                }
             }
         });
     }
