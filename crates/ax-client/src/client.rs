@@ -3,7 +3,7 @@
 use crate::connect::{self, Connect, Patience};
 use crate::error::Error;
 use crate::follow::Follow;
-use crate::retry::until_answered;
+use crate::retry::{Again, until_answered};
 use ax_proto::v1;
 use ax_proto::v1::agents_client::AgentsClient;
 use ax_proto::v1::server_client::ServerClient;
@@ -25,32 +25,38 @@ pub struct Client {
 }
 
 macro_rules! unary {
-    ($($(#[$doc:meta])* $client:ident . $name:ident ($request:ident) -> $response:ident;)*) => {
+    ($(
+        $(#[$doc:meta])*
+        $again:ident $client:ident . $name:ident ($request:ident) -> $response:ident;
+    )*) => {
         $(
             $(#[$doc])*
             ///
             /// # Errors
             ///
-            /// Returns what the server refused, or that none answered. It is not sent again then.
+            /// Returns what the server refused, or that none answered.
             pub async fn $name(
                 &self,
                 request: v1::$request,
             ) -> Result<v1::$response, Error> {
-                unary!(@send self, $client, $name, request)
+                let request = unary!(@named self, $client, request);
+                until_answered(self.patience, Again::$again, || {
+                    let (mut client, request) = (unary!(@client self, $client), request.clone());
+                    async move { Ok(client.$name(request).await?.into_inner()) }
+                })
+                .await
             }
         )*
     };
-    (@send $self:ident, server, $name:ident, $value:ident) => {
-        Ok($self.server().$name($value).await?.into_inner())
-    };
-    (@send $self:ident, plain, $name:ident, $value:ident) => {
-        Ok($self.agents().$name($value).await?.into_inner())
-    };
-    (@send $self:ident, $client:ident, $name:ident, $value:ident) => {{
-        let mut request = $value;
+    (@named $self:ident, server, $request:ident) => { $request };
+    (@named $self:ident, plain, $request:ident) => { $request };
+    (@named $self:ident, $client:ident, $request:ident) => {{
+        let mut request = $request;
         $self.name_space(&mut request.namespace);
-        Ok($self.$client().$name(request).await?.into_inner())
+        request
     }};
+    (@client $self:ident, plain) => { $self.agents() };
+    (@client $self:ident, $client:ident) => { $self.$client() };
 }
 
 impl Client {
@@ -91,7 +97,7 @@ impl Client {
                 request.session = new_session()?;
             }
         }
-        until_answered(self.patience, || {
+        until_answered(self.patience, Again::Unanswered, || {
             let (mut sessions, request) = (self.sessions(), request.clone());
             async move { Ok(sessions.submit(request).await?.into_inner()) }
         })
@@ -111,7 +117,7 @@ impl Client {
         if request.key.is_empty() {
             request.key = format!("sent-{}", hex(&random()?));
         }
-        until_answered(self.patience, || {
+        until_answered(self.patience, Again::Unanswered, || {
             let (mut sessions, request) = (self.sessions(), request.clone());
             async move { Ok(sessions.signal(request).await?.into_inner()) }
         })
@@ -126,37 +132,37 @@ impl Client {
 
     unary! {
         /// Reads a page of events.
-        sessions.list_events(ListEventsRequest) -> ListEventsResponse;
+        Unanswered sessions.list_events(ListEventsRequest) -> ListEventsResponse;
         /// Returns what a session is doing.
-        sessions.get_session(GetSessionRequest) -> GetSessionResponse;
+        Unanswered sessions.get_session(GetSessionRequest) -> GetSessionResponse;
         /// Lists a page of sessions.
-        sessions.list_sessions(ListSessionsRequest) -> ListSessionsResponse;
+        Unanswered sessions.list_sessions(ListSessionsRequest) -> ListSessionsResponse;
         /// Deletes a session.
-        sessions.delete_session(DeleteSessionRequest) -> DeleteSessionResponse;
+        Refused sessions.delete_session(DeleteSessionRequest) -> DeleteSessionResponse;
         /// Gives a session another title.
-        sessions.rename_session(RenameSessionRequest) -> RenameSessionResponse;
-        /// Answers a question.
-        sessions.answer(AnswerRequest) -> AnswerResponse;
+        Unanswered sessions.rename_session(RenameSessionRequest) -> RenameSessionResponse;
+        /// Answers a question. The same answer again is recorded once.
+        Unanswered sessions.answer(AnswerRequest) -> AnswerResponse;
         /// Stops an execution.
-        sessions.cancel(CancelRequest) -> CancelResponse;
+        Refused sessions.cancel(CancelRequest) -> CancelResponse;
         /// Names a position.
-        sessions.checkpoint(CheckpointRequest) -> CheckpointResponse;
+        Refused sessions.checkpoint(CheckpointRequest) -> CheckpointResponse;
         /// Makes branches.
-        sessions.branch(BranchRequest) -> BranchResponse;
-        /// Stores a manifest.
-        agents.apply_agent(ApplyAgentRequest) -> ApplyAgentResponse;
+        Refused sessions.branch(BranchRequest) -> BranchResponse;
+        /// Stores a manifest. The same manifest again is stored once.
+        Unanswered agents.apply_agent(ApplyAgentRequest) -> ApplyAgentResponse;
         /// Returns an agent.
-        agents.get_agent(GetAgentRequest) -> GetAgentResponse;
+        Unanswered agents.get_agent(GetAgentRequest) -> GetAgentResponse;
         /// Lists the newest version of every agent.
-        agents.list_agents(ListAgentsRequest) -> ListAgentsResponse;
+        Unanswered agents.list_agents(ListAgentsRequest) -> ListAgentsResponse;
         /// Deletes an agent.
-        agents.delete_agent(DeleteAgentRequest) -> DeleteAgentResponse;
+        Refused agents.delete_agent(DeleteAgentRequest) -> DeleteAgentResponse;
         /// Says what is wrong with a manifest.
-        plain.validate_agent(ValidateAgentRequest) -> ValidateAgentResponse;
+        Unanswered plain.validate_agent(ValidateAgentRequest) -> ValidateAgentResponse;
         /// Returns what the server is and does.
-        server.get_info(GetInfoRequest) -> GetInfoResponse;
+        Never server.get_info(GetInfoRequest) -> GetInfoResponse;
         /// Asks the server to stop.
-        server.shutdown(ShutdownRequest) -> ShutdownResponse;
+        Never server.shutdown(ShutdownRequest) -> ShutdownResponse;
     }
 
     pub(crate) fn sessions(&self) -> SessionsClient<Channel> {

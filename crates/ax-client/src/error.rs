@@ -6,8 +6,8 @@ use tonic::{Code, Status};
 
 /// The code of an error that no server answered with: there is none, or the connection broke.
 pub const UNAVAILABLE: &str = "AX3001";
-/// The codes of a server that is about to be gone, or cannot reach another.
-const STOPPING: [&str; 2] = [UNAVAILABLE, "AX3002"];
+/// The code of a server that is about to be gone, and has not carried the request out.
+pub(crate) const STOPPING: &str = "AX3002";
 /// The code of an argument that is malformed.
 const INVALID: &str = "AX1001";
 /// The code of something that is larger than allowed.
@@ -72,7 +72,7 @@ impl From<Status> for Error {
                 hint: error.hint,
                 retryable: error.retryable,
                 causes: error.causes,
-                broken: STOPPING.contains(&&*code),
+                broken: [UNAVAILABLE, STOPPING].contains(&&*code),
                 code,
             };
         }

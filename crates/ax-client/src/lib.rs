@@ -13,7 +13,8 @@
 //! use ax_proto::v1::{FollowRequest, SubmitRequest};
 //!
 //! let client = Client::unix("/run/ax.sock", "default");
-//! let sent = client.submit(SubmitRequest { agent: "greeter".into(), ..Default::default() }).await?;
+//! let request = SubmitRequest { agent: "greeter".into(), ..Default::default() };
+//! let sent = client.submit(request).await?;
 //! let mut follow = client.follow(FollowRequest {
 //!     session: sent.session,
 //!     until_input: sent.seq,

@@ -1,16 +1,38 @@
 //! Sending a request again until it is known what became of it.
 
 use crate::connect::{Outage, Patience, given_up};
-use crate::error::Error;
+use crate::error::{Error, STOPPING};
 use tokio::time::{Instant, sleep};
 
-/// Carries `call` out until it is answered. Only for requests that may be carried out twice.
+/// When a request is sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Again {
+    /// Whenever it was not answered: carrying it out twice does no harm.
+    Unanswered,
+    /// When it is certain that it was not carried out.
+    Refused,
+    /// Never.
+    Never,
+}
+
+impl Again {
+    fn allows(self, error: &Error) -> bool {
+        match self {
+            Self::Unanswered => error.broken,
+            Self::Refused => error.code == STOPPING,
+            Self::Never => false,
+        }
+    }
+}
+
+/// Carries `call` out until it is answered.
 ///
 /// # Errors
 ///
 /// Returns the refusal of the server, or that none answered for as long as `patience` lasts.
 pub(crate) async fn until_answered<T, Answer>(
     patience: Patience,
+    again: Again,
     mut call: impl FnMut() -> Answer + Send,
 ) -> Result<T, Error>
 where
@@ -20,7 +42,8 @@ where
     let mut outage = Outage::default();
     loop {
         match call().await {
-            Err(error) if error.broken => match outage.fail(&patience, millis_since(began)) {
+            Err(error) if again.allows(&error) => match outage.fail(&patience, millis_since(began))
+            {
                 Some(pause) => sleep(pause).await,
                 None => return Err(given_up(error, &patience)),
             },
@@ -44,13 +67,13 @@ mod tests {
     #[tokio::test]
     async fn a_broken_request_is_sent_again_and_a_refused_one_is_not() {
         let mut calls = 0;
-        let answer = until_answered(PATIENCE, || {
+        let answer = until_answered(PATIENCE, Again::Unanswered, || {
             calls += 1;
             std::future::ready(if calls < 3 { Err(Error::broken("gone")) } else { Ok(calls) })
         });
         assert_eq!(answer.await, Ok(3));
         let mut calls = 0;
-        let answer = until_answered(PATIENCE, || {
+        let answer = until_answered(PATIENCE, Again::Unanswered, || {
             calls += 1;
             std::future::ready(Err::<(), _>(Error::refused("AX1002", "no")))
         });
@@ -59,9 +82,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_must_not_be_sent_twice_is_sent_again_only_if_it_was_refused() {
+        let mut calls = 0;
+        let answer = until_answered(PATIENCE, Again::Refused, || {
+            calls += 1;
+            let code = if calls == 1 { STOPPING } else { "AX3001" };
+            let error = Error { code: code.into(), ..Error::broken("gone") };
+            std::future::ready(Err::<(), _>(error))
+        });
+        assert!(answer.await.is_err());
+        assert_eq!(calls, 2);
+    }
+
+    #[tokio::test]
     async fn patience_ends() {
-        let answer =
-            until_answered(PATIENCE, async || -> Result<(), Error> { Err(Error::broken("gone")) });
+        let answer = until_answered(PATIENCE, Again::Unanswered, || {
+            std::future::ready(Err::<(), _>(Error::broken("gone")))
+        });
         let error = answer.await.unwrap_err();
         assert!(error.broken && error.message.contains("gone"), "{error:?}");
     }

@@ -57,6 +57,7 @@ struct State {
     pair: Option<UnixStream>,
     /// Whether whoever serves the directory now goes when its command is done.
     passing: bool,
+    need: Need,
 }
 
 #[derive(Clone, Debug)]
@@ -85,8 +86,8 @@ impl Context {
             None => Target::Data(self.data()?),
         };
         let (out, embedded, pair, passing) = (self.out, None, None, false);
-        let mut state = State { target, out, embedded, pair, passing };
-        state.reach(need).await?;
+        let mut state = State { target, out, embedded, pair, passing, need };
+        state.reach().await?;
         let state = Arc::new(Mutex::new(state));
         let shared = Arc::clone(&state);
         let connect: Connect = Arc::new(move || {
@@ -129,7 +130,7 @@ impl Link {
 
 impl State {
     /// Finds a server, or becomes one.
-    async fn reach(&mut self, need: Need) -> Result<(), Failure> {
+    async fn reach(&mut self) -> Result<(), Failure> {
         let data = match &self.target {
             Target::Socket(socket) => {
                 let connected = UnixStream::connect(socket).await;
@@ -145,7 +146,7 @@ impl State {
             if self.served(&data).await {
                 return Ok(());
             }
-            match self.embed(&data, need).await {
+            match self.embed(&data).await {
                 Err(failure) if failure.code == Code::Locked.to_string() => {
                     if began.elapsed() >= Duration::from_millis(LOCKED_MILLIS_MAX) {
                         return Err(failure);
@@ -164,8 +165,8 @@ impl State {
         UnixStream::connect(&holder.socket).await.is_ok()
     }
 
-    async fn embed(&mut self, data: &DataDir, need: Need) -> Result<(), Failure> {
-        let purpose = match need {
+    async fn embed(&mut self, data: &DataDir) -> Result<(), Failure> {
+        let purpose = match self.need {
             Need::Run => Purpose::Pass,
             Need::Record => {
                 let (ours, theirs) = UnixStream::pair()?;
@@ -174,7 +175,7 @@ impl State {
             }
         };
         let embedded = Embedded::open(data, purpose).await?;
-        if need == Need::Run {
+        if self.need == Need::Run {
             tell_late(&self.out, &embedded);
         }
         self.embedded = Some(embedded);
@@ -197,8 +198,11 @@ impl State {
             }
         }
         if self.passing && self.embedded.is_none() {
-            let embedded = self.embed(&data, Need::Run).await;
+            let embedded = self.embed(&data).await;
             embedded.map_err(|failure| io::Error::other(failure.message))?;
+            if let Some(pair) = self.pair.take() {
+                return Ok(pair);
+            }
         }
         match data.holder() {
             Some(holder) => UnixStream::connect(&holder.socket).await,

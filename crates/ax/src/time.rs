@@ -30,6 +30,7 @@ pub(crate) fn span(millis: u64) -> String {
     let (days, hours) = (seconds / DAY_SECONDS, seconds / 3600 % 24);
     let (minutes, rest) = (seconds / 60 % 60, seconds % 60);
     match (days, hours, minutes) {
+        (0, 0, 0) if seconds == 0 => format!("{millis} ms"),
         (0, 0, 0) if seconds < 10 => format!("{}.{} s", seconds, millis % 1000 / 100),
         (0, 0, 0) => format!("{seconds} s"),
         (0, 0, _) => format!("{minutes} min {rest} s"),
@@ -77,7 +78,7 @@ mod tests {
 
     #[test]
     fn spans_have_two_units() {
-        let spans = [999, 61_000, 7_500_000, 200_000_000, 42_000].map(span);
-        assert_eq!(spans, ["0.9 s", "1 min 1 s", "2 h 5 min", "2 d 7 h", "42 s"]);
+        let spans = [999, 1_250, 61_000, 7_500_000, 200_000_000, 42_000].map(span);
+        assert_eq!(spans, ["999 ms", "1.2 s", "1 min 1 s", "2 h 5 min", "2 d 7 h", "42 s"]);
     }
 }

@@ -174,6 +174,11 @@ impl<'a> Watch<'a> {
             }
             Kind::AskRaised(ask) => {
                 self.open.insert(ask.ask, Question::new(ask));
+                if self.patience == Patience::Waits {
+                    let (session, ask, prompt) = (&self.session, ask.ask, &ask.prompt);
+                    self.tell(&format!("waits for an answer to ask_{ask}: {prompt}"));
+                    self.tell(&format!("  ax session show {session} says how to answer"));
+                }
                 self.ask();
             }
             Kind::AskAnswered(v1::AskAnswered { ask, .. })

@@ -222,14 +222,13 @@ impl Transcript {
                 }
                 self.end_line()?;
                 let (key, due, late) = (&timer.key, rfc3339(due), span(late));
-                self.out.notice(&format!(
-                    "the timer {key} fired late, by {late}: it was due at {due} and nothing ran then"
-                ));
+                let words = format!("the timer {key} fired late, by {late}: it was due at {due}");
+                self.out.notice(&format!("{words}, and nothing ran then"));
                 return Ok(());
             }
             Kind::SignalAwaited(signal) => format!("waits for the signal {}", signal.name),
             Kind::SignalReceived(signal) => format!("the signal {} came", signal.name),
-            Kind::AskRaised(ask) => format!("? {}", ask.prompt),
+            Kind::AskRaised(ask) if self.inputs => format!("? {}", ask.prompt),
             Kind::AskAnswered(answered) => {
                 format!("ask_{}: {}", answered.ask, answer(answered.answer.as_ref()))
             }

@@ -91,8 +91,14 @@ fn a_key_makes_an_input_safe_to_send_again() {
 #[test]
 fn a_busy_session_refuses_branches_or_queues_as_it_is_told() {
     let world = World::new();
-    let script = "read -r line || true; case $line in slow*) touch \"$AX_WORKSPACE\"/../../../../began; \
-        while test ! -e \"$AX_WORKSPACE\"/../../../../go; do sleep 0.02; done ;; esac; echo \"$line\"";
+    let script = r#"
+        here=$AX_WORKSPACE/../../../..
+        read -r line || true
+        case $line in
+            slow*) touch "$here/began"; while test ! -e "$here/go"; do sleep 0.02; done ;;
+        esac
+        echo "$line"
+    "#;
     world.agent("gate", "text", script, "");
     let _server = world.serve();
     let slow = world.start(&["run", "-a", "gate", "-s", "work", "slow"]);

@@ -69,6 +69,46 @@ fn whoever_waits_sees_the_answer_that_came_from_elsewhere() {
 }
 
 #[test]
+fn a_question_is_asked_at_the_terminal() {
+    let world = World::new();
+    world.agent("asks", "jsonl", ASKS, "");
+    let mut run = world.terminal(&["run", "-a", "asks", "go"]);
+    run.shows("sandbox: process (no isolation)");
+    run.shows("Send it? [yes, or no and why]");
+    run.types("perhaps");
+    run.shows("[yes, or no and why]\u{1b}[0m perhaps");
+    run.types("no, too early");
+    run.shows("not sent: too early");
+    assert_eq!(run.end(), 0);
+}
+
+#[test]
+fn tokens_are_shown_as_they_come_and_lost_ones_are_marked() {
+    let world = World::new();
+    let script = r#"
+        delta() { printf '{"type":"delta","block":"%s","text":"%s"}\n' "$1" "$2"; }
+        here=$AX_WORKSPACE/../../../..
+        if test ! -e "$here/seen"; then
+            delta a "half a sen"
+            while test ! -e "$here/seen"; do sleep 0.02; done
+            exit 1
+        fi
+        delta b "a whole "
+        delta b "sentence"
+        printf '{"type":"output","block":"b"}\n'
+        finish
+    "#;
+    world.agent("streams", "jsonl", script, "{retry: {attempts: 2, backoffMin: 10ms}}");
+    let mut run = world.terminal(&["run", "-a", "streams", "go"]);
+    run.shows("half a sen");
+    world.write("seen", "");
+    run.shows("[superseded: ");
+    run.shows("attempt 1 was lost: ");
+    run.shows("a whole sentence");
+    assert_eq!(run.end(), 0);
+}
+
+#[test]
 fn a_signal_wakes_a_session_that_waits_for_it() {
     let world = World::new();
     let script = r#"
@@ -122,7 +162,7 @@ fn a_step_of_unknown_outcome_is_not_repeated_but_asked_about() {
     let world = World::new();
     let script = r#"
         here=$AX_WORKSPACE/../../../..
-        printf '{"type":"step_begin","key":"charge","kind":"tool","name":"charge","effect":"once"}\n'
+        printf '{"type":"step_begin","key":"c","kind":"tool","name":"charge","effect":"once"}\n'
         while :; do
             wait_for_any
             case $line in

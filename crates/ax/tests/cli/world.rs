@@ -2,8 +2,10 @@
 
 use regex_lite::{Captures, Regex};
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
@@ -139,6 +141,22 @@ impl World {
         Running { child, lines, dir: self.dir.path().to_owned() }
     }
 
+    /// Starts the program at a terminal.
+    pub(crate) fn terminal(&self, args: &[&str]) -> Terminal {
+        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&ours).unwrap();
+        unlockpt(&ours).unwrap();
+        let name = ptsname(&ours, Vec::new()).unwrap();
+        let theirs = || {
+            let mut options = File::options();
+            let file = options.read(true).write(true).open(name.to_str().unwrap()).unwrap();
+            Stdio::from(file)
+        };
+        let mut command = self.command(args);
+        command.stdin(theirs()).stdout(theirs()).stderr(theirs());
+        Terminal { child: command.spawn().unwrap(), ours: ours.into(), said: String::new() }
+    }
+
     /// Starts a server and waits until it serves.
     pub(crate) fn serve(&self) -> Running {
         let mut server = self.start(&["serve"]);
@@ -192,6 +210,46 @@ impl World {
         let text = std::fs::read(self.data().join("server.json")).ok()?;
         let value: Value = serde_json::from_slice(&text).ok()?;
         i32::try_from(value["pid"].as_i64()?).ok()
+    }
+}
+
+/// A command at a terminal. Killed when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Terminal {
+    child: Child,
+    ours: File,
+    said: String,
+}
+
+impl Terminal {
+    /// Waits until the terminal shows this.
+    pub(crate) fn shows(&mut self, text: &str) {
+        let mut bytes = [0; 4096];
+        while !self.said.contains(text) {
+            let count = self.ours.read(&mut bytes).unwrap_or(0);
+            assert!(count > 0, "{text:?} is not in {:?}", self.said);
+            self.said.push_str(&String::from_utf8_lossy(&bytes[..count]));
+        }
+    }
+
+    /// Types a line.
+    pub(crate) fn types(&mut self, line: &str) {
+        self.ours.write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
+
+    /// Waits for its end, and returns its exit code.
+    pub(crate) fn end(mut self) -> i32 {
+        let mut bytes = [0; 4096];
+        while self.ours.read(&mut bytes).is_ok_and(|count| count > 0) {}
+        self.child.wait().unwrap().code().unwrap_or(-1)
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // It may be over already.
+        drop(self.child.kill());
+        drop(self.child.wait());
     }
 }
 
@@ -282,7 +340,7 @@ pub(crate) fn normalised(text: &str, dir: &Path) -> String {
         (r#""principal":"[^"]+""#, r#""principal":"ME""#),
         (r"pid \d+", "pid PID"),
         (r"process \d+", "process PID"),
-        (r"\d+\.\d s\b", "SPAN"),
+        (r"\d+(\.\d s| ms)\b", "SPAN"),
     ] {
         text = Regex::new(pattern).unwrap().replace_all(&text, with).into_owned();
     }
