@@ -12,7 +12,7 @@ use crate::seams::{Clock, Entropy};
 use crate::timers::{self, Timers};
 use crate::{Code, Error, codec, follow, gc};
 use ax_core::id::{AskId, ExecId, Namespace, Seq, SessionId, SessionKey};
-use ax_core::session::{Accepted, Answer, Body, Caller, IdempotencyKey, Request};
+use ax_core::session::{Accepted, Answer, Body, Caller, Digest, IdempotencyKey, Request};
 use ax_harness::Launcher;
 use ax_log::{EventLog, Filter, ListQuery, ReadLimit, StateMask};
 use ax_store::Blobs;
@@ -32,7 +32,8 @@ const SESSIONS_MAX: usize = 1_000;
 pub struct Options {
     /// Where workspaces are.
     pub data_dir: PathBuf,
-    /// How many attempts may run at once.
+    /// How many attempts may run at once. With 0 the engine only records: it starts, wakes and
+    /// recovers nothing.
     pub runs_max: usize,
     /// Where events are kept.
     pub log: Arc<dyn EventLog>,
@@ -75,16 +76,18 @@ impl Engine {
             agents,
             registry: Registry::default(),
             timers,
-            slots: Arc::new(Semaphore::new(options.runs_max.max(1))),
+            slots: Arc::new(Semaphore::new(options.runs_max)),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             failed: CancellationToken::new(),
             references: RwLock::new(()),
             importing: Mutex::default(),
         });
-        drop(inner.tasks.spawn(timers::run(Arc::downgrade(&inner), slept)));
-        drop(inner.tasks.spawn(timers::recover(Arc::clone(&inner))));
-        drop(inner.tasks.spawn(gc::run(Arc::downgrade(&inner))));
+        if inner.runs_anything() {
+            drop(inner.tasks.spawn(timers::run(Arc::downgrade(&inner), slept)));
+            drop(inner.tasks.spawn(timers::recover(Arc::clone(&inner))));
+            drop(inner.tasks.spawn(gc::run(Arc::downgrade(&inner))));
+        }
         Ok(Self { inner })
     }
 
@@ -272,8 +275,13 @@ impl Engine {
         }
         let to = SessionKey::new(namespace.clone(), session.id);
         let bodies = crate::bodies::Bodies::new(self.inner.blobs.clone());
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(name.as_bytes()).update(&[0]).update(payload.as_bytes());
+        let digest = key.as_ref().map(|_| Digest(*hasher.finalize().as_bytes()));
+        let digest = digest.unwrap_or_default();
         let payload = bodies.spill(&to, Body::Text(payload)).await?;
-        self.request(caller, namespace, session, Request::Signal { name, key, payload }).await
+        let request = Request::Signal { name, key, digest, payload };
+        self.request(caller, namespace, session, request).await
     }
 
     /// Stops the execution that is under way, and takes the inputs that wait back if `queued`.

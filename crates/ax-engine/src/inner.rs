@@ -49,6 +49,11 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
+    /// Whether the engine does more than record.
+    pub(crate) const fn runs_anything(&self) -> bool {
+        self.runs_max > 0
+    }
+
     /// Hands requests to a session, and returns what came of them once that is durable.
     pub(crate) async fn ask(
         self: &Arc<Self>,
@@ -105,10 +110,6 @@ impl Inner {
     pub(crate) async fn forget(&self, key: &SessionKey) -> Result<(), Error> {
         let workspace = self.workspace_path(key);
         let _counted = self.references.read().await;
-        match self.log.delete(key).await {
-            Ok(()) | Err(ax_log::DeleteError::NotFound) => {}
-            Err(error) => return Err(error.into()),
-        }
         // An empty directory is gone in one small call; what has content goes on another thread.
         let removed = match std::fs::remove_dir(&workspace) {
             Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
@@ -122,7 +123,11 @@ impl Inner {
             }
             _ => {}
         }
-        Ok(())
+        // The row says to the end what is to be done, so that a crash before it is made up for.
+        match self.log.delete(key).await {
+            Ok(()) | Err(ax_log::DeleteError::NotFound) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Returns the `harness` section of an agent's manifest.

@@ -78,7 +78,7 @@ impl Registry {
         inner.log.release(key, epoch);
         awake.handles.remove(key);
         drop(awake);
-        self.slept.notify_one();
+        self.slept.notify_waiters();
         true
     }
 
@@ -96,7 +96,7 @@ impl Registry {
         while let Ok(command) = commands.try_recv() {
             command.refuse(error.clone());
         }
-        self.slept.notify_one();
+        self.slept.notify_waiters();
     }
 
     /// Waits until fewer than `count` sessions are awake.

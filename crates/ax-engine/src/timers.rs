@@ -92,6 +92,12 @@ pub(crate) async fn run(
             if *due_at > now || woken == COUNT_MAX {
                 break;
             }
+            // Not all at once, if very many came due while nothing ran.
+            tokio::select! {
+                biased;
+                () = engine.stopping.cancelled() => return,
+                () = engine.registry.fewer_than(engine.runs_max + AWAKE_SPARE) => {}
+            }
             drop(engine.registry.send(&engine, key, Command::Nudge));
             schedule.due.pop_first();
             woken += 1;

@@ -283,6 +283,9 @@ pub enum Kind {
         name: String,
         /// The client's key for it.
         key: Option<IdempotencyKey>,
+        /// The hash of its content, so that the same key with other content is noticed; zero if it
+        /// has no key.
+        digest: Digest,
         /// What came with it, as JSON.
         payload: Body,
     },

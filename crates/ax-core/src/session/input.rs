@@ -99,6 +99,8 @@ pub enum Request {
         name: String,
         /// The client's key for it.
         key: Option<IdempotencyKey>,
+        /// The hash of the content; zero if it has no key.
+        digest: Digest,
         /// What came with it, as JSON.
         payload: Body,
     },
@@ -361,7 +363,7 @@ pub enum Refusal {
     #[error("nothing is under way")]
     Idle,
     /// No such question is open.
-    #[error("{} is not open", .0.map_or_else(|| "a question".into(), |ask| ask.to_string()))]
+    #[error("{}", .0.map_or_else(|| "no question is open".into(), |ask| format!("{ask} is not open")))]
     NotOpen(Option<AskId>),
     /// More than one question is open.
     #[error("{0} questions are open: say which")]

@@ -159,8 +159,8 @@ impl State {
                 let waiting = self.queue.iter().position(|waits| waits == input);
                 self.queue.remove(waiting.expect("only an input that waits is taken back"));
             }
-            Kind::SignalReceived { name, key, .. } => {
-                self.know(key.as_ref(), seq, Digest::default());
+            Kind::SignalReceived { name, key, digest, .. } => {
+                self.know(key.as_ref(), seq, *digest);
                 self.signals.push_back((seq, name.clone()));
             }
             Kind::ExecutionStarted { input, continues } => {

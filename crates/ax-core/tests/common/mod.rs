@@ -159,7 +159,9 @@ fn request(verb: &str, words: &Words<'_>, session: &Session) -> Request {
         }
         "signal" => {
             let payload = Body::Text(words.named("json").unwrap_or("null").into());
-            Request::Signal { name: text(1), key, payload }
+            let content = format!("{}{payload:?}", text(1));
+            let digest = if key.is_some() { digest(&content) } else { Digest::default() };
+            Request::Signal { name: text(1), key, digest, payload }
         }
         "cancel" => Request::Cancel {
             exec: words.get(1).and_then(|word| word.parse().ok()),

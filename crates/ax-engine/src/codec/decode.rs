@@ -2,8 +2,8 @@
 
 use super::DecodeError;
 use super::value::{
-    actor, answer, ask, ask_kind, block, body, body_option, counted_option, digest, effect,
-    failure, idempotency_option, limits, part_kind, parts, policy, prefix, required, seq,
+    actor, answer, ask, ask_kind, block, body, body_option, counted_option, digest, digest_or_zero,
+    effect, failure, idempotency_option, limits, part_kind, parts, policy, prefix, required, seq,
     seq_or_zero, step_key, step_key_option, step_kind, time_option, usage,
 };
 use ax_core::id::{AttemptId, ExecId};
@@ -262,6 +262,7 @@ fn wait(message: Message) -> Result<Kind, DecodeError> {
         Message::SignalReceived(received) => Kind::SignalReceived {
             name: received.name,
             key: idempotency_option(received.key),
+            digest: digest_or_zero("signal_received.digest", &received.digest)?,
             payload: body("signal_received.payload", received.payload)?,
         },
         Message::SignalAwaited(awaited) => Kind::SignalAwaited {

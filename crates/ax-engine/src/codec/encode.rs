@@ -265,8 +265,10 @@ fn wait(kind: &Kind) -> Message {
         Kind::TimerCanceled { key } => {
             Message::TimerCanceled(v1::TimerCanceled { key: key.to_string() })
         }
-        Kind::SignalReceived { name, key, payload } => {
+        Kind::SignalReceived { name, key, digest, payload } => {
+            let is_zero = *digest == ax_core::session::Digest::default();
             Message::SignalReceived(v1::SignalReceived {
+                digest: if is_zero { Vec::new() } else { digest.0.to_vec() },
                 name: name.clone(),
                 key: idempotency_text(key.as_ref()),
                 payload: Some(body_message(payload)),

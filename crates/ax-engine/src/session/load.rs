@@ -1,7 +1,7 @@
 //! Brings a session's state back from the log.
 
 use crate::codec;
-use crate::inner::Inner;
+use crate::inner::{Inner, ROW_IMPORTING};
 use crate::{Code, Error};
 use ax_core::id::{Epoch, Seq, SessionId, SessionKey};
 use ax_core::session::{Session, State};
@@ -13,6 +13,8 @@ pub(super) struct Loaded {
     pub(super) session: Session,
     pub(super) epoch: Epoch,
     pub(super) parent: Option<(SessionId, Seq)>,
+    /// Its import is not finished.
+    pub(super) is_half: bool,
     /// The position of the newest snapshot.
     pub(super) snapshot_at: Seq,
     /// When the last event was decided.
@@ -26,6 +28,7 @@ pub(super) async fn load(inner: &Inner, key: &SessionKey) -> Result<Loaded, Erro
         Some(_) => inner.log.head(key).await?.and_then(|head| head.parent),
         None => None,
     };
+    let is_half = lease.row.as_ref().is_some_and(|row| row.state == ROW_IMPORTING);
     let last = lease.next.prev();
     let (session, snapshot_at, floor) = match replay(inner.log.as_ref(), key, last).await {
         Ok(replayed) => replayed,
@@ -34,7 +37,7 @@ pub(super) async fn load(inner: &Inner, key: &SessionKey) -> Result<Loaded, Erro
             return Err(error);
         }
     };
-    Ok(Loaded { session, epoch: lease.epoch, parent, snapshot_at, floor })
+    Ok(Loaded { session, epoch: lease.epoch, parent, is_half, snapshot_at, floor })
 }
 
 /// Brings the state of a session back without taking the right to write it.

@@ -13,8 +13,8 @@ use crate::inner::Inner;
 use crate::view::{self, RowKey};
 use crate::{Code, Error};
 use attempt::{Attempts, Heard};
-use ax_core::id::{Epoch, Seq, SessionId, SessionKey};
-use ax_core::session::{Accepted, Caller, Effect, Input, Refusal, Request, Session};
+use ax_core::id::{AttemptId, Epoch, ExecId, Seq, SessionId, SessionKey};
+use ax_core::session::{Accepted, Caller, Effect, Failure, Input, Refusal, Request, Session};
 use ax_core::time::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,6 +63,8 @@ struct Task {
     session: Session,
     epoch: Epoch,
     parent: Option<(SessionId, Seq)>,
+    /// Its import is not finished.
+    is_half: bool,
     attempts: Attempts,
     commands: mpsc::UnboundedReceiver<Command>,
     waiting: Vec<Waiting>,
@@ -91,7 +93,8 @@ async fn start(inner: Arc<Inner>, key: SessionKey, mut commands: mpsc::Unbounded
         Ok(loaded) => loaded,
         Err(error) => {
             tracing::warn!(%error, "the session cannot be loaded");
-            return inner.registry.fail(&key, &mut commands, &error);
+            inner.registry.fail(&key, &mut commands, &error);
+            return inner.retry_later(&key, &error);
         }
     };
     let mut task = Task::new(Arc::clone(&inner), key.clone(), loaded, commands);
@@ -128,6 +131,7 @@ impl Task {
             session: loaded.session,
             epoch: loaded.epoch,
             parent: loaded.parent,
+            is_half: loaded.is_half,
             attempts,
             commands,
             waiting: Vec::new(),
@@ -164,7 +168,8 @@ impl Task {
 
     /// What was cut short by a crash is taken up.
     fn begin(&mut self) {
-        if !self.is_unborn() {
+        // Half an import is not taken up, and an engine that only records takes nothing up.
+        if !self.is_unborn() && !self.is_half && self.inner.runs_anything() {
             let now = self.now();
             drop(self.feed(now, &Input::Recover));
         }
@@ -213,6 +218,9 @@ impl Task {
 
     /// How long there is nothing to do, if that is known.
     fn pause(&mut self) -> Option<Duration> {
+        if !self.inner.runs_anything() {
+            return None;
+        }
         let now = self.now();
         let deadline = self.session.deadline(now)?;
         Some(Duration::from_millis(deadline.millis_since(now)))
@@ -220,6 +228,9 @@ impl Task {
 
     fn tick(&mut self) {
         self.be_born();
+        if !self.inner.runs_anything() {
+            return;
+        }
         let now = self.now();
         if self.session.deadline(now).is_some_and(|deadline| deadline <= now) {
             drop(self.feed(now, &Input::Tick));
@@ -313,7 +324,10 @@ impl Task {
         let now = self.now();
         match heard {
             Heard::Frame(exec, attempt, frame) => {
-                let frame = self.bodies.spill_frame(&self.key, frame).await?;
+                let frame = match self.bodies.spill_frame(&self.key, frame).await {
+                    Ok(frame) => frame,
+                    Err(error) => return self.break_off(exec, attempt, error),
+                };
                 if let Err(refusal) = self.feed(now, &Input::Frame(exec, attempt, frame.clone())) {
                     self.refused(exec, attempt, &frame, &refusal);
                 }
@@ -328,25 +342,43 @@ impl Task {
         Ok(())
     }
 
+    /// What a harness said or is to be told cannot be handled: its attempt fails, the session does
+    /// not.
+    fn break_off(&mut self, exec: ExecId, attempt: AttemptId, error: Error) -> Result<(), Error> {
+        if matches!(error.code, Code::Poisoned | Code::Stopping) {
+            return Err(error);
+        }
+        let message = [vec![error.message], error.causes].concat().join(": ");
+        let failure = Failure { code: error.code.to_string(), message };
+        let now = self.now();
+        drop(self.feed(now, &Input::HarnessGone(exec, attempt, failure)));
+        Ok(())
+    }
+
     fn may_sleep(&self) -> bool {
         if !self.attempts.is_idle() {
             return false;
         }
         let due = self.session.deadline(self.floor);
         let soon = self.floor.plus_millis(NAP_MILLIS_MIN);
-        self.stopping || due.is_none_or(|due| due > soon)
+        let idles = self.stopping || !self.inner.runs_anything();
+        idles || due.is_none_or(|due| due > soon)
     }
 
     /// Carries out what rests on durable events.
     async fn act(&mut self, effects: Vec<Effect>) -> Result<(), Error> {
         for effect in effects {
             match effect {
-                Effect::Start(exec, attempt) if !self.stopping => {
+                Effect::Start(exec, attempt) if !self.stopping && self.inner.runs_anything() => {
                     self.attempts.start(exec, attempt);
                 }
                 Effect::Start(..) => {}
                 Effect::Stop(exec, attempt, stop) => self.attempts.stop(exec, attempt, stop).await,
-                Effect::Tell(exec, attempt, reply) => self.tell(exec, attempt, reply).await?,
+                Effect::Tell(exec, attempt, reply) => {
+                    if let Err(error) = self.tell(exec, attempt, reply).await {
+                        self.break_off(exec, attempt, error)?;
+                    }
+                }
             }
         }
         Ok(())

@@ -267,10 +267,8 @@ fn wait_kind() -> impl Strategy<Value = Kind> {
         (step(), time()).prop_map(|(key, due_at)| Kind::TimerSet { key, due_at }),
         step().prop_map(|key| Kind::TimerFired { key }),
         step().prop_map(|key| Kind::TimerCanceled { key }),
-        (text(), key(), body()).prop_map(|(name, key, payload)| Kind::SignalReceived {
-            name,
-            key,
-            payload
+        (text(), key(), digest(), body()).prop_map(|(name, key, digest, payload)| {
+            Kind::SignalReceived { name, key, digest, payload }
         }),
         (step(), text()).prop_map(|(key, name)| Kind::SignalAwaited { key, name }),
         (step(), seq()).prop_map(|(key, signal)| Kind::SignalDelivered { key, signal }),

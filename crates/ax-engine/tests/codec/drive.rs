@@ -109,6 +109,7 @@ fn request() -> impl Strategy<Value = Request> {
         2 => once().prop_map(|key| Request::Signal {
             name: "paid".into(),
             key,
+            digest: Digest::default(),
             payload: Body::from("1"),
         }),
         1 => any::<bool>().prop_map(|queued| Request::Cancel {

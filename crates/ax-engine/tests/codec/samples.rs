@@ -205,6 +205,7 @@ fn waits() -> Vec<Kind> {
         Kind::SignalReceived {
             name: "paid".into(),
             key: Some("signal key".into()),
+            digest: Digest::default(),
             payload: "7".into(),
         },
         Kind::SignalAwaited { key: key("w1"), name: "paid".into() },

@@ -307,3 +307,57 @@ async fn an_archive_whose_events_contradict_each_other_is_refused() {
     assert!(engine.session(&world.namespace, &lies).await.is_err(), "nothing of it is kept");
     engine.shutdown().await;
 }
+
+#[tokio::test]
+async fn an_engine_that_only_records_starts_and_takes_up_nothing() {
+    let memory = Arc::new(ax_log::MemoryLog::new());
+    let world = World::over(memory.clone());
+    let launched = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&launched);
+    let program = Scripted::new(move |_, mut talk| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        async move {
+            loop {
+                talk.told().await;
+            }
+        }
+    });
+    let engine = world.open(program.clone()).await;
+    let input = world.submit(&engine, "long", "k").await;
+    while launched.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    engine.shutdown().await;
+    let world = World { log: Arc::new(memory.reopen()), runs_max: 0, ..world };
+    let engine = world.open(program).await;
+    let session = world.session("long");
+    let before = world.kinds(&engine, "long").await.len();
+    let view = engine.session(&world.namespace, &session).await.unwrap();
+    assert_eq!(view.status.exec.unwrap().0, 1);
+    let again = world.submit(&engine, "long", "k").await;
+    assert_eq!(again, input);
+    assert_eq!(world.kinds(&engine, "long").await.len(), before);
+    engine.shutdown().await;
+    assert_eq!(launched.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_signal_with_a_known_key_and_other_content_is_refused() {
+    let world = World::new();
+    let engine = world.open(echo()).await;
+    let input = world.submit(&engine, "chat", "k").await;
+    world.until(&engine, "chat", input).await;
+    let session = world.session("chat");
+    let mut given = Vec::new();
+    for payload in ["1", "1", "2"] {
+        let key = Some("once".into());
+        let (name, payload) = ("paid".to_owned(), payload.to_owned());
+        let namespace = &world.namespace;
+        let signal = engine.signal(Caller::default(), namespace, &session, name, key, payload);
+        given.push(signal.await);
+    }
+    assert!(!given[0].as_ref().unwrap().duplicate);
+    assert!(given[1].as_ref().unwrap().duplicate);
+    assert_eq!(given[2].as_ref().unwrap_err().code, Code::KeyReused);
+    engine.shutdown().await;
+}

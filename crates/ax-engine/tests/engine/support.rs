@@ -124,6 +124,7 @@ spec:
 pub(crate) struct World {
     pub(crate) log: Arc<dyn EventLog>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) runs_max: usize,
     pub(crate) blobs: Blobs,
     pub(crate) dir: tempfile::TempDir,
     pub(crate) namespace: Namespace,
@@ -138,6 +139,7 @@ impl World {
         Self {
             log,
             clock: Arc::new(SystemClock),
+            runs_max: 8,
             blobs: Blobs::memory(),
             dir: tempfile::tempdir().unwrap(),
             namespace: Namespace::default(),
@@ -147,7 +149,7 @@ impl World {
     pub(crate) async fn open(&self, launcher: Scripted) -> Engine {
         let engine = Engine::open(Options {
             data_dir: self.dir.path().into(),
-            runs_max: 8,
+            runs_max: self.runs_max,
             log: Arc::clone(&self.log),
             blobs: self.blobs.clone(),
             launcher: Arc::new(launcher),

@@ -39,8 +39,8 @@ pub(super) fn decide(
             submit(known, key.as_ref(), *digest, parts, policy, draft)?;
         }
         Request::Answer { ask, answer, via } => answered(known, *ask, answer, via, draft)?,
-        Request::Signal { name, key, payload } => {
-            signal(known, name, key.as_ref(), payload, draft)?;
+        Request::Signal { name, key, digest, payload } => {
+            signal(known, name, key.as_ref(), *digest, payload, draft)?;
         }
         Request::Cancel { exec, queued, reason } => {
             cancel(known, *exec, *queued, reason, draft)?;
@@ -275,14 +275,15 @@ fn signal(
     known: Known<'_>,
     name: &str,
     key: Option<&IdempotencyKey>,
+    digest: Digest,
     payload: &Body,
     draft: &mut Draft,
 ) -> Result<(), Refusal> {
     length("a signal's name", name, NAME_BYTES_MAX)?;
     if let Some(key) = key {
         length("an idempotency key", key.as_str(), IdempotencyKey::BYTES_MAX)?;
-        if let Some((seq, digest)) = known.state.known.get(key) {
-            if digest != Digest::default() {
+        if let Some((seq, before)) = known.state.known.get(key) {
+            if before != digest {
                 return Err(Refusal::KeyReused { key: key.clone(), seq });
             }
             draft.accepted = Accepted::Before(seq);
@@ -298,7 +299,7 @@ fn signal(
     }
     let signal = known.state.next();
     let (name, payload) = (name.to_owned(), payload.clone());
-    draft.push_session(Kind::SignalReceived { name, key: key.cloned(), payload });
+    draft.push_session(Kind::SignalReceived { name, key: key.cloned(), digest, payload });
     if let Some(key) = waits {
         draft.push_runtime(Kind::SignalDelivered { key, signal });
         attempt::wake(known, draft);
