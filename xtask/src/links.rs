@@ -1,8 +1,11 @@
-//! Relative links in documents lead somewhere.
+//! Relative links and paths in documents lead somewhere.
 
 use crate::tree;
 use anyhow::Result;
 use std::path::{Path, PathBuf};
+
+/// What begins with one of these, between backticks, is a path from the root.
+const ROOTS: &[&str] = &["crates/", "docs/", "sdk/", "xtask/", "examples/", "changes/", ".ci/"];
 
 /// Follows every link; returns how many there are.
 pub(crate) fn check(problems: &mut Vec<String>) -> Result<usize> {
@@ -13,6 +16,11 @@ pub(crate) fn check(problems: &mut Vec<String>) -> Result<usize> {
             count += 1;
             if let Some(problem) = follow(&path, &text, &target)? {
                 problems.push(format!("{}:{number}: {problem}", path.display()));
+            }
+        }
+        for (number, named) in paths(&text) {
+            if !tree::root().join(named).exists() {
+                problems.push(format!("{}:{number}: {named} does not exist", path.display()));
             }
         }
     }
@@ -62,6 +70,24 @@ fn links(text: &str) -> Vec<(usize, String)> {
     found
 }
 
+/// Finds paths between backticks; what has placeholders or wildcards is none.
+fn paths(text: &str) -> Vec<(usize, &str)> {
+    let mut found = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let quoted = line.split('`').skip(1).step_by(2);
+        let pattern = |path: &str| {
+            path.contains(|c: char| " *{<|…".contains(c))
+                || path.contains("NNNN")
+                || path.contains("##")
+        };
+        let ours = |path: &&str| ROOTS.iter().any(|root| path.starts_with(root));
+        let named = quoted.filter(ours).filter(|path| !pattern(path));
+        let files = named.map(|path| path.split_once('#').map_or(path, |(file, _)| file));
+        found.extend(files.map(|path| (number, path)));
+    }
+    found
+}
+
 /// Returns the anchors that headings get.
 fn anchors(text: &str) -> Vec<String> {
     let headings = text.lines().filter(|line| line.starts_with('#'));
@@ -82,6 +108,12 @@ mod tests {
     fn links_in_code_and_to_elsewhere_are_left_alone() {
         let text = "[a](b.md) `[c](d.md)` [e](https://f)\n```\n[g](h)\n```\n[i](#j \"k\")\n";
         assert_eq!(links(text), [(1, "b.md".to_owned()), (5, "#j".to_owned())]);
+    }
+
+    #[test]
+    fn paths_are_found_and_patterns_are_not() {
+        let text = "`docs/a.md` `crates/b.rs#c` `docs/errors/AX####.md` `docs/*.md` `else/d`";
+        assert_eq!(paths(text), [(1, "docs/a.md"), (1, "crates/b.rs")]);
     }
 
     #[test]

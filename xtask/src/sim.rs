@@ -49,10 +49,32 @@ pub(crate) fn seeds(build: Build, from: u64, count: u64) -> Result<()> {
         cargo = cargo.args(["--release"]);
     }
     let range = ["--seeds".to_owned(), count.to_string(), "--from".to_owned(), from.to_string()];
-    cargo.args(["--"]).args(range).succeed().map(drop)
+    let finished = cargo.args(["--"]).args(range).run()?;
+    if !finished.ok {
+        bail!("{}", failures(&finished.text));
+    }
+    Ok(())
+}
+
+/// Leaves out the lines of the seeds that passed.
+fn failures(text: &str) -> String {
+    let passed = |line: &str| line.starts_with("seed ") && line.contains(" lives, ");
+    let lines = text.lines().filter(|line| !passed(line));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 fn number(arguments: &mut Vec<String>, name: &str) -> Result<Option<u64>> {
     let text = take_option(arguments, name)?;
     text.map(|text| text.parse().with_context(|| format!("{name} {text} is no number"))).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_failed_is_shown() {
+        let text = "seed 1: 5 lives, 3 sessions\nseed 2: FAILED\n    E5 alone: x\nsee it again";
+        assert_eq!(failures(text), "seed 2: FAILED\n    E5 alone: x\nsee it again");
+    }
 }
