@@ -284,11 +284,15 @@ impl<'a> Watch<'a> {
 
     async fn interrupted(&mut self) -> Result<Option<Exit>, Failure> {
         if self.detach_at.take().is_some() {
+            // What is under way then is somebody else's: it is not ours to cancel.
+            let Some(execution) = self.execution else {
+                self.tell("the input still waits for its turn, and keeps it");
+                return self.detach().await.map(Some);
+            };
             self.canceling = true;
             self.tell("canceling");
             let reason = "interrupted".to_owned();
             let session = self.session.clone();
-            let execution = self.execution.unwrap_or_default();
             let request = v1::CancelRequest { session, execution, reason, ..Default::default() };
             match self.link.client.cancel(request).await {
                 Ok(_) => return Ok(None),

@@ -15,6 +15,7 @@ mod crash {
     pub(crate) mod program;
     pub(crate) mod round;
     pub(crate) mod server;
+    pub(crate) mod terminal;
 }
 
 use crash::oracle::Counts;

@@ -363,7 +363,7 @@ pub enum Refusal {
     #[error("nothing is under way")]
     Idle,
     /// No such question is open.
-    #[error("{}", .0.map_or_else(|| "no question is open".into(), |ask| format!("{ask} is not open")))]
+    #[error("{} open", .0.map_or_else(|| "no question is".into(), |ask| format!("{ask} is not")))]
     NotOpen(Option<AskId>),
     /// More than one question is open.
     #[error("{0} questions are open: say which")]

@@ -33,6 +33,9 @@ pub(crate) struct Global {
     /// Data directory [default: $AX_DATA, else $XDG_DATA_HOME/agent-executor]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
+    /// Whether the directory was named on the command line, and not by the environment.
+    #[arg(skip)]
+    pub(crate) data_named: bool,
     /// Namespace [default: $AX_NAMESPACE, else default]
     #[arg(long, global = true)]
     pub(crate) namespace: Option<String>,
@@ -54,6 +57,7 @@ impl Global {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         let text = |name| variable(name).map(|value| value.to_string_lossy().into_owned());
         self.server = self.server.or_else(|| text("AX_SERVER"));
+        self.data_named = self.data.is_some();
         self.data = self.data.or_else(|| variable("AX_DATA").map(PathBuf::from));
         self.namespace = self.namespace.or_else(|| text("AX_NAMESPACE"));
         self

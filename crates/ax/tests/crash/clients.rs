@@ -4,9 +4,11 @@ use super::dice::Dice;
 use super::effects;
 use super::program::{Carrier, Input, Op, Session};
 use super::server;
+use super::terminal;
 use ax_client::{Client, Error, Follow, Item};
 use ax_proto::v1;
 use ax_proto::v1::event::Kind;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,6 +36,8 @@ pub(crate) struct Report {
     pub(crate) signals: Vec<(String, u64)>,
     /// What each follower saw.
     pub(crate) followed: Vec<Vec<v1::Event>>,
+    /// What `ax follow --json` printed, if it was run.
+    pub(crate) printed: Vec<Value>,
 }
 
 /// Carries a session through to its end.
@@ -52,6 +56,9 @@ pub(crate) async fn drive(
     let restless = dice
         .chance(30)
         .then(|| tokio::spawn(follow_restlessly(Arc::clone(&world), id.clone(), end, dice.fork())));
+    let printing = dice
+        .chance(15)
+        .then(|| tokio::spawn(terminal::follow(Arc::clone(&world), id.clone(), end)));
     let mut follower = Follower::new(&client, &id, &world);
     while follower.ended < end {
         let event = follower.next().await.map_err(here)?;
@@ -63,11 +70,15 @@ pub(crate) async fn drive(
     if let Some(restless) = restless {
         followed.push(restless.await.map_err(|error| error.to_string())??);
     }
+    let printed = match printing {
+        Some(printing) => printing.await.map_err(|error| error.to_string())??,
+        None => Vec::new(),
+    };
     let mut signals = Vec::new();
     while let Some(done) = tasks.join_next().await {
         signals.extend(done.map_err(|error| error.to_string())??);
     }
-    Ok(Report { session, id, acknowledged, signals, followed })
+    Ok(Report { session, id, acknowledged, signals, followed, printed })
 }
 
 async fn submit_rest(client: Client, session: Session, mut dice: Dice) -> Result<Vec<u64>, String> {
@@ -335,7 +346,7 @@ pub(crate) fn text_of(parts: &[v1::Part]) -> String {
 
 /// The tag of an input, by its text.
 pub(crate) fn tag_of(text: &str) -> String {
-    match serde_json::from_str::<serde_json::Value>(text) {
+    match serde_json::from_str::<Value>(text) {
         Ok(program) => program["tag"].as_str().unwrap_or_default().to_owned(),
         Err(_) => text.split(' ').next().unwrap_or_default().to_owned(),
     }

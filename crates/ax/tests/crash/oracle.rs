@@ -122,6 +122,12 @@ impl<'a> Evidence<'a> {
                 must!(shown == kept, "follower {number} was shown {shown:?}, kept is {kept:?}");
             }
         }
+        for (printed, kept) in self.report.printed.iter().zip(self.log) {
+            let mut printed = printed.clone();
+            printed.as_object_mut().unwrap().remove("type");
+            let kept = serde_json::to_value(kept).unwrap();
+            must!(printed == kept, "printed was {printed}, kept is {kept}");
+        }
         for (input, seq) in self.report.session.inputs.iter().zip(&self.report.acknowledged) {
             let kept = self.at(*seq);
             let is_it = matches!(

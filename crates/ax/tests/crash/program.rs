@@ -207,7 +207,7 @@ fn operation(
 
 fn step(key: String, dice: &mut Dice, ops: &mut Vec<Op>) -> Value {
     let effect = dice.pick(&["once", "once", "once", "idempotent", "idempotent", "read"]);
-    let value = json!({"op": "step", "key": key, "effect": effect, "ms": dice.between(0, 20)});
+    let value = json!({"op": "step", "key": key, "effect": effect, "ms": dice.between(0, 50)});
     ops.push(Op::Step { key, effect });
     value
 }

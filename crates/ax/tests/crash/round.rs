@@ -64,7 +64,7 @@ impl Plan {
         let mut dice = Dice::new(seed);
         let runs_max = dice.pick(&[5, 16, 64]);
         let blow = |dice: &mut Dice| Blow {
-            pause_millis: dice.between(20, 700),
+            pause_millis: dice.between(20, 900),
             victim: dice.pick(&[
                 Victim::Server,
                 Victim::Server,
@@ -78,7 +78,7 @@ impl Plan {
             which: dice.next(),
             down_millis: dice.between(0, 150),
         };
-        let count = dice.between(3, 8);
+        let count = dice.between(3, 9);
         let blows = (0..count).map(|_| blow(&mut dice)).collect();
         let effects = effects.to_str().unwrap();
         let sessions =
@@ -123,7 +123,7 @@ pub(crate) async fn run(seed: u64, dir: PathBuf) -> Result<Counts, String> {
     server.ready().await;
     let counts = check(&world, &model, &reports).await?;
     server.stop();
-    let left = server::find(world.data.to_str().unwrap());
+    let left = server::find(&mark(&world));
     if !left.is_empty() {
         return Err(format!("processes {left:?} are left"));
     }
@@ -162,7 +162,7 @@ fn manifest(carrier: Carrier, world: &World, model: &FakeModel, dir: &Path) -> S
              env: {{PYTHONPATH: \"{}\", PYTHONPYCACHEPREFIX: \"{}\"}}, \
              config: {{effects: \"{effects}\", model: \"{}\"}}",
             scripts.join(script).display(),
-            world.data.display(),
+            mark(world),
             sdk.display(),
             cache.display(),
             model.addr()
@@ -176,6 +176,11 @@ fn manifest(carrier: Carrier, world: &World, model: &FakeModel, dir: &Path) -> S
     )
 }
 
+/// What the command line of the harnesses of a round has, and no other.
+fn mark(world: &World) -> String {
+    format!("--mark={}", world.data.display())
+}
+
 /// Lets a blow fall; returns the server that runs then.
 async fn strike(
     mut server: Server,
@@ -186,12 +191,7 @@ async fn strike(
     if let Some(status) = server.has_ended() {
         return Err(format!("the server has ended with {status}: {}", server.errors()));
     }
-    let found = || server::find(world.data.to_str().unwrap());
-    let harnesses = || {
-        let server = i32::try_from(server.pid()).unwrap();
-        found().into_iter().filter(|process| process.pid != server).collect::<Vec<_>>()
-    };
-    let all = harnesses();
+    let all = server::find(&mark(world));
     let one = match all.len() as u64 {
         0 => None,
         count => Some(&all[usize::try_from(blow.which % count).unwrap()]),

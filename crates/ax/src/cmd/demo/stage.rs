@@ -115,7 +115,7 @@ impl Stage {
 }
 
 fn directory(cx: &Context) -> Result<(DataDir, Option<TempDir>), Failure> {
-    if cx.global.data.is_some() {
+    if cx.global.data_named {
         let data = cx.data()?;
         data.make()?;
         if let Some(holder) = data.holder() {
@@ -151,7 +151,7 @@ async fn start(data: &DataDir) -> Result<Child, Failure> {
     };
     let exe = std::env::current_exe().map_err(|error| failed(&error))?;
     let mut server = Command::new(exe)
-        .args(["serve", "--json", "--data"])
+        .args(["serve", "--json", "--idle-exit", "30", "--data"])
         .arg(&data.root)
         .env_remove("AX_SERVER")
         .stdin(Stdio::null())
