@@ -72,6 +72,29 @@ pub(crate) async fn audit(world: &World, engine: &Engine) {
     followed(world, &books);
 }
 
+/// Adds the logs of the sessions that something is wrong with to what is wrong.
+pub(crate) async fn tell(world: &World, engine: &Engine) {
+    let wrong = world.outside.lock().failures.join(" ");
+    let sessions = world.known.lock().expect("no holder of the lock panics").sessions.clone();
+    for key in sessions {
+        if !wrong.contains(&key.session.to_string()) {
+            continue;
+        }
+        let Some(book) = read(world, engine, &key).await else { continue };
+        let lines = book.iter().map(|(seq, event)| {
+            let (exec, attempt) =
+                (event.exec.unwrap_or_default(), event.attempt.unwrap_or_default());
+            format!("#{seq} {} {exec}/{attempt} {:?}", event.at, event.kind)
+        });
+        let lines: Vec<_> = lines.collect();
+        let acts = world.outside.lock().acts.clone();
+        let acts = acts.iter().filter(|act| act.session == key).map(|act| format!("{act:?}"));
+        let acts: Vec<_> = acts.collect();
+        let story = format!("{key}:\n{}\n{}", lines.join("\n"), acts.join("\n"));
+        world.outside.lock().failures.push(story);
+    }
+}
+
 /// E2 followed: reading page by page gives every event once.
 async fn read(world: &World, engine: &Engine, key: &SessionKey) -> Option<Book> {
     let mut book = Book { key: key.clone(), events: Vec::new(), hashes: Vec::new() };

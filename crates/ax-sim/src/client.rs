@@ -170,7 +170,12 @@ impl Client {
         let known = self.known();
         let doomed = op.session().is_none_or(|key| known.doomed.contains(key));
         match code {
-            Code::NoSession | Code::Deleted => doomed,
+            Code::NoSession => doomed,
+            // Or the branch that it went to.
+            Code::Deleted => {
+                let branches = matches!(op.target, Target::Submit { .. }) && op.key().is_some();
+                doomed || (branches && !known.doomed.is_empty())
+            }
             Code::NoAgent => match op.target {
                 Target::Create { agent, .. } => {
                     !known.agents.contains(&(op.namespace.clone(), agent))

@@ -177,6 +177,7 @@ impl Run {
                     self.record(key, frame).await?;
                 }
                 Op::Think { millis } => self.pause(*millis).await?,
+                Op::Chatter { count } => self.chatter(*count).await?,
             }
         }
         let failure =
@@ -391,6 +392,17 @@ impl Run {
             Some(key) => self.recorded(key).await,
             None => Ok(()),
         }
+    }
+
+    async fn chatter(&mut self, count: u64) -> Next {
+        for number in 0..count {
+            let data = Body::Text(number.to_string());
+            self.say(Frame::Note { key: None, name: "chatter".into(), data }).await?;
+            if number % 50 == 0 {
+                self.pause(20).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn ask(&mut self, key: &str, kind: AskKind, expires: Option<u64>) -> Next {

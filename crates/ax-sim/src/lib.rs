@@ -139,13 +139,18 @@ pub fn run(seed: u64, steps: u64) -> Result<Report, Vec<String>> {
         clients,
         followers: BTreeMap::new(),
         now_millis: 1_700_000_000_000,
+        story: Vec::new(),
         prng,
     };
     let lives = watched(|| live(&mut world));
     let report = report(&world, *lives.as_ref().unwrap_or(&0));
     let mut failures = std::mem::take(&mut world.outside.lock().failures);
     failures.extend(lives.err().unwrap_or_default());
-    if failures.is_empty() { Ok(report) } else { Err(failures) }
+    if failures.is_empty() {
+        return Ok(report);
+    }
+    failures.push(format!("its lives: {}", world.story.join("; ")));
+    Err(failures)
 }
 
 fn live(world: &mut World) -> u64 {

@@ -33,6 +33,8 @@ pub(crate) struct World {
     pub(crate) followers: BTreeMap<SessionKey, Follower>,
     /// The time, in milliseconds since the Unix epoch.
     pub(crate) now_millis: u64,
+    /// What befell it so far.
+    pub(crate) story: Vec<String>,
 }
 
 /// More changes than a disk ever sees.
@@ -98,7 +100,9 @@ impl World {
         self.disk.fail_writes(false);
         self.disk.set_capacity(None);
         self.disk.crash_after(NEVER);
-        let loses_power = self.disk.is_dead() || self.prng.chance(40);
+        let was_dead = self.disk.is_dead();
+        let loses_power = was_dead || self.prng.chance(40);
+        self.story.push(format!("{fate:?}, dead {was_dead}, loses power {loses_power}"));
         if loses_power && fate != Fate::Peace {
             self.disk = self.disk.crash();
         }

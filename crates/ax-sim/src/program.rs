@@ -26,6 +26,8 @@ pub(crate) enum Op {
     Note { key: String, bytes: usize },
     /// Thinks.
     Think { millis: u64 },
+    /// Notes so much that the state of the session is stored.
+    Chatter { count: u64 },
 }
 
 /// A step of a program.
@@ -73,6 +75,9 @@ impl Program {
 
 fn op(prng: &mut Prng, at: u64) -> Op {
     let key = format!("k{at}");
+    if prng.below(1_000) == 0 {
+        return Op::Chatter { count: 1_100 };
+    }
     match prng.below(20) {
         0..8 => Op::Steps(vec![step(prng, key)]),
         8..10 => {

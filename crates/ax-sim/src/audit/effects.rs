@@ -25,9 +25,9 @@ pub(super) fn check(world: &World, book: &Book) {
     }
     for ((exec, step), count) in counts {
         let lineage = lineage(book, exec);
-        let inherited = started(book, step, &lineage).any(|(seq, _)| seq <= book.shared());
-        let again = retries(book, step, exec);
-        let allowed = u64::from(!inherited) + again;
+        // Each beginning uses up one permission: the first, or a person's word.
+        let used = started(book, step, &lineage).filter(|(seq, _)| *seq <= book.shared()).count();
+        let allowed = (1 + retries(book, step, &lineage)).saturating_sub(used as u64);
         if count > allowed {
             let key = &book.key;
             let what = format!("E6 effects: {step} of {exec} of {key}: {count}, not {allowed}");
@@ -62,10 +62,10 @@ fn started<'a>(
 }
 
 /// How often a person said that the step may be carried out again.
-fn retries(book: &Book, step: &str, exec: ExecId) -> u64 {
+fn retries(book: &Book, step: &str, lineage: &[ExecId]) -> u64 {
     let about = |event: &&ax_core::session::Event| {
         matches!(&event.kind, Kind::AskRaised { about: Some(about), .. } if about.as_str() == step)
-            && event.exec == Some(exec)
+            && event.exec.is_some_and(|exec| lineage.contains(&exec))
     };
     let asks: Vec<_> = book.events.iter().filter(about).collect();
     let answers = book.events.iter().filter(|event| match &event.kind {
