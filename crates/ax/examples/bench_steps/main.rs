@@ -1,7 +1,7 @@
 //! Measures what a session costs beyond its log: steps, warm inputs, recovery, sleep.
 //!
-//! `cargo run --release -p ax --example bench_steps -- PIECE [--count N] [--sessions N] [--dir DIR]`
-//! prints one JSON object a line. The pieces:
+//! `cargo run --release -p ax --example bench_steps -- PIECE [OPTIONS]` prints one JSON object a
+//! line. The options are `--count N`, `--sessions N` and `--dir DIR`. The pieces:
 //!
 //! | piece | what is measured |
 //! |---|---|
