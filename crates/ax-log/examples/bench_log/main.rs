@@ -31,6 +31,7 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     match piece.as_str() {
         "grid" => runtime.block_on(grid(&dir)),
+        "profile" => runtime.block_on(profile(&dir)),
         "sustained" => runtime.block_on(sustained(&dir)),
         "open" => runtime.block_on(history::open(&dir)),
         "load" => runtime.block_on(history::load(&dir)),
@@ -83,6 +84,15 @@ async fn grid(dir: &Path) {
             }));
         }
     }
+}
+
+/// Runs the log alone for a while, for a look at where its time goes.
+async fn profile(dir: &Path) {
+    let number = |name| std::env::var(name).unwrap().parse().unwrap();
+    let (clients, bytes) = (number("CLIENTS"), number("BYTES"));
+    let cell = Cell { clients, bytes, sessions: clients, length: SUSTAINED };
+    let figures = run(0, dir, cell).await;
+    say(&json!({ "piece": "profile", "log": figures.json() }));
 }
 
 /// Runs one engine: the log, the raw buffered writer with fdatasync, or the raw direct one.

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ax_core::id::{Epoch, Namespace, Seq, SessionKey};
-use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::format::{Key, Kind, SessionRef, SessionState, u64_of};
 use super::memtable::Memtable;
-use super::request::{Done, Reply, Request};
+use super::request::{AppendReply, Done, Request};
 use super::run_loop::Job;
 use super::segment::{SegmentFile, SegmentWriter, record_bytes};
 use super::sessions::{Sessions, Slot, Tracked};
@@ -23,13 +22,13 @@ use crate::types::{Append, AppendError, LogFault};
 /// The room that is kept in a block for a request that is not an append, in bytes.
 const CHANGE_BYTES: usize = 512 * 1024;
 
-/// What goes into the memtable when the block is durable.
+/// An append that goes into the memtable when the block is durable.
 #[derive(Debug)]
 struct Staged {
     slot: Slot,
     first: u64,
-    entries: Vec<Bytes>,
-    snapshot: Option<(u64, Bytes)>,
+    /// Where it is among what is done.
+    done: usize,
 }
 
 /// The state of the loop.
@@ -132,49 +131,48 @@ impl Committer {
         }
     }
 
-    fn append(&mut self, append: Append, reply: Reply<Seq, AppendError>) {
+    fn append(&mut self, append: Box<Append>, reply: AppendReply) {
         let slot = match self.track(&append.key) {
             Ok(slot) => slot,
-            Err(fault) => return drop(reply.send(Err(fault.into()))),
+            Err(fault) => return drop(reply.send((append, Err(fault.into())))),
         };
         match check(self.sessions.at(slot), &append) {
             Err(error) => {
                 self.sessions.settle(slot);
-                drop(reply.send(Err(error)));
+                drop(reply.send((append, Err(error))));
             }
             Ok(next) if limits::is_empty(&append) => {
-                self.done.push(Done::Append(reply, next.prev()));
+                self.done.push(Done::Append(reply, append, next.prev()));
             }
-            Ok(_) => {
-                let last = self.stage(slot, append);
-                self.done.push(Done::Append(reply, last));
+            Ok(next) => {
+                let last = self.stage(slot, &append);
+                self.staged.push(Staged { slot, first: next.0, done: self.done.len() });
+                self.done.push(Done::Append(reply, append, last));
             }
         }
     }
 
-    fn stage(&mut self, slot: Slot, append: Append) -> Seq {
-        let Append { entries, row, snapshot, .. } = append;
+    /// Puts the records of an append into the block.
+    fn stage(&mut self, slot: Slot, append: &Append) -> Seq {
         let tracked = self.sessions.at(slot);
         let of = tracked.of;
         let is_new = tracked.state.is_none();
         let state = tracked.state.get_or_insert_with(SessionState::unborn);
         let first = state.last + 1;
-        state.last += u64_of(entries.len());
+        state.last += u64_of(append.entries.len());
         let seq = state.last;
         // A new session has its state first, so that a replay need not look for an older one.
-        if row.is_some() || is_new {
-            state.row = row.unwrap_or_default();
+        if append.row.is_some() || is_new {
+            state.row = append.row.clone().unwrap_or_default();
             self.writer.put(Kind::State, Key { of, seq }, &state.encode());
             tracked.changed = true;
         }
-        for (payload, seq) in entries.iter().zip(first..) {
+        for (payload, seq) in append.entries.iter().zip(first..) {
             self.writer.put(Kind::Entry, Key { of, seq }, payload);
         }
-        if let Some(snapshot) = &snapshot {
+        if let Some(snapshot) = &append.snapshot {
             self.writer.put(Kind::Snapshot, Key { of, seq }, snapshot);
         }
-        let snapshot = snapshot.map(|data| (seq, data));
-        self.staged.push(Staged { slot, first, entries, snapshot });
         self.touch(slot);
         Seq(seq)
     }
@@ -228,7 +226,8 @@ impl Committer {
         let of = SessionRef { namespace, session: key.session.0 };
         let state = self.shared.version().state(of)?;
         let (key, epoch) = (key.clone(), None);
-        let tracked = Tracked { key, of, state, epoch, touched: false, changed: false };
+        let (touched, changed, place) = (false, false, None);
+        let tracked = Tracked { key, of, state, epoch, place, touched, changed };
         Ok(self.sessions.insert(tracked))
     }
 
@@ -284,10 +283,24 @@ impl Committer {
         }
         let version = self.shared.version();
         let mut tables = version.active.write();
-        for Staged { slot, first, entries, snapshot } in self.staged.drain(..) {
+        let segment = version.active.segment;
+        for Staged { slot, first, done } in self.staged.drain(..) {
             let tracked = self.sessions.at(slot);
-            let state = tracked.state.as_ref().expect("what is staged exists");
-            tables.add(tracked.of, state, first, entries, snapshot);
+            let place = match tracked.place {
+                Some((here, place)) if here == segment => place,
+                _ => {
+                    let state = tracked.state.as_ref().expect("what is staged exists");
+                    let place = tables.place(tracked.of, state);
+                    tracked.place = Some((segment, place));
+                    place
+                }
+            };
+            if let Done::Append(_, append, last) = &mut self.done[done] {
+                tables.add(place, first, &mut append.entries);
+                if let Some(data) = append.snapshot.take() {
+                    tables.snapshot(tracked.of, last.0, data);
+                }
+            }
         }
         for slot in &self.touched {
             let tracked = self.sessions.at(*slot);

@@ -163,7 +163,14 @@ impl EventLog for EmbeddedLog {
     fn append(&self, append: Append) -> BoxFuture<'_, Result<Seq, AppendError>> {
         async move {
             limits::check(&append)?;
-            self.ask(|reply| Request::Append(append, reply)).await
+            let (reply, answer) = oneshot::channel();
+            if self.requests.send(Request::Append(Box::new(append), reply)).is_err() {
+                return Err(self.gone().into());
+            }
+            match answer.await {
+                Ok((_append, result)) => result,
+                Err(_) => Err(self.gone().into()),
+            }
         }
         .boxed()
     }

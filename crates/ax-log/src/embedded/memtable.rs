@@ -24,7 +24,9 @@ pub(super) struct Memtable {
 /// The sessions of a memtable.
 #[derive(Debug, Default)]
 pub(super) struct Tables {
-    pub(super) sessions: BTreeMap<SessionRef, SessionTable>,
+    /// Where each session is among `tables`, in the order of the sessions.
+    index: BTreeMap<SessionRef, usize>,
+    tables: Vec<SessionTable>,
     /// An estimate of the memory that they take.
     pub(super) bytes: usize,
 }
@@ -50,33 +52,36 @@ impl SessionTable {
 }
 
 impl Tables {
-    /// Adds what an append brings; of the state only the last position is taken, unless the
-    /// session is new here.
-    pub(super) fn add(
-        &mut self,
-        of: SessionRef,
-        state: &SessionState,
-        first: u64,
-        entries: Vec<Bytes>,
-        snapshot: Option<(u64, Bytes)>,
-    ) {
-        let mut cost = 0;
-        let table = self.sessions.entry(of).or_insert_with(|| {
-            cost += SESSION_COST_BYTES + state.row.data.len();
-            let (entries, snapshots) = (Vec::new(), Vec::new());
-            SessionTable { state: state.clone(), whole: true, first, entries, snapshots }
-        });
+    pub(super) fn get(&self, of: SessionRef) -> Option<&SessionTable> {
+        self.index.get(&of).map(|place| &self.tables[*place])
+    }
+
+    /// Returns the place of a session, which is added with its state if it is new here.
+    pub(super) fn place(&mut self, of: SessionRef, state: &SessionState) -> usize {
+        let place = *self.index.entry(of).or_insert(self.tables.len());
+        if place == self.tables.len() {
+            self.bytes += SESSION_COST_BYTES + state.row.data.len();
+            self.tables.push(SessionTable {
+                state: state.clone(),
+                whole: true,
+                first: 0,
+                entries: Vec::new(),
+                snapshots: Vec::new(),
+            });
+        }
+        place
+    }
+
+    /// Adds the entries of an append. Of the state only the last position is taken.
+    pub(super) fn add(&mut self, place: usize, first: u64, entries: &mut Vec<Bytes>) {
+        let table = &mut self.tables[place];
         if table.entries.is_empty() {
             table.first = first;
         }
         assert!(first == table.next(), "the positions of a session have no gaps");
-        cost += entries.iter().map(|entry| entry.len() + ENTRY_COST_BYTES).sum::<usize>();
+        self.bytes += entries.iter().map(|entry| entry.len() + ENTRY_COST_BYTES).sum::<usize>();
         table.state.last = table.state.last.max(first - 1 + entries.len() as u64);
-        table.entries.extend(entries);
-        self.bytes += cost;
-        if let Some((at, data)) = snapshot {
-            self.snapshot(of, at, data);
-        }
+        table.entries.append(entries);
     }
 
     /// Adds an entry that is replayed.
@@ -109,17 +114,11 @@ impl Tables {
     }
 
     fn table(&mut self, of: SessionRef) -> &mut SessionTable {
-        let bytes = &mut self.bytes;
-        self.sessions.entry(of).or_insert_with(|| {
-            *bytes += SESSION_COST_BYTES;
-            SessionTable {
-                state: SessionState::unborn(),
-                whole: false,
-                first: 0,
-                entries: Vec::new(),
-                snapshots: Vec::new(),
-            }
-        })
+        let new = !self.index.contains_key(&of);
+        let place = self.place(of, &SessionState::unborn());
+        let table = &mut self.tables[place];
+        table.whole &= !new;
+        table
     }
 }
 
@@ -142,13 +141,13 @@ impl Memtable {
 
     /// Returns the state of a session, and whether it is whole.
     pub(super) fn state(&self, of: SessionRef) -> Option<(SessionState, bool)> {
-        self.read().sessions.get(&of).map(|table| (table.state.clone(), table.whole))
+        self.read().get(of).map(|table| (table.state.clone(), table.whole))
     }
 
     /// Returns the newest snapshot of a session at or before a position.
     pub(super) fn snapshot(&self, of: SessionRef, at: u64) -> Option<(u64, Bytes)> {
         let tables = self.read();
-        let snapshots = &tables.sessions.get(&of)?.snapshots;
+        let snapshots = &tables.get(of)?.snapshots;
         let at_or_before = snapshots.iter().rfind(|(seq, _)| *seq <= at);
         at_or_before.cloned()
     }
@@ -156,7 +155,7 @@ impl Memtable {
     /// Returns the first position of a session that the memtable has an entry of.
     pub(super) fn entry_first(&self, of: SessionRef) -> Option<u64> {
         let tables = self.read();
-        let table = tables.sessions.get(&of)?;
+        let table = tables.get(of)?;
         (!table.entries.is_empty()).then_some(table.first)
     }
 
@@ -167,8 +166,8 @@ impl Memtable {
         count: usize,
     ) -> Vec<(SessionRef, SessionTable)> {
         let tables = self.read();
-        let range = tables.sessions.range((after, Bound::Unbounded)).take(count);
-        range.map(|(of, table)| (*of, table.clone())).collect()
+        let range = tables.index.range((after, Bound::Unbounded)).take(count);
+        range.map(|(of, place)| (*of, tables.tables[*place].clone())).collect()
     }
 
     /// Returns the states of up to `count` sessions behind `after`, in order.
@@ -178,7 +177,8 @@ impl Memtable {
         count: usize,
     ) -> Vec<(SessionRef, (SessionState, bool))> {
         let tables = self.read();
-        let range = tables.sessions.range((after, Bound::Unbounded)).take(count);
-        range.map(|(of, table)| (*of, (table.state.clone(), table.whole))).collect()
+        let range = tables.index.range((after, Bound::Unbounded)).take(count);
+        let found = range.map(|(of, place)| (*of, &tables.tables[*place]));
+        found.map(|(of, table)| (of, (table.state.clone(), table.whole))).collect()
     }
 }

@@ -9,10 +9,14 @@ use crate::types::{
 
 pub(super) type Reply<T, E> = oneshot::Sender<Result<T, E>>;
 
+/// The answer to an append. What was asked goes back with it, so that it is freed by the thread
+/// that allocated it.
+pub(super) type AppendReply = oneshot::Sender<(Box<Append>, Result<Seq, AppendError>)>;
+
 /// A request to the committer. They are carried out in the order in which they come.
 #[derive(Debug)]
 pub(super) enum Request {
-    Append(Append, Reply<Seq, AppendError>),
+    Append(Box<Append>, AppendReply),
     Acquire(SessionKey, Reply<Lease, AcquireError>),
     Release(SessionKey, Epoch),
     Branch(Branch, Reply<(), BranchError>),
@@ -33,7 +37,7 @@ pub(super) struct Branch {
 /// An answer that may be given when the block is durable.
 #[derive(Debug)]
 pub(super) enum Done {
-    Append(Reply<Seq, AppendError>, Seq),
+    Append(AppendReply, Box<Append>, Seq),
     Acquire(Reply<Lease, AcquireError>, SessionKey, Lease),
     Branch(Reply<(), BranchError>),
     Cut(Reply<(), CutError>),
@@ -44,7 +48,7 @@ impl Done {
     /// Says that it is done. Returns a right to write that nobody waits for any more.
     pub(super) fn tell(self) -> Option<(SessionKey, Epoch)> {
         match self {
-            Self::Append(reply, seq) => drop(reply.send(Ok(seq))),
+            Self::Append(reply, append, seq) => drop(reply.send((append, Ok(seq)))),
             Self::Acquire(reply, key, lease) => {
                 let epoch = lease.epoch;
                 return reply.send(Ok(lease)).err().map(|_| (key, epoch));
@@ -59,7 +63,7 @@ impl Done {
     /// Says that it could not be done. Returns a right to write that nobody got to know of.
     pub(super) fn refuse(self, fault: LogFault) -> Option<(SessionKey, Epoch)> {
         match self {
-            Self::Append(reply, _) => drop(reply.send(Err(fault.into()))),
+            Self::Append(reply, append, _) => drop(reply.send((append, Err(fault.into())))),
             Self::Acquire(reply, key, lease) => {
                 drop(reply.send(Err(fault.into())));
                 return Some((key, lease.epoch));
@@ -76,7 +80,7 @@ impl Request {
     /// Answers that the log cannot do it.
     pub(super) fn refuse(self, fault: LogFault) {
         match self {
-            Self::Append(_, reply) => drop(reply.send(Err(fault.into()))),
+            Self::Append(append, reply) => drop(reply.send((append, Err(fault.into())))),
             Self::Acquire(_, reply) => drop(reply.send(Err(fault.into()))),
             Self::Release(..) => {}
             Self::Branch(_, reply) => drop(reply.send(Err(fault.into()))),

@@ -17,6 +17,8 @@ pub(super) struct Tracked {
     pub(super) state: Option<SessionState>,
     /// The right to write that was given last, unless it was released.
     pub(super) epoch: Option<Epoch>,
+    /// Where it was found last in a memtable: the segment and the place.
+    pub(super) place: Option<(u64, usize)>,
     /// Whether the block has changes of it.
     pub(super) touched: bool,
     /// Whether the block changes more of the state than the last position.

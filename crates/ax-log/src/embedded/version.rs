@@ -249,7 +249,7 @@ fn from_memory(
     into: &mut Gathered,
 ) -> Result<bool, LogFault> {
     let tables = memtable.read();
-    let Some(table) = tables.sessions.get(&span.of) else { return Ok(true) };
+    let Some(table) = tables.get(span.of) else { return Ok(true) };
     let Some(skip) = next.checked_sub(table.first) else {
         return Err(missing(span.of, "an entry of the session is missing"));
     };
