@@ -37,6 +37,8 @@ struct Faults {
     crash_at: Option<u64>,
     fail_writes: bool,
     fail_syncs: bool,
+    /// How many more syncs of directories are made; `None` if they do not fail.
+    dir_syncs_left: Option<u64>,
     read_only: bool,
     capacity: Option<u64>,
 }
@@ -220,6 +222,12 @@ impl FakeDisk {
         self.state().faults.fail_syncs = fail;
     }
 
+    /// Makes syncs of directories fail after `count` more, or no longer fail. What was done to names
+    /// shows, but is not durable.
+    pub fn fail_dir_syncs_after(&self, count: Option<u64>) {
+        self.state().faults.dir_syncs_left = count;
+    }
+
     /// Makes every change fail for want of permission, or no longer fail.
     pub fn set_read_only(&self, read_only: bool) {
         self.state().faults.read_only = read_only;
@@ -361,6 +369,10 @@ impl Disk for FakeDisk {
         }
         if state.faults.fail_syncs {
             return Err(io::Error::other("the sync failed, as it was told to"));
+        }
+        if let Some(left) = state.faults.dir_syncs_left {
+            let failed = || io::Error::other("the sync of a directory failed, as it was told to");
+            state.faults.dir_syncs_left = Some(left.checked_sub(1).ok_or_else(failed)?);
         }
         let inside = |path: &Path| path.parent() == Some(dir);
         let (synced, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut state.unsynced)

@@ -92,16 +92,12 @@ pub(super) async fn run(
 
 /// Writes a memtable as a run, and goes on trying while the disk is full.
 async fn write(shared: &Arc<Shared>, memtable: &Memtable, block_next: u64) -> Result<(), Failed> {
+    let mut made = None;
     loop {
         if shared.is_stopping() {
             return Err(Failed::Stopping);
         }
-        let id = shared.run_next();
-        let written = write_once(shared, memtable, block_next, id).await;
-        if written.is_err() {
-            // What is left of it belongs to nothing and goes at the next opening at the latest.
-            drop(shared.disk.remove(&run::path(&shared.dir, id)));
-        }
+        let written = write_once(shared, memtable, block_next, &mut made).await;
         let full = matches!(written, Err(Failed::Full));
         shared.progress.send_modify(|progress| {
             progress.rounds += 1;
@@ -115,12 +111,34 @@ async fn write(shared: &Arc<Shared>, memtable: &Memtable, block_next: u64) -> Re
     }
 }
 
+/// Makes the run unless that was done before, and publishes it.
 async fn write_once(
-    shared: &Arc<Shared>,
+    shared: &Shared,
+    memtable: &Memtable,
+    block_next: u64,
+    made: &mut Option<Arc<Run>>,
+) -> Result<(), Failed> {
+    let run = match made {
+        Some(run) => Arc::clone(run),
+        None => {
+            let id = shared.run_next();
+            let run = make(shared, memtable, block_next, id).await;
+            if run.is_err() {
+                // What is left of it belongs to nothing and goes at the next opening at the latest.
+                drop(shared.disk.remove(&run::path(&shared.dir, id)));
+            }
+            Arc::clone(made.insert(Arc::new(run?)))
+        }
+    };
+    publish(shared, memtable.segment, block_next, run)
+}
+
+async fn make(
+    shared: &Shared,
     memtable: &Memtable,
     block_next: u64,
     id: u64,
-) -> Result<(), Failed> {
+) -> Result<Run, Failed> {
     let path = run::path(&shared.dir, id);
     let block_bytes = shared.limits.run_block_bytes;
     let mut writer = RunWriter::create(&*shared.disk, &path, (shared.store, id), block_bytes)?;
@@ -139,7 +157,12 @@ async fn write_once(
     let covers = Covers { segment_first: segment, segment_last: segment, block_next, generation };
     writer.finish(covers)?;
     shared.disk.sync_dir(&shared.dir)?;
-    let run = Run::open(&*shared.disk, path, shared.store, &shared.cache)?;
+    Ok(Run::open(&*shared.disk, path, shared.store, &shared.cache)?)
+}
+
+/// Puts a run in the place of a segment and its memtable. On an error the manifest on disk may name
+/// the run already, so its file stays: the next opening removes it if it is not named.
+fn publish(shared: &Shared, segment: u64, block_next: u64, run: Arc<Run>) -> Result<(), Failed> {
     shared.change_manifest(|manifest| {
         manifest.runs.push(run.entry);
         manifest.replay_segment = segment + 1;
@@ -148,7 +171,7 @@ async fn write_once(
     shared.change(|version| {
         let oldest = version.frozen.remove(0);
         assert!(oldest.segment == segment, "memtables become runs in their order");
-        version.runs.push(Arc::new(run));
+        version.runs.push(run);
     });
     Ok(())
 }
