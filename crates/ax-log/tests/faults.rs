@@ -14,6 +14,7 @@ use ax_log::embedded::fake::FakeDisk;
 use ax_log::fsck::{self, Harm};
 use ax_log::{
     Append, AppendError, EmbeddedLog, EventLog, Lease, LogFault, MemoryLog, OpenError, Options,
+    ReadError,
 };
 use futures::future::join_all;
 use support::{Change, Dice, assert_same, changes, files, key, make, open, options, payload, read};
@@ -187,18 +188,28 @@ async fn an_unknown_version_of_any_file_is_a_clear_error() {
     }
 }
 
+/// What a store in which something is wrong gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    /// All that the model has.
+    Whole,
+    /// Not all, and the opening or the call that missed it said so.
+    Refused,
+    /// Not all, and nothing said so.
+    Silent,
+}
+
 /// Opens a store in which something is wrong, and asserts that nothing wrong is ever read from it:
-/// each session reads as in the model, or up to a gap, or says that it is damaged. Returns whether
-/// everything is there.
-async fn is_whole(disk: &FakeDisk, model: &MemoryLog) -> bool {
-    let Ok(log) = open(disk) else { return false };
-    let mut whole = true;
+/// each session reads as in the model, or up to a gap, or says that it is damaged.
+async fn look(disk: &FakeDisk, model: &MemoryLog) -> Seen {
+    let Ok(log) = open(disk) else { return Seen::Refused };
+    let (mut refused, mut silent) = (false, false);
     for session in 1..=1200 {
         let key = key(session);
         let expect = model.head(&key).await.unwrap();
-        match (log.head(&key).await, &expect) {
-            (Ok(head), expect) if head == *expect => {}
-            _ => whole = false,
+        match log.head(&key).await {
+            Ok(head) => silent |= head != expect,
+            Err(_) => refused = true,
         }
         let Some(expect) = expect else { continue };
         let entries = read(model, &key, expect.first.0 - 1, 1000).await;
@@ -206,7 +217,7 @@ async fn is_whole(disk: &FakeDisk, model: &MemoryLog) -> bool {
         loop {
             match log.read(&key, after, ax_log::ReadLimit::default()).await {
                 Ok(more) if more.is_empty() => {
-                    whole &= after == expect.last;
+                    silent |= after != expect.last;
                     break;
                 }
                 Ok(more) => {
@@ -216,15 +227,23 @@ async fn is_whole(disk: &FakeDisk, model: &MemoryLog) -> bool {
                         after = entry.seq;
                     }
                 }
-                Err(_) => {
-                    whole = false;
+                Err(ReadError::Fault(_)) => {
+                    refused = true;
+                    break;
+                }
+                Err(ReadError::NotFound | ReadError::Cut { .. }) => {
+                    silent = true;
                     break;
                 }
             }
         }
     }
     log.close().await.unwrap();
-    whole
+    match (refused, silent) {
+        (_, true) => Seen::Silent,
+        (true, false) => Seen::Refused,
+        (false, false) => Seen::Whole,
+    }
 }
 
 /// Repairs a store and asserts that it opens, that the report names all that is not there any more,
@@ -287,13 +306,15 @@ async fn a_flipped_bit_anywhere_is_never_read_and_can_be_repaired() {
             damaged.set_content(&path(&name), &bytes);
             let what = format!("{name} at {place}");
             let before = copy(&damaged);
-            if !is_whole(&damaged, &model).await {
+            let seen = look(&damaged, &model).await;
+            if seen != Seen::Whole {
                 let report = fsck::check(&options(&before, Limits::tiny())).unwrap();
                 if report.is_sound() {
                     // The last block of all looks the same as a write that was cut short.
                     assert!(name.starts_with("wal-"), "{what}: {report:?}");
                     continue;
                 }
+                assert_eq!(seen, Seen::Refused, "{what}: {report:?}");
                 harmful += 1;
                 assert_repairs(&before, &model, &what).await;
             }
@@ -311,9 +332,11 @@ async fn a_file_that_is_cut_off_or_gone_is_found_and_repaired() {
             let damaged = copy(&disk);
             damaged.set_content(&path(&name), &bytes[..keep]);
             let before = copy(&damaged);
-            if name != "LOCK" && !is_whole(&damaged, &model).await {
+            let seen = look(&damaged, &model).await;
+            if name != "LOCK" && seen != Seen::Whole {
                 let report = fsck::check(&options(&before, Limits::tiny())).unwrap();
                 if !report.is_sound() {
+                    assert_eq!(seen, Seen::Refused, "{name} cut to {keep}: {report:?}");
                     assert_repairs(&before, &model, &format!("{name} cut to {keep}")).await;
                 }
             }

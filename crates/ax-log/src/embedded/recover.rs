@@ -1,11 +1,16 @@
 //! Opens a data directory: finds out what belongs to the store and replays what no run covers.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::cache::BlockCache;
-use super::disk::{Held, LockError};
-use super::format::{BlockHeader, Found, Kind, SessionState, VERSION, damaged, record_at};
+use super::disk::{Held, LockError, PageBuffer};
+use super::format::{
+    BLOCK_HEADER_BYTES, BlockHeader, Found, Kind, SessionState, VERSION, damaged, record_at,
+};
 use super::manifest::Manifest;
 use super::memtable::{Memtable, Tables};
 use super::run::{self, Run};
@@ -25,7 +30,7 @@ pub(super) type Opened = (Arc<Shared>, SegmentWriter, Vec<Job>);
 /// A file with a segment that no run covers.
 struct Live {
     header: BlockHeader,
-    path: std::path::PathBuf,
+    path: PathBuf,
     reader: SegmentReader,
 }
 
@@ -43,7 +48,7 @@ pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
     };
     let cache = Arc::new(BlockCache::new(options.limits.index_cache_bytes_max));
     let runs = open_runs(options, &manifest, &cache)?;
-    let (live, spares, file_next) = segments(options, &manifest, &names)?;
+    let (live, unused, file_next) = segments(options, &manifest, &names)?;
     let mut namespaces = Namespaces::default();
     for (id, name) in &manifest.namespaces {
         namespaces.insert(*id, name.clone());
@@ -52,6 +57,8 @@ pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
     let mut version = Version { runs, frozen: Vec::new(), active };
     manifest.generation += 1;
     manifest.write(disk, dir).map_err(|error| full_or("writing", options, error))?;
+    // Only now is what the manifest said durable, if the process before this one was killed.
+    let spares = keep_spares(options, unused)?;
     remove_leftovers(options, &manifest, &names);
     let (writer, jobs) = replay(options, &manifest, live, &mut version, &mut namespaces)?;
     let recovered = Recovered {
@@ -125,39 +132,57 @@ fn open_runs(
     Ok(runs)
 }
 
-/// Returns the segments to replay in their order, the spare files, and the next free file number.
+/// A file with nothing in it that has to be replayed, and its length in bytes.
+type Unused = (PathBuf, u64);
+
+/// Returns the segments to replay in their order, the other files, and the next free file number.
 fn segments(
     options: &Options,
     manifest: &Manifest,
     names: &[String],
-) -> Result<(Vec<Live>, Vec<SegmentFile>, u64), OpenError> {
+) -> Result<(Vec<Live>, Vec<Unused>, u64), OpenError> {
     let disk = &*options.disk;
     let mut live = BTreeMap::new();
-    let mut spares = Vec::new();
+    let mut unused = Vec::new();
     let mut file_next = 1;
+    let counts = |header: &BlockHeader| header.segment >= manifest.replay_segment;
     for name in names {
         let Some(number) = segment::number_of(name) else { continue };
         file_next = file_next.max(number + 1);
         let path = segment::path(&options.dir, number);
         let file = disk.open(&path).map_err(|error| io_error("opening", &path, error))?;
         let mut reader = SegmentReader::new(manifest.store, &path, file)?;
+        let name = Arc::clone(&reader.name);
         match reader.first_header()? {
             Found::Version(found) => {
                 return Err(OpenError::Version { path, found, known: VERSION });
             }
-            Found::Block(header) if header.segment >= manifest.replay_segment => {
-                let name = Arc::clone(&reader.name);
+            Found::Block(header) if counts(&header) => {
                 let twin = live.insert(header.segment, Live { header, path, reader });
                 if twin.is_some() {
                     return Err(damaged(&name, 0, "another file has the same segment").into());
                 }
             }
-            _ => spares.push((path, reader.bytes)),
+            Found::Block(_) | Found::Nothing => {
+                // A segment that lost its beginning is no file to write another one into.
+                if let Some((_, header)) = reader.find_block(0, counts)? {
+                    let BlockHeader { segment, block, .. } = header;
+                    let what = format!("segment {segment} is damaged, and block {block} follows");
+                    return Err(damaged(&name, 0, what).into());
+                }
+                unused.push((path, reader.bytes));
+            }
         }
     }
-    spares.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+    Ok((live.into_values().collect(), unused, file_next))
+}
+
+/// Keeps files for segments to come and removes the others.
+fn keep_spares(options: &Options, mut unused: Vec<Unused>) -> Result<Vec<SegmentFile>, OpenError> {
+    let disk = &*options.disk;
+    unused.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
     let mut kept = Vec::new();
-    for (path, bytes) in spares {
+    for (path, bytes) in unused {
         // A file that was not filled with zeros to its end is of no use; nor is one too many.
         if kept.len() < SPARE_COUNT_MAX && bytes >= options.limits.segment_bytes_min {
             let file = disk.open_durable(&path);
@@ -167,7 +192,7 @@ fn segments(
             drop(disk.remove(&path));
         }
     }
-    Ok((live.into_values().collect(), kept, file_next))
+    Ok(kept)
 }
 
 fn remove_leftovers(options: &Options, manifest: &Manifest, names: &[String]) {
@@ -192,6 +217,7 @@ fn replay(
     let Manifest { store, generation, replay_segment, replay_block, .. } = *manifest;
     let mut writer = SegmentWriter::new(store, generation, replay_segment, replay_block);
     let mut jobs = Vec::new();
+    let mut generation_least = 0;
     let ends: Vec<_> = live.iter().skip(1).map(|next| Some(next.header.block)).collect();
     let live = live.into_iter().zip(ends.into_iter().chain([None]));
     for ((mut live, end), expected) in live.zip(replay_segment..) {
@@ -199,7 +225,7 @@ fn replay(
             let what = format!("segment {expected} before it is missing");
             return Err(damaged(&live.reader.name, 0, what).into());
         }
-        let mut replayed = Replayed::default();
+        let mut replayed = Replayed { generation: generation_least, ..Replayed::default() };
         let from = writer.block_next;
         replay_segment_file(&mut live, from, end, namespaces, &mut replayed)?;
         let file = options.disk.open_durable(&live.path);
@@ -207,12 +233,14 @@ fn replay(
         let file = SegmentFile { path: live.path, file, bytes: live.reader.bytes };
         let memtable = Arc::new(Memtable::with(expected, replayed.tables));
         writer.block_next += replayed.blocks;
+        generation_least = replayed.generation;
         if end.is_some() {
             let block_next = writer.block_next;
             version.frozen.push(Arc::clone(&memtable));
             jobs.push(Job::Write { memtable, file: Some(file), block_next });
         } else {
             version.active = memtable;
+            settle(&file, store, replayed.last)?;
             drop(writer.begin(expected, file));
             writer.offset = replayed.offset;
         }
@@ -226,6 +254,10 @@ struct Replayed {
     tables: Tables,
     blocks: u64,
     offset: u64,
+    /// That of the newest block.
+    generation: u64,
+    /// The newest block of this segment and where it stands.
+    last: Option<(u64, BlockHeader, Bytes)>,
 }
 
 /// Replays one segment up to the block before `end`; the last segment up to its torn tail.
@@ -243,11 +275,18 @@ fn replay_segment_file(
             BlockAt::Block(header, body)
                 if header.segment == live.header.segment && header.block == expected =>
             {
+                if header.generation < into.generation {
+                    let what = format!("block {expected} is older than the one before it");
+                    return Err(damaged(&name, into.offset, what).into());
+                }
                 if !apply(&header, &body, namespaces, &mut into.tables) {
                     return Err(damaged(&name, into.offset, "a record is malformed").into());
                 }
-                into.offset = SegmentReader::after(into.offset, &header);
+                let at = into.offset;
+                into.offset = SegmentReader::after(at, &header);
                 into.blocks += 1;
+                into.generation = header.generation;
+                into.last = Some((at, header, body));
             }
             BlockAt::Version(found) => {
                 return Err(OpenError::Version { path: live.path.clone(), found, known: VERSION });
@@ -261,6 +300,31 @@ fn replay_segment_file(
     Ok(())
 }
 
+/// Makes the end of the log durable before anyone reads it: writes its last block again.
+///
+/// A process that was killed, or whose write failed, may have left it in the page cache only; a
+/// sync would not help, for after a failed one the system takes the pages for written. If there is
+/// only the header of a first block that was cut short, it goes: the segment may begin again in
+/// another file.
+fn settle(
+    file: &SegmentFile,
+    store: u64,
+    last: Option<(u64, BlockHeader, Bytes)>,
+) -> Result<(), OpenError> {
+    let mut buffer = PageBuffer::new(BLOCK_HEADER_BYTES);
+    let mut at = 0;
+    if let Some((offset, header, body)) = last {
+        buffer = PageBuffer::new(BLOCK_HEADER_BYTES + body.len());
+        buffer.put(&header.encode(store));
+        buffer.put(&body);
+        at = offset;
+    } else {
+        buffer.put(&[0; BLOCK_HEADER_BYTES]);
+    }
+    let written = file.file.write_durable(buffer.pages(), at);
+    written.map_err(|error| io_error("writing", &file.path, error))
+}
+
 /// Accepts the end of what can be read as the tail of the log, or says that it is damaged: a write
 /// that was cut short can only be the last one.
 fn tail(live: &mut Live, at: u64, expected: u64, end: Option<u64>) -> Result<(), LogFault> {
@@ -269,10 +333,9 @@ fn tail(live: &mut Live, at: u64, expected: u64, end: Option<u64>) -> Result<(),
         let what = format!("block {expected} is damaged, and a later segment was written");
         return Err(damaged(&name, at, what));
     }
-    let page = super::disk::PAGE_BYTES as u64;
     let segment = live.header.segment;
     let later = |header: &BlockHeader| header.segment == segment && header.block > expected;
-    if let Some((_, header)) = live.reader.find_block(at + page, later)? {
+    if let Some((_, header)) = live.reader.find_block(at, later)? {
         let what = format!("block {expected} is damaged, and block {} follows", header.block);
         return Err(damaged(&name, at, what));
     }
@@ -282,7 +345,7 @@ fn tail(live: &mut Live, at: u64, expected: u64, end: Option<u64>) -> Result<(),
 /// Puts the records of a block into the tables. Returns whether they are well-formed.
 fn apply(
     header: &BlockHeader,
-    body: &bytes::Bytes,
+    body: &Bytes,
     namespaces: &mut Namespaces,
     tables: &mut Tables,
 ) -> bool {

@@ -32,6 +32,8 @@ pub(super) struct Tail {
 pub(super) struct Contents {
     pub(super) store: u64,
     pub(super) generation: u64,
+    /// The generation of the newest block that was taken up.
+    block_generation: u64,
     pub(super) run_next: u64,
     pub(super) segment_next: u64,
     pub(super) block_next: u64,
@@ -54,6 +56,14 @@ impl Contents {
     pub(super) fn name(&self, namespace: u32) -> Namespace {
         let lost = || Namespace::new(&format!("lost-{namespace}")).expect("it is a DNS label");
         self.names.get(&namespace).cloned().unwrap_or_else(lost)
+    }
+
+    /// Takes up the names of namespaces that runs have.
+    pub(super) fn learn_names(&mut self, runs: &[Arc<Run>]) {
+        let mut walk = WalkMerged::new(runs, Section::Namespaces);
+        while let Some(record) = walk.next() {
+            learn_name(self, &record);
+        }
     }
 
     pub(super) fn manifest(&self, run: RunEntry) -> Manifest {
@@ -104,6 +114,7 @@ pub(super) fn gather(options: &Options) -> Result<Contents, OpenError> {
     let mut contents = Contents {
         store: 0,
         generation: 0,
+        block_generation: 0,
         run_next: 1,
         segment_next: 1,
         block_next: 1,
@@ -128,10 +139,8 @@ pub(super) fn gather(options: &Options) -> Result<Contents, OpenError> {
             }
         }
     }
-    let mut walk = WalkMerged::new(&contents.runs, Section::Namespaces);
-    while let Some(record) = walk.next() {
-        learn_name(&mut contents, &record);
-    }
+    let runs = contents.runs.clone();
+    contents.learn_names(&runs);
     segments(options, &mut contents, &manifest)?;
     Ok(contents)
 }
@@ -292,11 +301,14 @@ fn read_segment(
 ) -> Result<(), OpenError> {
     loop {
         let expected = contents.block_next;
-        let mut torn = false;
+        let (mut torn, mut stale) = (false, false);
         match reader.block_at(offset)? {
             BlockAt::Block(header, body)
-                if header.segment == segment && header.block == expected =>
+                if header.segment == segment
+                    && header.block == expected
+                    && header.generation >= contents.block_generation =>
             {
+                contents.block_generation = header.generation;
                 contents.generation = contents.generation.max(header.generation);
                 if !take_block(contents, &header, &body) {
                     contents.damage(
@@ -314,14 +326,25 @@ fn read_segment(
                 return Err(OpenError::Version { path: path.to_owned(), found, known: VERSION });
             }
             BlockAt::Torn(header) => torn = header.segment == segment,
-            BlockAt::Block(..) | BlockAt::Nothing => {}
+            BlockAt::Block(header, _) => {
+                stale = header.segment == segment && header.block == expected;
+            }
+            BlockAt::Nothing => {}
         }
-        let later = |header: &BlockHeader| header.segment == segment && header.block > expected;
+        let newest = contents.block_generation;
+        let later = |header: &BlockHeader| {
+            let newer = header.block > expected && header.generation >= newest;
+            header.segment == segment && newer
+        };
         if let Some((at, header)) = reader.find_block(offset + PAGE_BYTES as u64, later)? {
             let what = format!("blocks {expected} to {} are damaged", header.block - 1);
             contents.damage(path, offset, &what, "what was appended with them is lost");
             (offset, contents.block_next) = (at, header.block);
             continue;
+        }
+        if stale {
+            let what = format!("block {expected} is older than the one before it");
+            contents.damage(path, offset, &what, "the store does not open");
         }
         if torn && is_last {
             let what = format!("block {expected} was cut short");

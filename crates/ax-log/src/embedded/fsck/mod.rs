@@ -9,11 +9,11 @@ mod gather;
 mod salvage;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ax_core::id::{Seq, SessionKey};
 
 use super::disk::{Disk, LockError};
-use super::manifest::RunEntry;
 use super::run::{self, Covers, Run, RunWriter};
 use super::{Held, OpenError, Options, io_error};
 use gather::Contents;
@@ -110,7 +110,7 @@ pub fn repair(options: &Options) -> Result<Repaired, OpenError> {
     let failed = |error| io_error("repairing", &options.dir, error);
     let quarantine = options.dir.join(QUARANTINE_NAME);
     undo(options, &quarantine).map_err(failed)?;
-    let (contents, salvage, report) = examine(options)?;
+    let (mut contents, salvage, report) = examine(options)?;
     let disk = &*options.disk;
     let marker = options.dir.join(MARKER_NAME);
     if report.is_sound() {
@@ -123,13 +123,15 @@ pub fn repair(options: &Options) -> Result<Repaired, OpenError> {
     }
     disk.create(&marker).and_then(|file| file.sync()).map_err(failed)?;
     disk.sync_dir(&options.dir).map_err(failed)?;
-    let run = write(options, &contents, &salvage)?;
+    let run = Arc::new(write(options, &contents, &salvage)?);
+    // It also has the names that stand in for those that are lost.
+    contents.learn_names(&[Arc::clone(&run)]);
     disk.create_dir(&quarantine).map_err(failed)?;
     for name in &contents.files {
         disk.rename(&options.dir.join(name), &quarantine.join(name)).map_err(failed)?;
     }
     disk.sync_dir(&quarantine).map_err(failed)?;
-    contents.manifest(run).write(disk, &options.dir).map_err(failed)?;
+    contents.manifest(run.entry).write(disk, &options.dir).map_err(failed)?;
     // The old files get a name that the next repair does not take for one of its own.
     let name = format!("{QUARANTINE_NAME}-{:06}", contents.generation + 1);
     let kept = options.dir.join(name);
@@ -206,7 +208,7 @@ fn examine(options: &Options) -> Result<(Contents, Salvage, Report), OpenError> 
 }
 
 /// Writes what can be kept as one run.
-fn write(options: &Options, contents: &Contents, salvage: &Salvage) -> Result<RunEntry, OpenError> {
+fn write(options: &Options, contents: &Contents, salvage: &Salvage) -> Result<Run, OpenError> {
     let disk = &*options.disk;
     let id = contents.run_next;
     let path = run::path(&options.dir, id);
@@ -223,6 +225,5 @@ fn write(options: &Options, contents: &Contents, salvage: &Salvage) -> Result<Ru
     };
     writer.finish(covers).map_err(failed)?;
     disk.sync_dir(&options.dir).map_err(failed)?;
-    let run = Run::open(disk, path, contents.store, &contents.cache)?;
-    Ok(run.entry)
+    Run::open(disk, path, contents.store, &contents.cache)
 }

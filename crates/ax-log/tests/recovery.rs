@@ -1,0 +1,197 @@
+//! What an opening makes of a store that was left in an unusual way.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ax_log::embedded::Limits;
+use ax_log::embedded::fake::FakeDisk;
+use ax_log::fsck;
+use ax_log::{Append, AppendError, EmbeddedLog, EventLog, Lease, LogFault, OpenError};
+use support::{files, key, open, options, read};
+
+async fn append(
+    log: &EmbeddedLog,
+    session: u128,
+    lease: &mut Lease,
+    bytes: usize,
+) -> Result<(), AppendError> {
+    let append = Append {
+        key: key(session),
+        epoch: lease.epoch,
+        expected: lease.next,
+        entries: vec![vec![7; bytes].into()],
+        row: None,
+        snapshot: None,
+    };
+    lease.next = log.append(append).await?.next();
+    Ok(())
+}
+
+/// Appends until the log is poisoned. Returns whether that came within `count` appends.
+async fn append_until_poisoned(log: &EmbeddedLog, lease: &mut Lease, count: u64) -> bool {
+    for _ in 0..count {
+        match append(log, 1, lease, 2000).await {
+            Ok(()) => tokio::time::sleep(Duration::from_millis(5)).await,
+            Err(AppendError::Fault(LogFault::Poisoned { .. })) => return true,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    false
+}
+
+/// Returns how many entries of session 1 can be read.
+async fn entry_count(log: &EmbeddedLog) -> u64 {
+    match log.head(&key(1)).await.unwrap() {
+        Some(_) => read(log, &key(1), 0, 10).await.len() as u64,
+        None => 0,
+    }
+}
+
+/// Makes a store of three sessions, each with one entry in a block of its own, in one file.
+async fn three_blocks() -> (FakeDisk, PathBuf) {
+    let disk = FakeDisk::new(1);
+    let log = open(&disk).unwrap();
+    for session in 1..=3 {
+        let mut lease = log.acquire(&key(session)).await.unwrap();
+        append(&log, session, &mut lease, 500).await.unwrap();
+    }
+    log.close().await.unwrap();
+    let name = files(&disk).into_iter().find(|name| name.starts_with("wal-")).unwrap();
+    (disk, Path::new("/data").join(name))
+}
+
+fn assert_refused(disk: &FakeDisk, file: &Path) {
+    let before = disk.content(file).unwrap();
+    let error = open(disk).err();
+    let Some(OpenError::Damaged { path, .. }) = &error else { panic!("{error:?}") };
+    assert_eq!(Path::new(&**path), file);
+    assert_eq!(disk.content(file).unwrap(), before, "what is there stays for a repair");
+    let report = fsck::check(&options(disk, Limits::tiny())).unwrap();
+    assert!(!report.is_sound(), "{report:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_segment_with_a_damaged_beginning_is_no_spare_file() {
+    for damage in [10, 61] {
+        let (disk, file) = three_blocks().await;
+        let mut bytes = disk.content(&file).unwrap();
+        bytes[damage] ^= 1;
+        disk.set_content(&file, &bytes);
+        assert_refused(&disk, &file);
+        fsck::repair(&options(&disk, Limits::tiny())).unwrap();
+        let log = open(&disk).unwrap();
+        // The name of a namespace is in its first block, so another one stands in for it.
+        assert_eq!(log.namespaces().await.unwrap().len(), 2);
+        log.close().await.unwrap();
+        let report = fsck::check(&options(&disk, Limits::tiny())).unwrap();
+        assert!(report.is_sound(), "{report:?}");
+        assert_eq!((report.sessions, report.entries), (2, 2));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_block_that_is_older_than_the_one_before_it_is_not_replayed() {
+    let (disk, file) = three_blocks().await;
+    let mut bytes = disk.content(&file).unwrap();
+    // The first block is now one that was written when the store had been opened again.
+    bytes[24] += 1;
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&11_u64.to_le_bytes()), &bytes[..60]);
+    bytes[60..64].copy_from_slice(&crc.to_le_bytes());
+    disk.set_content(&file, &bytes);
+    assert_refused(&disk, &file);
+    fsck::repair(&options(&disk, Limits::tiny())).unwrap();
+    let log = open(&disk).unwrap();
+    assert_eq!(read(&log, &key(1), 0, 10).await.len(), 1);
+    assert_eq!(log.head(&key(2)).await.unwrap(), None, "it was not of this history");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_failed_sync_of_the_directory_costs_anything() {
+    let mut poisoned = 0;
+    for count in 0..16 {
+        let disk = FakeDisk::new(count);
+        let log = open(&disk).unwrap();
+        let mut lease = log.acquire(&key(1)).await.unwrap();
+        disk.fail_dir_syncs_after(Some(count));
+        poisoned += u64::from(append_until_poisoned(&log, &mut lease, 60).await);
+        let kept = lease.next.0 - 1;
+        log.close().await.unwrap();
+        disk.fail_dir_syncs_after(None);
+        let log = open(&disk).unwrap_or_else(|error| panic!("after {count}: {error}"));
+        assert!(entry_count(&log).await >= kept, "after {count}");
+        log.close().await.unwrap();
+        let log = open(&disk.crash()).unwrap_or_else(|error| panic!("after {count}: {error}"));
+        assert!(entry_count(&log).await >= kept, "after {count}");
+    }
+    assert!(poisoned > 10, "{poisoned}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_opening_removes_nothing_before_the_manifest_is_durable() {
+    for seed in 0..200 {
+        let disk = FakeDisk::new(seed);
+        let log = open(&disk).unwrap();
+        let mut lease = log.acquire(&key(1)).await.unwrap();
+        disk.fail_dir_syncs_after(Some(seed % 10));
+        append_until_poisoned(&log, &mut lease, 60).await;
+        let kept = lease.next.0 - 1;
+        log.close().await.unwrap();
+        disk.fail_dir_syncs_after(None);
+        disk.crash_after(seed / 10 % 8);
+        drop(open(&disk));
+        let log = open(&disk.crash()).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        assert!(entry_count(&log).await >= kept, "seed {seed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_can_be_read_after_a_failed_write_survives_a_loss_of_power() {
+    for seed in 0..20 {
+        let disk = FakeDisk::new(seed);
+        let log = open(&disk).unwrap();
+        let mut lease = log.acquire(&key(1)).await.unwrap();
+        for _ in 0..=seed % 3 {
+            append(&log, 1, &mut lease, 3000).await.unwrap();
+        }
+        disk.fail_writes(true);
+        append(&log, 1, &mut lease, 3000).await.unwrap_err();
+        disk.fail_writes(false);
+        log.close().await.unwrap();
+        // The process is another one, but the power was never cut.
+        let log = open(&disk).unwrap();
+        assert_eq!(
+            entry_count(&log).await,
+            seed % 3 + 2,
+            "the fake shows what was not made durable"
+        );
+        if seed % 2 == 0 {
+            let mut lease = log.acquire(&key(2)).await.unwrap();
+            append(&log, 2, &mut lease, 500).await.unwrap();
+        }
+        let log = open(&disk.crash()).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        assert_eq!(entry_count(&log).await, seed % 3 + 2, "seed {seed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_segment_whose_first_block_was_cut_short_can_move_into_a_longer_file() {
+    for seed in 0..20 {
+        let disk = FakeDisk::new(seed);
+        let log = open(&disk).unwrap();
+        let mut lease = log.acquire(&key(1)).await.unwrap();
+        // The file is made and gets its name; then the power fails in the write of the block.
+        disk.crash_after(2);
+        append(&log, 1, &mut lease, 3000).await.unwrap_err();
+        let disk = disk.crash();
+        let log = open(&disk).unwrap();
+        let mut lease = log.acquire(&key(2)).await.unwrap();
+        append(&log, 2, &mut lease, 20_000).await.unwrap();
+        log.close().await.unwrap();
+        let log = open(&disk).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        assert_eq!(read(&log, &key(2), 0, 10).await.len(), 1, "seed {seed}");
+    }
+}
