@@ -21,7 +21,7 @@ pub(crate) fn run(only: &[String]) -> Result<bool> {
         quiet(clippy.args(["--all-targets", "--", "-D", "warnings"]))
     });
     steps.step("tests", || {
-        let tally = test::nextest(Program::new("cargo"), &["--workspace"])?;
+        let tally = test::nextest(Program::new("cargo"), test::RUST)?;
         tally.into_remark()
     });
     steps.step("doctests", || test::doctests()?.into_remark());

@@ -9,8 +9,6 @@ use std::time::Duration;
 
 const HINT: &str = "install Python 3.10 or later with venv and pip \
     (Debian and Ubuntu: apt install python3 python3-venv), or name one by AX_PYTHON";
-/// For lanes whose own requirements are those of a user, not of its tests.
-const PYTEST: &str = "xtask/python/pytest.txt";
 const LIMIT: Duration = Duration::from_secs(10 * 60);
 
 /// A lane's environment: an interpreter with what the lane needs.
@@ -22,9 +20,9 @@ pub(crate) struct Venv {
 
 /// Tests the Python SDK, its types and its style.
 pub(crate) fn sdk() -> Result<Tally> {
-    let venv = Venv::get("sdk", &["xtask/python/sdk.txt"])?;
+    let venv = sdk_venv()?;
     let dir = tree::root().join("sdk/python");
-    let mut tally = venv.pytest(&dir, &[], &[])?;
+    let mut tally = venv.pytest(&dir, &[])?;
     let mypy = ["-m", "mypy", "--cache-dir"];
     let cache = tree::target()?.join("mypy");
     tally.add(&Tally::one(venv.program(mypy).args([cache]).dir(&dir).run()?));
@@ -37,19 +35,21 @@ pub(crate) fn sdk() -> Result<Tally> {
 pub(crate) fn fakemodel() -> Result<Tally> {
     let venv = Venv::get("fakemodel", &["tests/python/fakemodel/requirements.txt"])?;
     let server = test::programs()?.join("examples/fakemodel");
-    venv.pytest(&tree::root().join("tests/python/fakemodel"), &[], &[("FAKEMODEL", server)])
+    venv.pytest(&tree::root().join("tests/python/fakemodel"), &[("FAKEMODEL", server)])
 }
 
 /// Kills a real LangGraph agent in the middle of its work and lets it finish.
 pub(crate) fn langgraph(seed: u64) -> Result<Tally> {
-    let venv = Venv::get("langgraph", &["examples/langgraph/requirements.txt", PYTEST])?;
-    let programs = test::programs()?;
-    let env = [
-        ("AX_BIN", programs.join("ax")),
-        ("FAKEMODEL", programs.join("examples/fakemodel")),
-        ("AX_SEED", PathBuf::from(seed.to_string())),
-    ];
-    venv.pytest(&tree::root().join("examples/langgraph"), &[], &env)
+    let cargo = Program::new("cargo")
+        .env("AX_LANGGRAPH_PYTHON", sdk_venv()?.python)
+        .env("AX_SEED", seed.to_string())
+        .limit(LIMIT);
+    test::nextest(cargo, &["--workspace", "-E", "package(ax) and binary(langgraph)"])
+}
+
+/// What the SDK is tested with, the frameworks that it helps included.
+fn sdk_venv() -> Result<Venv> {
+    Venv::get("sdk", &["xtask/python/sdk.txt", "examples/langgraph/requirements.txt"])
 }
 
 impl Venv {
@@ -91,14 +91,14 @@ impl Venv {
     }
 
     /// Runs the tests of a directory and counts them.
-    fn pytest(&self, dir: &Path, args: &[&str], env: &[(&str, PathBuf)]) -> Result<Tally> {
+    fn pytest(&self, dir: &Path, env: &[(&str, PathBuf)]) -> Result<Tally> {
         test::forget(&self.report)?;
         let mut pytest = self.program(["-m", "pytest", "-q", "-p", "no:cacheprovider"]);
         for (name, value) in env {
             pytest = pytest.env(name, value);
         }
         let report = format!("--junitxml={}", self.report.display());
-        let finished = pytest.args([report]).args(args).dir(dir).run()?;
+        let finished = pytest.args([report]).dir(dir).run()?;
         test::count(finished, &self.report)
     }
 }

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 /// How many seeds of the simulation the test command runs.
 const SEED_COUNT: u64 = 100;
 const NEXTEST: &str = "cargo-nextest";
+/// The Rust tests, but those that need packages of another language.
+pub(crate) const RUST: &[&str] = &["--workspace", "-E", "not binary(langgraph)"];
 const LANE_LIMIT: Duration = Duration::from_secs(25 * 60);
 
 /// What came of a lane.
@@ -100,7 +102,7 @@ fn timed(name: &str, lane: impl FnOnce() -> Result<Tally>) -> Tally {
 
 fn rust(seed: u64) -> Result<Tally> {
     let cargo = Program::new("cargo").env("AX_SEED", seed.to_string());
-    nextest(cargo.env("AX_CRASH_SEED", seed.to_string()).limit(LANE_LIMIT), &["--workspace"])
+    nextest(cargo.env("AX_CRASH_SEED", seed.to_string()).limit(LANE_LIMIT), RUST)
 }
 
 fn simulation(seed: u64) -> Result<Tally> {
