@@ -146,10 +146,14 @@ pub(crate) async fn sleeping(dir: &Path) {
     let log = open_log(place.path());
     let empty = anonymous_bytes();
     let row = Row { state: 1, data: Bytes::from(vec![b'r'; 100]), ..Row::default() };
+    let mut growth = Vec::new();
     let started = Instant::now();
     for batch in 0..SLEEPING_COUNT / 1000 {
         let sleepers = (0..1000).map(|at| sleeper(&log, batch * 1000 + at, &row));
         join_all(sleepers).await;
+        if (batch + 1) % 200 == 0 {
+            growth.push(json!({ "sessions": (batch + 1) * 1000, "bytes": anonymous_bytes() }));
+        }
     }
     let seconds = started.elapsed().as_secs_f64();
     let after = anonymous_bytes();
@@ -161,7 +165,7 @@ pub(crate) async fn sleeping(dir: &Path) {
         "piece": "sleeping", "sessions": SLEEPING_COUNT, "made_per_second":
             (SLEEPING_COUNT as f64 / seconds).round(),
         "anonymous_bytes_empty": empty, "anonymous_bytes": after, "cache_bytes": cached,
-        "bytes_per_session": round2((after - empty) as f64 / SLEEPING_COUNT as f64),
+        "growth": growth, "bytes_per_session": round2((after - empty) as f64 / SLEEPING_COUNT as f64),
         "kept_bytes": kept_bytes(place.path()), "after_restart": woken,
     }));
 }

@@ -165,7 +165,7 @@ fn segments(
             }
             Found::Block(_) | Found::Nothing => {
                 // A segment that lost its beginning is no file to write another one into.
-                if let Some((_, header)) = reader.find_block(0, counts)? {
+                if let Some((_, header)) = reader.find_block(0, segment::BEGINNING_BYTES, counts)? {
                     let BlockHeader { segment, block, .. } = header;
                     let what = format!("segment {segment} is damaged, and block {block} follows");
                     return Err(damaged(&name, 0, what).into());
@@ -335,7 +335,7 @@ fn tail(live: &mut Live, at: u64, expected: u64, end: Option<u64>) -> Result<(),
     }
     let segment = live.header.segment;
     let later = |header: &BlockHeader| header.segment == segment && header.block > expected;
-    if let Some((_, header)) = live.reader.find_block(at, later)? {
+    if let Some((_, header)) = live.reader.find_block(at, u64::MAX, later)? {
         let what = format!("block {expected} is damaged, and block {} follows", header.block);
         return Err(damaged(&name, at, what));
     }

@@ -17,6 +17,10 @@ use crate::types::{APPEND_BYTES_MAX, LogFault};
 const BLOCK_EXTRA_BYTES: usize = 1024 * 1024;
 /// The largest body of a block, in bytes.
 const BODY_BYTES_MAX: usize = APPEND_BYTES_MAX + BLOCK_EXTRA_BYTES;
+/// How much of a file is looked through for what follows a first block that is damaged, in bytes.
+/// The longest block is shorter.
+pub(super) const BEGINNING_BYTES: u64 = 8 * 1024 * 1024;
+const _: () = assert!(BEGINNING_BYTES > (BLOCK_HEADER_BYTES + BODY_BYTES_MAX + PAGE_BYTES) as u64);
 /// How much of a segment is read at once, in bytes.
 const WINDOW_BYTES: usize = 1024 * 1024;
 
@@ -194,14 +198,17 @@ impl SegmentReader {
         })
     }
 
-    /// Returns the first header at or after an offset that is wanted; the body may be torn.
+    /// Returns the first header between two offsets that is wanted; the body may be torn.
     pub(super) fn find_block(
         &mut self,
         mut offset: u64,
+        end: u64,
         wanted: impl Fn(&BlockHeader) -> bool,
     ) -> Result<Option<(u64, BlockHeader)>, LogFault> {
         let store = self.store;
-        while let Some(head) = self.slice(offset, BLOCK_HEADER_BYTES)? {
+        while offset < end
+            && let Some(head) = self.slice(offset, BLOCK_HEADER_BYTES)?
+        {
             if let Found::Block(header) = BlockHeader::decode(store, head)
                 && wanted(&header)
             {

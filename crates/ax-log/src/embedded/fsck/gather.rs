@@ -267,7 +267,7 @@ fn segments(
             return Err(OpenError::Version { path, found, known: VERSION });
         }
         let wanted = |header: &BlockHeader| header.segment >= manifest.replay_segment;
-        if let Some((offset, header)) = reader.find_block(0, wanted)? {
+        if let Some((offset, header)) = reader.find_block(0, u64::MAX, wanted)? {
             live.insert(header.segment, (path, reader, offset, header));
         }
     }
@@ -336,7 +336,9 @@ fn read_segment(
             let newer = header.block > expected && header.generation >= newest;
             header.segment == segment && newer
         };
-        if let Some((at, header)) = reader.find_block(offset + PAGE_BYTES as u64, later)? {
+        if let Some((at, header)) =
+            reader.find_block(offset + PAGE_BYTES as u64, u64::MAX, later)?
+        {
             let what = format!("blocks {expected} to {} are damaged", header.block - 1);
             contents.damage(path, offset, &what, "what was appended with them is lost");
             (offset, contents.block_next) = (at, header.block);
