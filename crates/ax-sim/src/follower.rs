@@ -44,14 +44,14 @@ impl Follower {
     }
 
     /// Follows as long as the engine lives.
-    pub(crate) async fn run(self, engine: Engine) {
+    pub(crate) async fn run(self, engine: Engine, patience_millis_max: u64) {
         loop {
             let (options, patience) = {
                 let mut memory = self.memory();
                 memory.resumes += 1;
                 let until = if memory.prng.chance(20) { Until::Idle } else { Until::Forever };
                 let options = FollowOptions { after: memory.last, until, no_deltas: false };
-                (options, Duration::from_millis(memory.prng.between(1, 40_000)))
+                (options, Duration::from_millis(memory.prng.between(1, patience_millis_max)))
             };
             // Whoever is disconnected does not choose when.
             let followed = timeout(patience, self.follow(&engine, options)).await;

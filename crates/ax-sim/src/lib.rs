@@ -10,23 +10,23 @@
 //! left in peace, and everything that waits is served until it ends. Then the oracles look at all
 //! that is left. The same seed gives the same run: every seed runs twice, and must agree.
 //!
-//! | id  | name         | oracle                                                                   |
-//! |-----|--------------|--------------------------------------------------------------------------|
-//! | E1  | acknowledged | what a client was told is durable is there, through every crash          |
-//! | E2  | followed     | every follower saw every event once, in order, however often it broke    |
-//! | E3  | immutable    | an event that anybody was shown never changes, and is never taken back   |
-//! | E4  | named-wait   | after a quiet while each session has ended or waits for a named thing,   |
-//! |     |              | and ends when it is given what it waits for                              |
-//! | E5  | alone        | at most one attempt of a session acts, and none is heard that is over    |
-//! | E6  | effects      | a `once` step has its effect once, unless a person says again; it rests  |
-//! |     |              | on durable intent, and what came of it is said; what is done stays done  |
-//! | E7  | branched     | a branch begins with exactly the prefix that it was made from            |
-//! | E8  | idempotent   | a request with a key is recorded once, and answered the same             |
-//! | E9  | opened       | the store can always be opened again                                     |
-//! | E10 | listed       | lists show what is there, and what it is                                 |
-//! | E11 | asleep       | what waits or has ended has no task                                      |
-//! | E12 | in-time      | time does not go back within a session                                   |
-//! | E13 | sound        | nothing panics                                                           |
+//! | id  | name         | oracle                                                                  |
+//! |-----|--------------|-------------------------------------------------------------------------|
+//! | E1  | acknowledged | what a client was told is durable is there, through every crash         |
+//! | E2  | followed     | every follower saw every event once, in order, however often it broke   |
+//! | E3  | immutable    | an event that anybody was shown never changes, and is never taken back  |
+//! | E4  | named-wait   | after a quiet while each session has ended or waits for a named thing,  |
+//! |     |              | and ends when it is given what it waits for                             |
+//! | E5  | alone        | at most one attempt of a session acts, and none is heard that is over   |
+//! | E6  | effects      | a `once` step has its effect once, unless a person says again; it rests |
+//! |     |              | on durable intent, and what came of it is said; what is done stays done |
+//! | E7  | branched     | a branch begins with exactly the prefix that it was made from           |
+//! | E8  | idempotent   | a request with a key is recorded once, and answered the same            |
+//! | E9  | opened       | the store can always be opened again                                    |
+//! | E10 | listed       | lists show what is there, and what it is                                |
+//! | E11 | asleep       | what waits or has ended has no task                                     |
+//! | E12 | in-time      | time does not go back within a session                                  |
+//! | E13 | sound        | nothing panics                                                          |
 //!
 //! Start with [`run`].
 

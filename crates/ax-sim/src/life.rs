@@ -188,8 +188,9 @@ impl World {
         for client in &self.clients {
             drop(tokio::spawn(client.clone().run(engine.clone())));
         }
+        let patience = patience(fate == Fate::Peace);
         for follower in self.followers.values() {
-            drop(tokio::spawn(follower.clone().run(engine.clone())));
+            drop(tokio::spawn(follower.clone().run(engine.clone(), patience)));
         }
         let (outside, disk) = (self.outside.clone(), self.disk.clone());
         let end = async {
@@ -230,7 +231,7 @@ impl World {
             if ended || !self.outside.is_sound() || (done && fate == Fate::Peace) {
                 break;
             }
-            self.meet(engine);
+            self.meet(engine, fate == Fate::Peace);
             self.set_clock(clock);
         }
         // Whatever is ready now gets a little further, or not.
@@ -240,12 +241,13 @@ impl World {
     }
 
     /// New sessions find followers.
-    pub(crate) fn meet(&mut self, engine: &Engine) {
+    pub(crate) fn meet(&mut self, engine: &Engine, calm: bool) {
+        let patience = patience(calm);
         let sessions = self.known.lock().expect("no holder panics").sessions.clone();
         for key in sessions {
             if !self.followers.contains_key(&key) {
                 let follower = Follower::new(self.seed, &key, &self.outside);
-                drop(tokio::spawn(follower.clone().run(engine.clone())));
+                drop(tokio::spawn(follower.clone().run(engine.clone(), patience)));
                 self.followers.insert(key, follower);
             }
         }
@@ -276,6 +278,11 @@ impl World {
             }
         }
     }
+}
+
+/// How long a follower stays at most, in milliseconds; in calm times there is less to see.
+const fn patience(calm: bool) -> u64 {
+    if calm { 900_000 } else { 40_000 }
 }
 
 /// Waits until the log takes nothing more, or long enough.

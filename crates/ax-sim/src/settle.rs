@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// How often what waits is served, at most. Each question, sleep and wait of a program takes a round,
-/// for each input that waits.
+/// How often what waits is served, at most. Each question, sleep and wait of a program takes a
+/// round, for each input that waits.
 const ROUNDS_MAX: u64 = 120;
 
 /// Waits for quiet, serves everything, and looks at all that was left behind.
@@ -24,7 +24,7 @@ pub(crate) async fn settle(world: &mut World, engine: &Engine, log: &Arc<dyn Eve
     let mut rounds = 0;
     let mut before = BTreeMap::new();
     loop {
-        world.meet(engine);
+        world.meet(engine, true);
         // Longer than any backoff, step or silence, shorter than the longest sleep.
         sleep(Duration::from_secs(200)).await;
         let sessions = sessions(world, engine).await;
