@@ -14,9 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     let bytes = prost::Message::encode_to_vec(&set);
     std::fs::write(out.join("descriptor.bin"), &bytes)?;
-    tonic_prost_build::configure()
-        .bytes(".agentexecutor.v1.ExportResponse")
-        .compile_fds(set)?;
+    tonic_prost_build::configure().bytes(".agentexecutor.v1.ExportResponse").compile_fds(set)?;
     let mut json = pbjson_build::Builder::new();
     json.register_descriptors(&bytes)?.build(&[".agentexecutor"])?;
     Ok(())

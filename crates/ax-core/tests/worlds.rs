@@ -3,27 +3,27 @@
 //! Two sequences that lead to the same state are walked on from once. On every transition and in
 //! every state these invariants hold; `docs/invariants.md` counts on their numbers.
 //!
-//! | id  | name                | what holds                                                          |
-//! |-----|---------------------|---------------------------------------------------------------------|
-//! | I1  | refusal-is-nothing  | a refused input changes no state and asks for nothing               |
-//! | I2  | events-apply        | every event that is decided can be applied, and gives the state     |
-//! | I3  | replay              | replaying the log gives the state, from the start or any snapshot   |
-//! | I4  | one-attempt         | an attempt is started only after the one before is over             |
-//! | I5  | durable-first       | an effect is released only when the event it rests on is durable    |
-//! | I6  | once                | a `once` step is granted at most once an attempt, and never after   |
-//! |     |                     | an attempt that had it under way was lost, unless a person says so  |
-//! | I7  | done-is-done        | a step that was carried out is never begun again                    |
-//! | I8  | named-wait          | a session that has not ended runs, has a deadline, or waits for an  |
-//! |     |                     | answer or a signal                                                  |
-//! | I9  | nothing-dangles     | no question, sleep or wait outlives its execution                   |
-//! | I10 | deleted-is-final    | a deleted session takes nothing, and nothing is due in it           |
-//! | I11 | counted             | executions, attempts and questions are counted from 1 without gaps  |
-//! | I12 | late-is-refused     | whoever is not the running attempt is refused                       |
-//! | I13 | deadline-acts       | a tick at the deadline does something                               |
-//! | I14 | branch-is-free      | a branch from any position inherits no question, sleep or wait, and |
-//! |     |                     | asks about each `once` step that was under way before it goes on    |
-//! | I15 | idempotent          | an input with a known key does nothing more                         |
-//! | I16 | silence-after-end   | nothing is told to an attempt that is over                          |
+//! | id  | name                | what holds                                                       |
+//! |-----|---------------------|------------------------------------------------------------------|
+//! | I1  | refusal-is-nothing  | a refused input changes no state and asks for nothing            |
+//! | I2  | events-apply        | every event that is decided can be applied, and gives the state  |
+//! | I3 | replay | replaying the log gives the state, from the start or any snapshot |
+//! | I4  | one-attempt         | an attempt is started only after the one before is over          |
+//! | I5  | durable-first       | an effect is released only when the event it rests on is durable |
+//! | I6 | once | a `once` step is granted at most once an attempt, and never after |
+//! | | | an attempt that had it under way was lost, unless a person says so |
+//! | I7  | done-is-done        | a step that was carried out is never begun again                 |
+//! | I8 | named-wait | a session that has not ended runs, has a deadline, or waits for an |
+//! |     |                     | answer or a signal                                               |
+//! | I9  | nothing-dangles     | no question, sleep or wait outlives its execution                |
+//! | I10 | deleted-is-final    | a deleted session takes nothing, and nothing is due in it        |
+//! | I11 | counted | executions, attempts and questions are counted from 1 without gaps |
+//! | I12 | late-is-refused     | whoever is not the running attempt is refused                    |
+//! | I13 | deadline-acts       | a tick at the deadline does something                            |
+//! | I14 | branch-is-free | a branch from any position inherits no question, sleep or wait, and |
+//! |     |                     | asks about each `once` step that was under way before it goes on |
+//! | I15 | idempotent          | an input with a known key does nothing more                      |
+//! | I16 | silence-after-end   | nothing is told to an attempt that is over                       |
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 mod common;

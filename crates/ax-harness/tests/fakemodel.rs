@@ -16,7 +16,9 @@ const SCRIPT: &str = r#"{
   "version": 1,
   "turns": [
     {"when": {"turn": 0}, "times": 1, "fault": {"status": 529, "retry_after_seconds": 0}},
-    {"when": {"turn": 0}, "times": 1, "text": "This is a long text that never comes to its end, however often it begins.", "fault": {"cut_after_chunks": 3}},
+    {"when": {"turn": 0}, "times": 1,
+     "text": "This is a long text that never comes to its end, however often it begins.",
+     "fault": {"cut_after_chunks": 3}},
     {"when": {"turn": 0}, "thought": "Two files.", "text": "I write them.", "calls": [
       {"tool": "write", "arguments": {"path": "a.txt", "content": "A\n"}},
       {"tool": "shell", "arguments": {"command": "echo ran >>effects; cat a.txt"}}

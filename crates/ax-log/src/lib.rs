@@ -40,13 +40,13 @@ use std::fmt::Debug;
 /// 5. **Fenced.** `acquire` gives an epoch above every one given before for this session, also over
 ///    restarts. From then on an append with a lower one, or with one that was released, is refused.
 /// 6. **Live.** A watcher sees the head move after the entries can be read, without polling.
-/// 7. **Branch.** A branch reads as its parent up to `at`, then as itself; its first own entry is at
-///    `at + 1`. Making one costs one durable write, whatever the length or depth of the history. The
-///    parent never notices. Branches of branches read through any depth.
+/// 7. **Branch.** A branch reads as its parent up to `at`, then as itself; its first own entry is
+///    at `at + 1`. Making one costs one durable write, whatever the length or depth of the history.
+///    The parent never notices. Branches of branches read through any depth.
 /// 8. **Delete.** A deleted session is gone from `read`, `head` and `list` and cannot be acquired,
 ///    but its branches still read what they share with it. Its id is never used again.
-/// 9. **Cut.** After `cut(below)` positions under `below` may be gone: a read that begins there says
-///    so. What a branch shares is kept for the branch.
+/// 9. **Cut.** After `cut(below)` positions under `below` may be gone: a read that begins there
+///    says so. What a branch shares is kept for the branch.
 /// 10. **List.** Pages follow the order of session ids in the namespace, under a cursor that stays
 ///     valid whatever is added or removed.
 /// 11. **Tenants.** The same session id in two namespaces is two sessions.

@@ -310,8 +310,8 @@ pub enum Kind {
         /// The harness' key for it.
         key: Option<StepKey>,
     },
-    /// The harness only waits: its process is let go. What it gave without a key and the blocks that
-    /// it left unfinished are void, as in [`Kind::AttemptLost`]: it gives them again.
+    /// The harness only waits: its process is let go. What it gave without a key and the blocks
+    /// that it left unfinished are void, as in [`Kind::AttemptLost`]: it gives them again.
     ActorSuspended,
     /// A budget is used up.
     BudgetExceeded {

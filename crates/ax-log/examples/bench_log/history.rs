@@ -165,7 +165,8 @@ pub(crate) async fn sleeping(dir: &Path) {
         "piece": "sleeping", "sessions": SLEEPING_COUNT, "made_per_second":
             (SLEEPING_COUNT as f64 / seconds).round(),
         "anonymous_bytes_empty": empty, "anonymous_bytes": after, "cache_bytes": cached,
-        "growth": growth, "bytes_per_session": round2((after - empty) as f64 / SLEEPING_COUNT as f64),
+        "growth": growth,
+        "bytes_per_session": round2((after - empty) as f64 / SLEEPING_COUNT as f64),
         "kept_bytes": kept_bytes(place.path()), "after_restart": woken,
     }));
 }

@@ -222,8 +222,8 @@ impl FakeDisk {
         self.state().faults.fail_syncs = fail;
     }
 
-    /// Makes syncs of directories fail after `count` more, or no longer fail. What was done to names
-    /// shows, but is not durable.
+    /// Makes syncs of directories fail after `count` more, or no longer fail. What was done to
+    /// names shows, but is not durable.
     pub fn fail_dir_syncs_after(&self, count: Option<u64>) {
         self.state().faults.dir_syncs_left = count;
     }

@@ -42,7 +42,8 @@ fn pick(shared: &Shared) -> Option<Range<usize>> {
 }
 
 /// Returns which of the runs, given by their lengths, oldest first, are to be merged: when a tier
-/// has too many, its runs and the smaller ones after them. A tier is `count_max` times the one below.
+/// has too many, its runs and the smaller ones after them. A tier is `count_max` times the one
+/// below.
 pub(super) fn choose(sizes: &[u64], unit: u64, count_max: usize) -> Option<Range<usize>> {
     let count_max = count_max.max(2);
     // A run is a little longer than its segment.

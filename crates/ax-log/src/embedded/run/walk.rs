@@ -1,4 +1,5 @@
-//! Walks through all of a section in the order of the file, past what is damaged, without the index.
+//! Walks through all of a section in the order of the file, past what is damaged, without its
+//! index.
 
 use std::iter::Peekable;
 use std::sync::Arc;
