@@ -114,7 +114,8 @@ fn simulation(seed: u64) -> Result<Tally> {
 /// Runs tests by cargo-nextest and counts them.
 pub(crate) fn nextest(cargo: Program, args: &[&str]) -> Result<Tally> {
     let profile = if args.contains(&"full") { "full" } else { "default" };
-    let report = tree::target()?.join("nextest").join(profile).join("junit.xml");
+    // Its store is below the root, wherever cargo builds to (`store.dir` of .config/nextest.toml).
+    let report = tree::root().join("target/nextest").join(profile).join("junit.xml");
     forget(&report)?;
     let finished = cargo.args(["nextest", "run"]).args(args).run()?;
     count(finished, &report)
