@@ -116,9 +116,10 @@ impl Out {
     /// Asks something; the answer comes from standard input.
     pub(crate) fn prompt(&self, text: &str) {
         let mut stderr = io::stderr().lock();
-        let text = styled(self.color_err, Style::Bold, text);
-        // Nothing can be done about a standard error that is closed.
-        let _written = write!(stderr, "{text} ").and_then(|()| stderr.flush());
+        let text = format!("{} ", styled(self.color_err, Style::Bold, text));
+        // In one piece, so that what is typed is not shown within. Nothing can be done about a
+        // standard error that is closed.
+        let _written = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
     }
 
     /// Tells why the command failed.
@@ -141,5 +142,5 @@ fn styled(on: bool, style: Style, text: &str) -> String {
 
 fn warn(line: &str) {
     // Nothing can be done about a standard error that is closed.
-    let _written = writeln!(io::stderr().lock(), "{line}");
+    let _written = io::stderr().lock().write_all(format!("{line}\n").as_bytes());
 }

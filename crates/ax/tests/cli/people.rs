@@ -74,9 +74,9 @@ fn a_question_is_asked_at_the_terminal() {
     world.agent("asks", "jsonl", ASKS, "");
     let mut run = world.terminal(&["run", "-a", "asks", "go"]);
     run.shows("sandbox: process (no isolation)");
-    run.shows("Send it? [yes, or no and why]");
+    run.shows("Send it? [yes, or no and why]\u{1b}[0m ");
     run.types("perhaps");
-    run.shows("[yes, or no and why]\u{1b}[0m perhaps");
+    run.shows("perhaps\r\n\u{1b}[1m[yes, or no and why]\u{1b}[0m ");
     run.types("no, too early");
     run.shows("not sent: too early");
     assert_eq!(run.end(), 0);
