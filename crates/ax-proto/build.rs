@@ -14,6 +14,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     let bytes = prost::Message::encode_to_vec(&set);
     std::fs::write(out.join("descriptor.bin"), &bytes)?;
+    let mut api = set.clone();
+    api.file.retain(|file| file.package() != "agentexecutor.store.v1");
+    std::fs::write(out.join("api.bin"), prost::Message::encode_to_vec(&api))?;
     tonic_prost_build::configure().bytes(".agentexecutor.v1.ExportResponse").compile_fds(set)?;
     let mut json = pbjson_build::Builder::new();
     json.register_descriptors(&bytes)?.build(&[".agentexecutor"])?;

@@ -49,7 +49,8 @@ enum Phase {
 
 impl Follow {
     pub(crate) fn new(client: Client, patience: Patience, request: v1::FollowRequest) -> Self {
-        let place = Place { last: request.after, holes: request.no_deltas };
+        let place =
+            Place { last: request.after, holes: request.no_deltas || !request.kinds.is_empty() };
         let (outage, began, phase) = (Outage::default(), Instant::now(), Phase::Apart);
         Self { client, patience, request, place, outage, began, phase }
     }
@@ -124,6 +125,11 @@ impl Follow {
                 self.phase = Phase::Over;
                 Ok(Some(Item::End(Box::new(end))))
             }
+            Some(follow_response::Item::KeepAlive(alive)) => {
+                self.outage.end();
+                self.place.pass(alive.last);
+                Ok(None)
+            }
             None => self.fail(Error::broken("the server sent something unknown")),
         }
     }
@@ -147,7 +153,7 @@ impl Follow {
 #[derive(Clone, Copy, Debug)]
 struct Place {
     last: u64,
-    /// Positions may be missing, because deltas were left out.
+    /// Positions may be missing, because events were left out.
     holes: bool,
 }
 
@@ -168,6 +174,13 @@ impl Place {
         }
         self.last = seq;
         Sight::New
+    }
+
+    /// Passes over events that were left out.
+    const fn pass(&mut self, seq: u64) {
+        if self.holes && seq > self.last {
+            self.last = seq;
+        }
     }
 }
 

@@ -67,6 +67,12 @@ codes! {
     NoBlob = 1015, retryable false, "";
     /// The name or id is taken.
     Exists = 1016, retryable false, "choose another name";
+    /// There is no such route.
+    NoRoute = 1017, retryable false, "GET /v1/openapi.json describes the routes there are";
+    /// The route does not have this method.
+    NoMethod = 1018, retryable false, "GET /v1/openapi.json describes the routes there are";
+    /// The content is of a type that the route does not take.
+    MediaType = 1019, retryable false, "";
     /// A manifest is malformed.
     Manifest = 1101, retryable false, "`ax agent validate -f FILE` lists everything that is wrong";
     /// A harness said something malformed.
@@ -88,6 +94,10 @@ codes! {
         "check its owner and permissions, or name another with --data";
     /// A read failed.
     Read = 2007, retryable true, "look at the disk";
+    /// The request does not say who makes it, or not credibly.
+    Unauthenticated = 4001, retryable false, "send a valid key or token";
+    /// Whoever makes the request must not do so.
+    Forbidden = 4002, retryable false, "ask an administrator for the right to do so";
     /// No server answers.
     Unavailable = 3001, retryable true, "";
     /// The engine is stopping.

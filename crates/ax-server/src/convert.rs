@@ -1,43 +1,28 @@
 //! From the wire to the engine and back.
 
-use crate::status::status;
-use ax_core::id::{AskId, Namespace, Seq, SessionId};
+pub(crate) mod cursor;
+
+use ax_core::id::{AskId, Namespace, Seq};
 use ax_core::session::{
     Answer, AskKind, BlobRef, Body, IdempotencyKey, OpenAsk, Part, PartKind, SubmitPolicy, Usage,
 };
-use ax_engine::{AgentView, Code, Error, SessionRef, SessionView, Status, WaitState, codec};
+use ax_engine::{AgentView, Code, Error, SessionView, Status, WaitState, codec};
 use ax_proto::v1;
-use tonic::Status as Grpc;
 
-fn invalid(message: impl Into<String>) -> Grpc {
-    status(Error::invalid(message))
-}
-
-/// Reads a namespace; empty means the default one.
-pub(crate) fn namespace(name: &str) -> Result<Namespace, Grpc> {
-    if name.is_empty() {
-        return Ok(Namespace::default());
-    }
-    Namespace::new(name).map_err(|error| invalid(error.to_string()))
-}
-
-/// Reads a namespace and a session in it.
-pub(crate) fn session(name: &str, session: &str) -> Result<(Namespace, SessionRef), Grpc> {
-    let namespace = namespace(name)?;
-    let session = SessionRef::parse(&namespace, session).map_err(status)?;
-    Ok((namespace, session))
+fn invalid(message: impl Into<String>) -> Error {
+    Error::invalid(message)
 }
 
 /// Decodes a stored event, and adds its position.
-pub(crate) fn event(seq: Seq, encoded: &[u8]) -> Result<v1::Event, Grpc> {
+pub(crate) fn event(seq: Seq, encoded: &[u8]) -> Result<v1::Event, Error> {
     codec::wire_event(seq, encoded).map_err(|error| {
         let message = format!("event {seq} cannot be decoded");
-        status(Error::new(Code::Damaged, message).caused_by(&error))
+        Error::new(Code::Damaged, message).caused_by(&error)
     })
 }
 
 /// Reads an idempotency key; empty means none.
-pub(crate) fn key(key: String) -> Result<Option<IdempotencyKey>, Grpc> {
+pub(crate) fn key(key: String) -> Result<Option<IdempotencyKey>, Error> {
     if key.len() > IdempotencyKey::BYTES_MAX {
         let bytes = key.len();
         return Err(invalid(format!("a key has at most 256 bytes, this one has {bytes}")));
@@ -46,7 +31,7 @@ pub(crate) fn key(key: String) -> Result<Option<IdempotencyKey>, Grpc> {
 }
 
 /// Reads a policy.
-pub(crate) fn policy(policy: i32) -> Result<Option<SubmitPolicy>, Grpc> {
+pub(crate) fn policy(policy: i32) -> Result<Option<SubmitPolicy>, Error> {
     use v1::SubmitPolicy as Wire;
     Ok(Some(match Wire::try_from(policy) {
         Ok(Wire::Unspecified) => return Ok(None),
@@ -59,7 +44,7 @@ pub(crate) fn policy(policy: i32) -> Result<Option<SubmitPolicy>, Grpc> {
 }
 
 /// Reads the part with this index.
-pub(crate) fn part(index: usize, part: v1::Part) -> Result<Part, Grpc> {
+pub(crate) fn part(index: usize, part: v1::Part) -> Result<Part, Error> {
     use v1::PartKind as Wire;
     let kind = match part.kind() {
         Wire::Unspecified => return Err(invalid(format!("parts[{index}] has no kind"))),
@@ -86,7 +71,7 @@ pub(crate) fn part(index: usize, part: v1::Part) -> Result<Part, Grpc> {
 }
 
 /// Reads an answer.
-pub(crate) fn answer(answer: Option<v1::Answer>) -> Result<Answer, Grpc> {
+pub(crate) fn answer(answer: Option<v1::Answer>) -> Result<Answer, Error> {
     use v1::answer::Answer as Wire;
     match answer.and_then(|answer| answer.answer) {
         Some(Wire::Approve(_)) => Ok(Answer::Approve),
@@ -98,7 +83,7 @@ pub(crate) fn answer(answer: Option<v1::Answer>) -> Result<Answer, Grpc> {
 }
 
 /// Reads states.
-pub(crate) fn states(states: &[i32]) -> Result<Vec<WaitState>, Grpc> {
+pub(crate) fn states(states: &[i32]) -> Result<Vec<WaitState>, Error> {
     let state = |number: &i32| {
         let known = u8::try_from(*number).ok().and_then(WaitState::from_number);
         known.ok_or_else(|| invalid(format!("{number} is not a state")))
@@ -106,12 +91,14 @@ pub(crate) fn states(states: &[i32]) -> Result<Vec<WaitState>, Grpc> {
     states.iter().map(state).collect()
 }
 
-/// Reads the cursor of a list; empty means the first page.
-pub(crate) fn cursor(cursor: &str) -> Result<Option<SessionId>, Grpc> {
-    if cursor.is_empty() {
-        return Ok(None);
-    }
-    cursor.parse().map(Some).map_err(|_| invalid(format!("{cursor:?} is not a cursor")))
+/// Reads a text that may be left out.
+pub(crate) fn text(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+/// Reads the limit of a page; 0 means the greatest.
+pub(crate) fn limit(asked: u32, most: usize) -> usize {
+    if asked == 0 { most } else { (asked as usize).min(most) }
 }
 
 /// Reads a position; 0 means none.
@@ -204,13 +191,10 @@ mod tests {
 
     #[test]
     fn malformed_fields_are_named() {
-        let message = |status: Grpc| status.message().to_owned();
-        assert!(message(namespace("A b").unwrap_err()).contains("A b"));
-        assert!(message(session("", "").unwrap_err()).contains("does not name a session"));
+        let message = |error: Error| error.message;
         assert!(message(key("k".repeat(257)).unwrap_err()).contains("257"));
         assert!(message(policy(99).unwrap_err()).contains("99"));
         assert!(message(states(&[1, 12]).unwrap_err()).contains("12"));
-        assert!(message(cursor("x").unwrap_err()).contains("cursor"));
         assert!(message(part(3, v1::Part::default()).unwrap_err()).contains("parts[3]"));
         assert!(message(answer(None).unwrap_err()).contains("no answer"));
     }

@@ -1,61 +1,84 @@
-//! The socket, from its making to its end.
+//! Where connections come from.
 
-use crate::admin::Admin;
-use crate::agents::Agents;
 use crate::caller::Peer;
-use crate::connections::{Connection, Connections};
-use crate::sessions::Sessions;
-use crate::{DRAIN_MILLIS_MAX, REQUEST_BYTES_MAX};
-use ax_core::time::Timestamp;
-use ax_engine::Engine;
-use ax_proto::v1::agents_server::AgentsServer;
-use ax_proto::v1::server_server::ServerServer;
-use ax_proto::v1::sessions_server::SessionsServer;
-use futures::{Stream, StreamExt as _, stream};
+use futures::future::BoxFuture;
+use std::fmt::Debug;
 use std::fs::{self, Permissions};
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{UnixListener, UnixStream};
-use tokio_util::sync::CancellationToken;
-use tonic::transport::server::Connected as _;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 /// How long to wait after a connection could not be taken.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why there is no socket.
 #[derive(Debug, thiserror::Error)]
-#[error("the socket {} cannot be made", path.display())]
-pub struct BindError {
-    /// The socket.
-    pub path: PathBuf,
-    /// What the system said.
-    #[source]
-    pub source: io::Error,
+pub enum BindError {
+    /// A socket in the file system cannot be made.
+    #[error("the socket {} cannot be made", path.display())]
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// An address cannot be listened at.
+    #[error("cannot listen at {address}")]
+    Address {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
 }
 
-/// Why a server stopped before it was asked to.
-#[derive(Debug, thiserror::Error)]
-#[error("the server stopped")]
-pub struct ServeError {
-    /// What the transport said.
-    #[from]
-    pub source: tonic::transport::Error,
+/// What bytes go over.
+pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+
+/// What came of securing a connection: a channel, and the certificate of the client in DER.
+pub type Secured = io::Result<(Box<dyn Wire>, Option<Arc<[u8]>>)>;
+
+/// Puts a secure channel over a connection, such as TLS. It is given a bounded time.
+pub trait Secure: Debug + Send + Sync {
+    /// Does so.
+    fn secure(&self, stream: TcpStream) -> BoxFuture<'static, Secured>;
 }
 
 /// Where connections come from.
 #[derive(Debug)]
 pub struct Listener {
-    kind: Kind,
+    pub(crate) kind: Kind,
 }
 
 #[derive(Debug)]
-enum Kind {
+pub(crate) enum Kind {
     /// A socket in the file system, removed in the end.
     Socket(UnixListener, PathBuf),
     /// One connection that there is already.
     Pair(UnixStream),
+    /// An address.
+    Address {
+        listener: TcpListener,
+        secure: Option<Arc<dyn Secure>>,
+        /// Whether anybody may do anything.
+        open: bool,
+    },
+}
+
+/// A connection that was taken.
+#[derive(Debug)]
+pub(crate) enum Taken {
+    Unix(UnixStream, Peer),
+    Tcp { stream: TcpStream, address: SocketAddr, secure: Option<Arc<dyn Secure>>, open: bool },
 }
 
 impl Listener {
@@ -66,7 +89,7 @@ impl Listener {
     ///
     /// Returns [`BindError`] if the system refuses.
     pub fn bind(path: &Path) -> Result<Self, BindError> {
-        let failed = |source| BindError { path: path.to_owned(), source };
+        let failed = |source| BindError::Socket { path: path.to_owned(), source };
         // Made under another name and then moved, so that nobody finds it before it is closed to
         // others, and a connection to what is left over fails until then.
         let fresh = path.with_extension("new");
@@ -86,112 +109,88 @@ impl Listener {
     pub const fn pair(stream: UnixStream) -> Self {
         Self { kind: Kind::Pair(stream) }
     }
-}
 
-/// What is served, and until when.
-#[derive(Clone, Debug)]
-pub struct Server {
-    /// The engine.
-    pub engine: Engine,
-    /// The data directory, for those who ask.
-    pub data_dir: PathBuf,
-    /// When this process began to serve.
-    pub started_at: Timestamp,
-    /// Triggered to stop: by the owner, or by a request.
-    pub stop: CancellationToken,
-    /// Counts the connections.
-    pub connections: Connections,
-}
-
-impl Server {
-    /// Serves until `stop` is triggered: then stops the engine, which ends what follows it, waits
-    /// a while for requests under way, and removes the socket.
+    /// Listens at an address; port 0 takes a free one. Whoever connects must be authenticated, by
+    /// the [`Guard`](crate::Guard) of the server.
     ///
     /// # Errors
     ///
-    /// Returns [`ServeError`] if the transport fails.
-    pub async fn serve(self, listener: Listener) -> Result<(), ServeError> {
-        let (incoming, path) = self.incoming(listener);
-        let engine = self.engine.clone();
-        let stop = self.stop.clone();
-        let stopped = CancellationToken::new();
-        let (told, engine_stopped) = (stopped.clone(), stopped.clone());
-        let serving = tonic::transport::Server::builder()
-            .add_service(
-                SessionsServer::new(Sessions { engine: self.engine.clone() })
-                    .max_decoding_message_size(REQUEST_BYTES_MAX),
-            )
-            .add_service(
-                AgentsServer::new(Agents { engine: self.engine.clone() })
-                    .max_decoding_message_size(REQUEST_BYTES_MAX),
-            )
-            .add_service(ServerServer::new(Admin { server: self }))
-            .serve_with_incoming_shutdown(incoming, async move {
-                stop.cancelled().await;
-                engine.shutdown().await;
-                told.cancel();
-            });
-        let drained = async {
-            engine_stopped.cancelled().await;
-            tokio::time::sleep(Duration::from_millis(DRAIN_MILLIS_MAX)).await;
-        };
-        let result = tokio::select! {
-            served = serving => served,
-            () = drained => {
-                tracing::warn!("requests under way were cut off");
-                Ok(())
-            }
-        };
-        if let Some(path) = path
-            && let Err(error) = fs::remove_file(&path)
-        {
-            tracing::debug!(%error, "the socket was removed by somebody else");
-        }
-        Ok(result?)
+    /// Returns [`BindError`] if the system refuses.
+    pub async fn tcp(address: SocketAddr) -> Result<Self, BindError> {
+        let bound = TcpListener::bind(address).await;
+        let listener = bound.map_err(|source| BindError::Address { address, source })?;
+        Ok(Self { kind: Kind::Address { listener, secure: None, open: false } })
     }
 
-    fn incoming(
-        &self,
-        listener: Listener,
-    ) -> (stream::BoxStream<'static, io::Result<Connection>>, Option<PathBuf>) {
-        let connections = self.connections.clone();
-        match listener.kind {
-            Kind::Socket(listener, path) => (accept(listener, connections).boxed(), Some(path)),
-            // More never come, and the stream must not end: that would end the server.
-            Kind::Pair(stream) => {
-                let one = stream::iter([Ok(connections.add(stream))]);
-                (one.chain(stream::pending()).boxed(), None)
-            }
+    /// Puts a secure channel over each connection to an address.
+    #[must_use]
+    pub fn secured(mut self, with: Arc<dyn Secure>) -> Self {
+        if let Kind::Address { secure, .. } = &mut self.kind {
+            *secure = Some(with);
+        }
+        self
+    }
+
+    /// Lets anybody who reaches the address do anything.
+    #[must_use]
+    pub const fn open_to_anybody(mut self) -> Self {
+        if let Kind::Address { open, .. } = &mut self.kind {
+            *open = true;
+        }
+        self
+    }
+
+    /// The address that it listens at, with the real port.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match &self.kind {
+            Kind::Address { listener, .. } => listener.local_addr().ok(),
+            _ => None,
+        }
+    }
+
+    /// The URL that clients reach it at, if that is an address.
+    pub fn url(&self) -> Option<String> {
+        let scheme = match &self.kind {
+            Kind::Address { secure: Some(_), .. } => "https",
+            _ => "http",
+        };
+        self.address().map(|address| format!("{scheme}://{address}"))
+    }
+
+    /// Takes the next connection; of the local socket only those of the own user and of root.
+    pub(crate) async fn accept(&mut self) -> Taken {
+        loop {
+            let failed = match self.kind {
+                Kind::Socket(ref listener, _) => match listener.accept().await {
+                    Ok((stream, _)) => match own(&stream) {
+                        Some(peer) => return Taken::Unix(stream, peer),
+                        None => continue,
+                    },
+                    Err(error) => error,
+                },
+                Kind::Address { ref listener, ref secure, open } => match listener.accept().await {
+                    Ok((stream, address)) => {
+                        // A transport that cannot be told so is slower, and no worse.
+                        drop(stream.set_nodelay(true));
+                        return Taken::Tcp { stream, address, secure: secure.clone(), open };
+                    }
+                    Err(error) => error,
+                },
+                // More never come.
+                Kind::Pair(_) => std::future::pending().await,
+            };
+            tracing::warn!(error = %failed, "a connection could not be taken");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
         }
     }
 }
 
-/// Takes connections of the own user and of root; others find the door closed.
-fn accept(
-    listener: UnixListener,
-    connections: Connections,
-) -> impl Stream<Item = io::Result<Connection>> {
-    let own = rustix::process::geteuid().as_raw();
-    stream::unfold(listener, move |listener| {
-        let connections = connections.clone();
-        async move {
-            loop {
-                match listener.accept().await {
-                    Ok((stream, _)) => {
-                        let connection = connections.add(stream);
-                        match connection.connect_info() {
-                            Some(Peer { uid }) if uid == own || uid == 0 => {
-                                return Some((Ok(connection), listener));
-                            }
-                            peer => tracing::warn!(?peer, "a connection of another user"),
-                        }
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "a connection could not be taken");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
-                }
-            }
-        }
-    })
+/// Says who is at the other end of the local socket, if it is the own user or root.
+fn own(stream: &UnixStream) -> Option<Peer> {
+    let uid = stream.peer_cred().ok()?.uid();
+    if uid == rustix::process::geteuid().as_raw() || uid == 0 {
+        return Some(Peer::User { uid });
+    }
+    tracing::warn!(uid, "a connection of another user");
+    None
 }

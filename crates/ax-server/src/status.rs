@@ -1,8 +1,11 @@
-//! Errors of the engine, as gRPC carries them.
+//! Errors of the engine, as gRPC and HTTP carry them.
 
 use ax_engine::{Code, Error};
 use ax_proto::v1;
+use axum::response::{IntoResponse as _, Response};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use prost::Message as _;
+use serde_json::{Value, json};
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code as Grpc, Status};
 
@@ -10,21 +13,28 @@ use tonic::{Code as Grpc, Status};
 const METADATA: &str = "ax-error-bin";
 /// What is kept of causes, in bytes: they travel in a header.
 const CAUSE_BYTES_MAX: usize = 1_000;
+/// When a client may try again, in seconds.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 /// How many causes are kept.
 const CAUSES_MAX: usize = 5;
 
-/// Makes the status of a refused request; everything that is known is in its metadata.
-pub(crate) fn status(error: Error) -> Status {
+/// What a client is told of an error, in both protocols.
+pub(crate) fn details(error: &Error) -> v1::Error {
     if error.code == Code::Internal {
         tracing::error!(%error, causes = ?error.causes, "a request failed");
     }
-    let details = v1::Error {
+    v1::Error {
         code: error.code.to_string(),
         message: short(&error.message),
         hint: short(error.hint()),
         retryable: error.code.retryable(),
         causes: error.causes.iter().take(CAUSES_MAX).map(|cause| short(cause)).collect(),
-    };
+    }
+}
+
+/// Makes the status of a refused request; everything that is known is in its metadata.
+pub(crate) fn status(error: Error) -> Status {
+    let details = details(&error);
     let mut metadata = MetadataMap::new();
     metadata.insert_bin(METADATA, MetadataValue::from_bytes(&details.encode_to_vec()));
     Status::with_metadata(grpc(error.code), details.message, metadata)
@@ -43,7 +53,12 @@ const fn grpc(code: Code) -> Grpc {
         Code::Invalid | Code::WrongAnswer | Code::TooLarge | Code::Manifest | Code::Frame => {
             Grpc::InvalidArgument
         }
-        Code::NoSession | Code::NoAgent | Code::NoBlob | Code::Deleted => Grpc::NotFound,
+        Code::NoSession | Code::NoAgent | Code::NoBlob | Code::Deleted | Code::NoRoute => {
+            Grpc::NotFound
+        }
+        Code::NoMethod | Code::MediaType => Grpc::Unimplemented,
+        Code::Unauthenticated => Grpc::Unauthenticated,
+        Code::Forbidden => Grpc::PermissionDenied,
         Code::KeyReused | Code::OtherAgent | Code::Exists => Grpc::AlreadyExists,
         Code::Busy | Code::Idle | Code::NotOpen | Code::Version | Code::Directory => {
             Grpc::FailedPrecondition
@@ -56,6 +71,71 @@ const fn grpc(code: Code) -> Grpc {
         Code::Damaged => Grpc::DataLoss,
         Code::Internal => Grpc::Internal,
     }
+}
+
+/// The HTTP status of an error.
+pub(crate) const fn http(code: Code) -> StatusCode {
+    match code {
+        Code::Invalid | Code::WrongAnswer | Code::Manifest | Code::Frame | Code::OutOfRange => {
+            StatusCode::BAD_REQUEST
+        }
+        Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Code::NoSession | Code::NoAgent | Code::NoBlob | Code::NoRoute => StatusCode::NOT_FOUND,
+        Code::Deleted | Code::Cut => StatusCode::GONE,
+        Code::NoMethod => StatusCode::METHOD_NOT_ALLOWED,
+        Code::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::Forbidden => StatusCode::FORBIDDEN,
+        Code::KeyReused
+        | Code::OtherAgent
+        | Code::Exists
+        | Code::Busy
+        | Code::Idle
+        | Code::NotOpen => StatusCode::CONFLICT,
+        Code::QueueFull => StatusCode::TOO_MANY_REQUESTS,
+        Code::Full => StatusCode::INSUFFICIENT_STORAGE,
+        Code::Locked | Code::Poisoned | Code::Read | Code::Unavailable | Code::Stopping => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        Code::Damaged | Code::Version | Code::Directory | Code::Internal => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
+    }
+}
+
+/// An error as JSON.
+pub(crate) fn body(error: &Error) -> Value {
+    let details = details(error);
+    json!({
+        "code": details.code,
+        "message": details.message,
+        "hint": details.hint,
+        "retryable": details.retryable,
+        "causes": details.causes,
+    })
+}
+
+/// Refuses a request over HTTP.
+pub(crate) fn response(error: &Error) -> Response {
+    let status = http(error.code);
+    let mut response = (status, axum::Json(body(error))).into_response();
+    let headers = response.headers_mut();
+    if error.code.retryable() && status != StatusCode::CONFLICT {
+        headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+    }
+    if error.code == Code::Unauthenticated {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
+}
+
+/// Refuses a request with these headers in the protocol that it speaks.
+pub fn refuse(headers: &HeaderMap, error: Error) -> Response {
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    if kind.is_some_and(|kind| kind.starts_with(b"application/grpc")) {
+        return status(error).into_http();
+    }
+    response(&error)
 }
 
 #[cfg(test)]

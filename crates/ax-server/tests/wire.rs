@@ -63,10 +63,11 @@ impl World {
             started_at: Timestamp::from_millis(1),
             stop: stop.clone(),
             connections: Connections::default(),
+            options: ax_server::Options::default(),
         };
         let socket = dir.path().join("ax.sock");
         let listener = Listener::bind(&socket).unwrap();
-        let serving = tokio::spawn(async move { server.serve(listener).await.unwrap() });
+        let serving = tokio::spawn(async move { server.serve(vec![listener]).await.unwrap() });
         let patience = Patience { outage_millis_max: 0, ..Patience::default() };
         let client = Client::unix(socket, "default").patient(patience);
         Self { dir, client, stop, serving }

@@ -10,6 +10,7 @@ use ax_harness::{Adapters, supervise};
 use ax_log::{EmbeddedLog, EventLog, Filter, ListQuery, OpenError, Options, StateMask};
 use ax_server::{Connections, Listener, Server};
 use ax_store::Blobs;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
@@ -29,11 +30,35 @@ pub(crate) enum Purpose {
     Serve {
         /// How many attempts may run at once.
         runs_max: usize,
+        /// Where else to listen than at the data directory's socket.
+        doors: Doors,
     },
     /// To run sessions while this command does.
     Pass,
     /// To read or record something over this connection, and run nothing.
     Record(UnixStream),
+}
+
+/// Addresses to listen at, and for whom.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Doors {
+    pub(crate) listen: Vec<SocketAddr>,
+    /// Anybody may do anything.
+    pub(crate) open: bool,
+    /// Origins of web pages that may use the server.
+    pub(crate) origins: Vec<String>,
+}
+
+impl Doors {
+    /// Begins to listen. Nobody is answered yet.
+    async fn listeners(&self) -> Result<Vec<Listener>, Failure> {
+        let mut listeners = Vec::new();
+        for address in &self.listen {
+            let listener = Listener::tcp(*address).await?;
+            listeners.push(if self.open { listener.open_to_anybody() } else { listener });
+        }
+        Ok(listeners)
+    }
 }
 
 /// An engine, and the server in front of it.
@@ -45,6 +70,8 @@ pub(crate) struct Embedded {
     /// Timers that came due while nothing ran.
     pub(crate) late: Vec<Late>,
     pub(crate) log: Arc<dyn EventLog>,
+    /// Where else it listens than at the socket, such as `http://127.0.0.1:7700`.
+    pub(crate) addresses: Vec<String>,
     serving: JoinHandle<Result<(), ax_server::ServeError>>,
     /// The data directory, if its socket is served.
     data: Option<DataDir>,
@@ -61,6 +88,13 @@ impl Embedded {
     /// Opens the data directory and serves it.
     pub(crate) async fn open(data: &DataDir, purpose: Purpose) -> Result<Self, Failure> {
         data.make()?;
+        let doors = match &purpose {
+            Purpose::Serve { doors, .. } => doors.clone(),
+            _ => Doors::default(),
+        };
+        let mut listeners = doors.listeners().await?;
+        let options = ax_server::Options { origins: doors.origins, ..Default::default() };
+        ax_server::check(&listeners, &options)?;
         let log: Arc<dyn EventLog> = Arc::new(open_log(data).await?);
         let late = late(&*log).await?;
         let blobs = Blobs::local(&data.blobs()).map_err(|error| {
@@ -69,7 +103,7 @@ impl Embedded {
         let engine = Engine::open(ax_engine::Options {
             data_dir: data.root.clone(),
             runs_max: match purpose {
-                Purpose::Serve { runs_max } => runs_max,
+                Purpose::Serve { runs_max, .. } => runs_max,
                 Purpose::Pass => RUNS_MAX,
                 Purpose::Record(_) => 0,
             },
@@ -81,13 +115,20 @@ impl Embedded {
         })
         .await?;
         let passing = matches!(purpose, Purpose::Pass);
-        let (listener, served) = match purpose {
-            Purpose::Record(stream) => (Listener::pair(stream), None),
+        let mut addresses = Vec::new();
+        let served = match purpose {
+            Purpose::Record(stream) => {
+                listeners.push(Listener::pair(stream));
+                None
+            }
             _ => {
                 let socket = data.socket()?;
-                let listener = Listener::bind(&socket)?;
-                data.hold(&Holder { socket, passing, pid: std::process::id() })?;
-                (listener, Some(data.clone()))
+                let urls = listeners.iter().filter_map(Listener::url);
+                addresses = urls.collect::<Vec<_>>();
+                listeners.push(Listener::bind(&socket)?);
+                let (pid, addresses) = (std::process::id(), addresses.clone());
+                data.hold(&Holder { socket, passing, pid, addresses })?;
+                Some(data.clone())
             }
         };
         let (stop, connections) = (CancellationToken::new(), Connections::default());
@@ -97,9 +138,10 @@ impl Embedded {
             started_at: now(),
             stop: stop.clone(),
             connections: connections.clone(),
+            options,
         };
-        let serving = tokio::spawn(server.serve(listener));
-        Ok(Self { engine, stop, connections, late, log, serving, data: served })
+        let serving = tokio::spawn(server.serve(listeners));
+        Ok(Self { engine, stop, connections, late, log, addresses, serving, data: served })
     }
 
     /// Waits until something stops it: [`Embedded::stop`], a request, or a failure.
@@ -110,9 +152,7 @@ impl Embedded {
         }
         match served {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => {
-                Err(Failure::new(Code::Unavailable, "the server failed").because(&error))
-            }
+            Ok(Err(error)) => Err(error.into()),
             Err(error) => Err(Failure::new(Code::Internal, "the server broke").because(&error)),
         }
     }

@@ -99,7 +99,7 @@ impl Failure {
 const fn exit_of(code: u16) -> Exit {
     match code {
         1006 | 1007 => Exit::Unavailable,
-        1101 | 2002 | 2005 | 2006 => Exit::Configuration,
+        1101 | 2002 | 2005 | 2006 | 4001 => Exit::Configuration,
         1000..2000 => Exit::Usage,
         _ => Exit::Unavailable,
     }
@@ -143,7 +143,19 @@ impl From<ax_engine::Error> for Failure {
 
 impl From<ax_server::BindError> for Failure {
     fn from(error: ax_server::BindError) -> Self {
+        if let ax_server::BindError::Address { source, .. } = &error {
+            return Self::usage(error.to_string())
+                .because(source)
+                .hint("choose another port, or 0 for a free one");
+        }
         Self::new(Code::Directory, "the server's socket cannot be made").because(&error)
+    }
+}
+
+impl From<ax_server::ServeError> for Failure {
+    fn from(error: ax_server::ServeError) -> Self {
+        Self::new(Code::Unauthenticated, error.to_string())
+            .hint("set authentication up, or say --insecure-no-auth if that is what you want")
     }
 }
 

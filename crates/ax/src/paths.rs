@@ -28,6 +28,8 @@ pub(crate) struct Holder {
     /// Whether it is a command that serves only while it is busy itself.
     pub(crate) passing: bool,
     pub(crate) pid: u32,
+    /// Where else it listens, such as `http://127.0.0.1:7700`.
+    pub(crate) addresses: Vec<String>,
 }
 
 impl DataDir {
@@ -106,7 +108,10 @@ impl DataDir {
     pub(crate) fn holder(&self) -> Option<Holder> {
         let text = fs::read(self.holder_file()).ok()?;
         let value: Value = serde_json::from_slice(&text).ok()?;
+        let addresses = value.get("addresses").and_then(Value::as_array);
+        let addresses = addresses.into_iter().flatten().filter_map(Value::as_str);
         Some(Holder {
+            addresses: addresses.map(Into::into).collect(),
             socket: PathBuf::from(value.get("socket")?.as_str()?),
             passing: value.get("passing")?.as_bool()?,
             pid: u32::try_from(value.get("pid")?.as_u64()?).ok()?,
@@ -119,6 +124,7 @@ impl DataDir {
             "socket": holder.socket.to_string_lossy(),
             "passing": holder.passing,
             "pid": holder.pid,
+            "addresses": holder.addresses,
         });
         let (file, fresh) = (self.holder_file(), self.root.join("server.json.new"));
         let written = fs::write(&fresh, text.to_string()).and_then(|()| fs::rename(&fresh, &file));
@@ -162,7 +168,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir { root: dir.path().into() };
         assert_eq!(data.holder(), None);
-        let holder = Holder { socket: "/s".into(), passing: true, pid: 7 };
+        let holder = Holder {
+            socket: "/s".into(),
+            passing: true,
+            pid: 7,
+            addresses: vec!["http://[::1]:9".into()],
+        };
         data.hold(&holder).unwrap();
         assert_eq!(data.holder(), Some(holder));
         data.let_go();

@@ -155,6 +155,17 @@ pub(crate) enum Policy {
 
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
+    /// Address to listen on, such as 127.0.0.1:7700, beside the socket; port 0 takes a free one;
+    /// may be given more than once
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Vec<std::net::SocketAddr>,
+    /// Let anybody who reaches an address do anything, without authentication
+    #[arg(long, requires = "listen")]
+    pub(crate) insecure_no_auth: bool,
+    /// Origin of web pages that may use the server in a browser, such as https://example.com; *
+    /// for all; may be given more than once
+    #[arg(long, value_name = "ORIGIN", requires = "listen")]
+    pub(crate) allow_origin: Vec<String>,
     /// Stop after so many seconds without a client and without work
     #[arg(long, value_name = "SECS")]
     pub(crate) idle_exit: Option<u64>,

@@ -1,7 +1,7 @@
 //! `ax serve`, and servers that are started in the background.
 
 use crate::args::ServeArgs;
-use crate::embed::{Embedded, Purpose};
+use crate::embed::{Doors, Embedded, Purpose};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::interrupt::Interrupts;
@@ -41,11 +41,20 @@ pub(crate) async fn serve(cx: &Context, args: ServeArgs) -> Result<Exit, Failure
     }
     let data = cx.data()?;
     let mut interrupts = Interrupts::new()?;
-    let purpose = Purpose::Serve { runs_max: args.runs_max as usize };
+    let doors =
+        Doors { listen: args.listen, open: args.insecure_no_auth, origins: args.allow_origin };
+    let open = doors.open;
+    let purpose = Purpose::Serve { runs_max: args.runs_max as usize, doors };
     let mut embedded =
         Embedded::open(&data, purpose).await.map_err(|failure| name(&data, failure))?;
     tell_late(&cx.out, &embedded);
-    announce(cx, &data)?;
+    if open {
+        let at = embedded.addresses.join(" and ");
+        cx.out.notice(&format!(
+            "anybody who reaches {at} can run agents as this user: there is no authentication"
+        ));
+    }
+    announce(cx, &data, &embedded.addresses)?;
     let (log, connections) = (Arc::clone(&embedded.log), embedded.connections.clone());
     let idle = idle(args.idle_exit, embedded.engine.clone(), log, connections);
     tokio::pin!(idle);
@@ -82,17 +91,22 @@ fn name(data: &DataDir, failure: Failure) -> Failure {
     }
 }
 
-fn announce(cx: &Context, data: &DataDir) -> Result<(), Failure> {
+fn announce(cx: &Context, data: &DataDir, addresses: &[String]) -> Result<(), Failure> {
     let socket = data.socket()?;
     if cx.out.json {
         return cx.out.object(&json!({
             "type": "serving",
             "socket": socket.to_string_lossy(),
+            "addresses": addresses,
             "data": data.root.to_string_lossy(),
             "pid": std::process::id(),
         }));
     }
-    if cx.out.quiet { Ok(()) } else { cx.out.line(&format!("serving {}", socket.display())) }
+    if cx.out.quiet {
+        return Ok(());
+    }
+    cx.out.line(&format!("serving {}", socket.display()))?;
+    addresses.iter().try_for_each(|address| cx.out.line(&format!("serving {address}")))
 }
 
 /// Waits until there has been no client and no work for so many seconds; for ever if none are said.
