@@ -2,7 +2,7 @@
 
 use crate::command::Program;
 use crate::test::{self, Tally};
-use crate::{bench, machine, markers, python, sim, take_flag, tree};
+use crate::{api, bench, machine, markers, python, sim, take_flag, tree};
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -17,6 +17,7 @@ const CRASH_PIECE_COUNT: u64 = 20;
 const SEED_COUNT: u64 = 10_000;
 const SEED_PIECE_COUNT: u64 = 20;
 const LANGGRAPH_PIECE_COUNT: u64 = 20;
+const SCHEMATHESIS_PIECE_COUNT: u64 = 3;
 
 /// What was counted, by name.
 type Counts = BTreeMap<String, u64>;
@@ -50,6 +51,12 @@ const LANES: &[Lane] = &[
         pieces: LANGGRAPH_PIECE_COUNT,
         work: langgraph,
         shows: Some("20 runs of the LangGraph agent that is killed in the middle of a tool call"),
+    },
+    Lane {
+        name: "schemathesis",
+        pieces: SCHEMATHESIS_PIECE_COUNT,
+        work: schemathesis,
+        shows: Some("twenty minutes of requests made up from the OpenAPI document"),
     },
     Lane {
         name: "bench-log",
@@ -189,6 +196,10 @@ fn langgraph(piece: u64, seed: u64) -> Result<Counts> {
     passed(python::langgraph(seed + piece)?).map(|()| Counts::new())
 }
 
+fn schemathesis(piece: u64, seed: u64) -> Result<Counts> {
+    passed(api::schemathesis(seed + piece)?).map(|()| Counts::new())
+}
+
 fn bench_log(piece: u64, _seed: u64) -> Result<Counts> {
     measure(bench::Suite::Log, piece)
 }
@@ -285,5 +296,6 @@ mod tests {
     fn pieces_make_up_the_figures_that_are_named() {
         assert_eq!(CRASH_ROUND_COUNT % CRASH_PIECE_COUNT, 0);
         assert_eq!(SEED_COUNT % SEED_PIECE_COUNT, 0);
+        assert_eq!(SCHEMATHESIS_PIECE_COUNT * api::FULL_PIECE_SECONDS, 20 * 60);
     }
 }

@@ -22,7 +22,7 @@ pub(crate) struct Venv {
 pub(crate) fn sdk() -> Result<Tally> {
     let venv = sdk_venv()?;
     let dir = tree::root().join("sdk/python");
-    let mut tally = venv.pytest(&dir, &[])?;
+    let mut tally = venv.pytest(&dir, &[], &[])?;
     let mypy = ["-m", "mypy", "--cache-dir"];
     let cache = tree::target()?.join("mypy");
     tally.add(&Tally::one(venv.program(mypy).args([cache]).dir(&dir).run()?));
@@ -35,7 +35,7 @@ pub(crate) fn sdk() -> Result<Tally> {
 pub(crate) fn fakemodel() -> Result<Tally> {
     let venv = Venv::get("fakemodel", &["tests/python/fakemodel/requirements.txt"])?;
     let server = test::programs()?.join("examples/fakemodel");
-    venv.pytest(&tree::root().join("tests/python/fakemodel"), &[("FAKEMODEL", server)])
+    venv.pytest(&tree::root().join("tests/python/fakemodel"), &[], &[("FAKEMODEL", server)])
 }
 
 /// Kills a real LangGraph agent in the middle of its work and lets it finish.
@@ -91,14 +91,19 @@ impl Venv {
     }
 
     /// Runs the tests of a directory and counts them.
-    fn pytest(&self, dir: &Path, env: &[(&str, PathBuf)]) -> Result<Tally> {
+    pub(crate) fn pytest(
+        &self,
+        dir: &Path,
+        more: &[&str],
+        env: &[(&str, PathBuf)],
+    ) -> Result<Tally> {
         test::forget(&self.report)?;
         let mut pytest = self.program(["-m", "pytest", "-q", "-p", "no:cacheprovider"]);
         for (name, value) in env {
             pytest = pytest.env(name, value);
         }
         let report = format!("--junitxml={}", self.report.display());
-        let finished = pytest.args([report]).dir(dir).run()?;
+        let finished = pytest.args([report]).args(more).dir(dir).run()?;
         test::count(finished, &self.report)
     }
 }

@@ -1,7 +1,7 @@
 //! Every test there is, in lanes, with one line that sums them up.
 
 use crate::command::{Finished, Program};
-use crate::{machine, python, sim, take_option, tree};
+use crate::{api, machine, python, sim, take_option, tree};
 use anyhow::{Context as _, Result, bail};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -57,6 +57,7 @@ const LANES: &[Lane] = &[
     ("python-sdk", |_| python::sdk()),
     ("fakemodel", |_| python::fakemodel()),
     ("langgraph", python::langgraph),
+    ("api", api::test),
 ];
 
 /// Runs all lanes, or those that are named.

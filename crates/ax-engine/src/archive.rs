@@ -314,6 +314,6 @@ async fn fill(
 }
 
 fn bad(why: &str) -> Error {
-    Error::new(Code::Damaged, format!("this is not an archive of a session: {why}"))
+    Error::invalid(format!("this is not an archive of a session: {why}"))
         .with_hint("`ax session export` makes one")
 }

@@ -302,7 +302,7 @@ async fn an_archive_whose_events_contradict_each_other_is_refused() {
     let pieces = futures::stream::iter([Ok(archive.freeze())]).boxed();
     let name = Some("lies".to_owned());
     let refused = engine.import(Caller::default(), &world.namespace, name, pieces).await;
-    assert_eq!(refused.unwrap_err().code, Code::Damaged);
+    assert_eq!(refused.unwrap_err().code, Code::Invalid);
     let lies = world.session("lies");
     assert!(engine.session(&world.namespace, &lies).await.is_err(), "nothing of it is kept");
     engine.shutdown().await;

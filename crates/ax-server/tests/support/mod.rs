@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -32,8 +32,12 @@ impl Launcher for WhenTold {
         let killed = Failure { code: "killed".into(), message: "it was told to".into() };
         let mut told = self.0.clone();
         Box::pin(async move {
+            let told = async {
+                // A world that is gone tells nothing more.
+                drop(told.wait_for(|told| *told).await);
+            };
             tokio::select! {
-                _ = told.wait_for(|told| *told) => {
+                () = told => {
                     // An engine that is gone needs no answer.
                     drop(io.frames.send(Frame::End { result: None }).await);
                     Exit::Said
@@ -50,7 +54,6 @@ pub(crate) struct World {
     pub(crate) serving: JoinHandle<()>,
     /// Set to `true` to let attempts end.
     pub(crate) done: watch::Sender<bool>,
-    pub(crate) engine: Engine,
     _dir: TempDir,
 }
 
@@ -74,7 +77,7 @@ impl World {
         let engine = engine.await.unwrap();
         let stop = CancellationToken::new();
         let server = Server {
-            engine: engine.clone(),
+            engine,
             data_dir: dir.path().to_owned(),
             started_at: Timestamp::from_millis(1),
             stop: stop.clone(),
@@ -85,7 +88,7 @@ impl World {
         let listener = if open { listener.open_to_anybody() } else { listener };
         let address = listener.address().unwrap();
         let serving = tokio::spawn(async move { server.serve(vec![listener]).await.unwrap() });
-        Self { address, stop, serving, done, engine, _dir: dir }
+        Self { address, stop, serving, done, _dir: dir }
     }
 
     /// Sends a request and reads the whole answer.
@@ -135,7 +138,10 @@ impl World {
 
     /// Follows; returns what server-sent events there are.
     pub(crate) async fn follow(&self, path: &str, lines: &str) -> Stream {
-        let mut stream = BufReader::new(TcpStream::connect(self.address).await.unwrap());
+        let socket = TcpSocket::new_v4().unwrap();
+        // So that it takes little to fill it.
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut stream = BufReader::new(socket.connect(self.address).await.unwrap());
         let head = format!("GET {path} HTTP/1.1\r\nhost: x\r\n{lines}\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
         let (status, headers) = head_of(&mut stream).await;
@@ -230,7 +236,8 @@ impl Stream {
                 self.buffer = rest.to_owned();
                 return Some(sent);
             }
-            self.buffer.push_str(&self.chunk().await?);
+            let chunk = self.chunk().await?;
+            self.buffer.push_str(&chunk);
         }
     }
 
