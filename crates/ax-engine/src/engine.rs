@@ -81,6 +81,7 @@ impl Engine {
             stopping: CancellationToken::new(),
             failed: CancellationToken::new(),
             references: RwLock::new(()),
+            keyed: crate::turns::Turns::default(),
             importing: Mutex::default(),
         });
         if inner.runs_anything() {

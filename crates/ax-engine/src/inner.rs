@@ -44,6 +44,8 @@ pub(crate) struct Inner {
     pub(crate) failed: CancellationToken,
     /// Held for writing while references to blobs are counted, for reading by what moves them.
     pub(crate) references: RwLock<()>,
+    /// Inputs with a key that may go to a session or to a branch of it: see [`crate::submit`].
+    pub(crate) keyed: crate::turns::Turns,
     /// Sessions that are being imported, so that recovery leaves them alone.
     pub(crate) importing: Mutex<BTreeSet<SessionKey>>,
 }

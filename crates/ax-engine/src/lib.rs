@@ -26,6 +26,7 @@ mod session;
 mod submit;
 mod timers;
 mod transcript;
+mod turns;
 mod view;
 
 pub use api::{

@@ -34,6 +34,11 @@ pub(crate) async fn submit(
     let policy = submission.policy;
     let branch = branch_of_key(&key, policy, submission.key.as_ref());
     let input = Request::Submit { key: submission.key, digest, parts, policy };
+    // The same input sent twice at once: the second finds out what became of the first.
+    let _turn = match &branch {
+        Some(child) => Some(inner.keyed.take(child).await),
+        None => None,
+    };
     if let Some(child) = branch
         && inner.log.head(&child).await?.is_some()
     {

@@ -63,6 +63,12 @@ pub(crate) async fn audit(world: &World, engine: &Engine) {
         }
     }
     for book in books.values() {
+        for (_, event) in book.iter().skip_while(|(seq, _)| *seq <= book.shared()) {
+            world.coverage.count(&format!("event: {}", event.kind.name()));
+            if format!("{:?}", event.kind).contains("Blob(") {
+                world.coverage.count("event: with content in a blob");
+            }
+        }
         session::check(world, book);
         effects::check(world, book);
         branch(world, book);

@@ -32,6 +32,7 @@
 
 mod audit;
 mod client;
+mod coverage;
 mod follower;
 mod harness;
 mod life;
@@ -45,6 +46,8 @@ mod settle;
 use ax_log::embedded::fake::FakeDisk;
 use ax_store::Blobs;
 use client::{Client, Known};
+use coverage::Coverage;
+pub use coverage::missing;
 use life::{Fate, World};
 use outside::Outside;
 use prng::Prng;
@@ -79,6 +82,8 @@ pub struct Report {
     pub trace: u64,
     /// How often each request had each outcome.
     pub tally: BTreeMap<String, u64>,
+    /// How often the code under it did each thing that has to be tried.
+    pub reached: BTreeMap<String, u64>,
 }
 
 impl fmt::Display for Report {
@@ -132,6 +137,7 @@ pub fn run(seed: u64, steps: u64) -> Result<Report, Vec<String>> {
     let mut world = World {
         seed,
         disk: FakeDisk::new(prng.number()),
+        coverage: Coverage::default(),
         blobs: Blobs::memory(),
         data_dir: dir.path().to_owned(),
         outside,
@@ -191,6 +197,7 @@ fn report(world: &World, lives: u64) -> Report {
         resumes: followers.iter().map(|follower| follower.memory().resumes).sum(),
         trace,
         tally: known.tally.clone(),
+        reached: world.coverage.counts(),
     }
 }
 

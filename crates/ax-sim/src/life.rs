@@ -1,6 +1,7 @@
 //! One life of the runtime: from opening the store to its end, which is seldom a gentle one.
 
 use crate::client::{Client, Known};
+use crate::coverage::{CountedDisk, CountedLog, Coverage};
 use crate::follower::Follower;
 use crate::op::AGENTS;
 use crate::outside::Outside;
@@ -25,6 +26,7 @@ pub(crate) struct World {
     pub(crate) seed: u64,
     pub(crate) prng: Prng,
     pub(crate) disk: FakeDisk,
+    pub(crate) coverage: Coverage,
     pub(crate) blobs: Blobs,
     pub(crate) data_dir: PathBuf,
     pub(crate) outside: Outside,
@@ -138,7 +140,10 @@ impl World {
         fate: Fate,
     ) -> Option<(Engine, Arc<dyn EventLog>)> {
         let log = match EmbeddedLog::open(&self.log_options()) {
-            Ok(log) => Arc::new(log) as Arc<dyn EventLog>,
+            Ok(log) => {
+                let coverage = self.coverage.clone();
+                Arc::new(CountedLog { log, coverage }) as Arc<dyn EventLog>
+            }
             Err(error) => {
                 if !fate.may_fail() {
                     self.outside.fail(format!("E9 opened: the log cannot be opened: {error:?}"));
@@ -174,7 +179,10 @@ impl World {
 
     pub(crate) fn log_options(&self) -> ax_log::Options {
         ax_log::Options {
-            disk: Arc::new(self.disk.clone()),
+            disk: Arc::new(CountedDisk {
+                disk: self.disk.clone(),
+                coverage: self.coverage.clone(),
+            }),
             spawner: Arc::new(TaskSpawner),
             limits: Limits { segment_bytes_max: 64 * 1024, ..Limits::tiny() },
             store: Some(self.seed),

@@ -2,9 +2,11 @@
 //!
 //! `ax-sim SEED [--seeds N] [--from S] [--steps K] [--verbose]` runs N seeds, from S (or SEED) on,
 //! with K things that clients do in each. The line of a failed run names the seed; running that
-//! seed at the same commit shows the same failure.
+//! seed at the same commit shows the same failure. With `--coverage` it says what the runs reached,
+//! and fails if something that has to be tried was not.
 #![expect(clippy::print_stdout, reason = "a command-line tool")]
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,24 +16,33 @@ struct Arguments {
     seeds: u64,
     steps: u64,
     verbose: bool,
+    coverage: bool,
+}
+
+/// What came of all runs so far.
+#[derive(Default)]
+struct Results {
+    failed: Vec<u64>,
+    reached: BTreeMap<String, u64>,
 }
 
 fn main() -> ExitCode {
     let Some(arguments) = arguments() else {
-        println!("usage: ax-sim SEED [--seeds N] [--from S] [--steps K] [--verbose]");
+        println!("usage: ax-sim SEED [--seeds N] [--from S] [--steps K] [--verbose] [--coverage]");
         return ExitCode::from(2);
     };
     let next = AtomicU64::new(arguments.from);
-    let failed = Mutex::new(Vec::new());
+    let results = Mutex::new(Results::default());
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     std::thread::scope(|scope| {
         for _ in 0..threads {
-            scope.spawn(|| work(&arguments, &next, &failed));
+            scope.spawn(|| work(&arguments, &next, &results));
         }
     });
-    let mut failed = failed.into_inner().unwrap_or_default();
+    let Results { mut failed, reached } = results.into_inner().unwrap_or_default();
     failed.sort_unstable();
     match failed.first() {
+        None if arguments.coverage => covered(&reached),
         None => ExitCode::SUCCESS,
         Some(seed) => {
             println!("{} of {} seeds failed", failed.len(), arguments.seeds);
@@ -41,7 +52,20 @@ fn main() -> ExitCode {
     }
 }
 
-fn work(arguments: &Arguments, next: &AtomicU64, failed: &Mutex<Vec<u64>>) {
+/// Says what was reached, and whether that is all that has to be tried.
+fn covered(reached: &BTreeMap<String, u64>) -> ExitCode {
+    for (what, count) in reached {
+        println!("reached {count:>8}  {what}");
+    }
+    let missing = ax_sim::missing(reached);
+    for what in &missing {
+        println!("NOT REACHED       {what}");
+    }
+    if missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn work(arguments: &Arguments, next: &AtomicU64, results: &Mutex<Results>) {
+    let results = || results.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     loop {
         let seed = next.fetch_add(1, Ordering::Relaxed);
         if seed - arguments.from >= arguments.seeds {
@@ -50,6 +74,10 @@ fn work(arguments: &Arguments, next: &AtomicU64, failed: &Mutex<Vec<u64>>) {
         match ax_sim::check(seed, arguments.steps) {
             Ok(report) => {
                 println!("seed {seed}: {report}");
+                let mut results = results();
+                for (what, count) in &report.reached {
+                    *results.reached.entry(what.clone()).or_default() += count;
+                }
                 if arguments.verbose {
                     for (what, count) in &report.tally {
                         println!("    {what}: {count}");
@@ -58,14 +86,15 @@ fn work(arguments: &Arguments, next: &AtomicU64, failed: &Mutex<Vec<u64>>) {
             }
             Err(failures) => {
                 println!("seed {seed}: FAILED\n    {}", failures.join("\n    "));
-                failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(seed);
+                results().failed.push(seed);
             }
         }
     }
 }
 
 fn arguments() -> Option<Arguments> {
-    let (mut from, mut seeds, mut steps, mut verbose) = (None, 1, ax_sim::STEPS_DEFAULT, false);
+    let (mut from, mut seeds, mut steps) = (None, 1, ax_sim::STEPS_DEFAULT);
+    let (mut verbose, mut coverage) = (false, false);
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut number = || words.next()?.parse().ok();
@@ -74,8 +103,9 @@ fn arguments() -> Option<Arguments> {
             "--from" => from = Some(number()?),
             "--steps" => steps = number()?,
             "--verbose" => verbose = true,
+            "--coverage" => coverage = true,
             word => from = Some(word.parse().ok()?),
         }
     }
-    Some(Arguments { from: from?, seeds, steps, verbose })
+    Some(Arguments { from: from?, seeds, steps, verbose, coverage })
 }

@@ -21,9 +21,9 @@ pub struct Exec {
     pub journal_from: Seq,
     /// Executions of the parents that it carries on; their events are in its journal, too.
     pub continues: Vec<ExecId>,
-    /// How many attempts have failed.
+    /// How many attempts have failed since something new was recorded under a key.
     pub failures: u32,
-    /// How many attempts were lost with the runtime.
+    /// How many attempts were lost with the runtime since then.
     pub losses: u32,
     /// What it consumed.
     pub usage: Usage,
@@ -252,6 +252,11 @@ impl Exec {
         assert_eq!(before, None, "a key is used once");
     }
 
+    /// What is recorded is not done again: the attempts so far were not in vain.
+    pub(super) fn progressed(&mut self) {
+        (self.failures, self.losses) = (0, 0);
+    }
+
     fn step(&self, key: &StepKey) -> &Step {
         match self.items.get(key) {
             Some(Item::Step(step)) => step,
@@ -326,6 +331,7 @@ impl Exec {
                 self.block_count += 1;
                 if let Some(key) = key {
                     self.put(key, Item::Output(seq));
+                    self.progressed();
                 }
             }
             Kind::TimerSet { key, due_at } => self.put(key, Item::Sleep(*due_at, None)),
@@ -335,6 +341,7 @@ impl Exec {
                 };
                 let fired = Item::Sleep(*due_at, Some(seq));
                 self.items.insert(key, fired);
+                self.progressed();
             }
             Kind::SignalAwaited { key, name } => self.put(key, Item::Signal(name.clone(), None)),
             Kind::SignalDelivered { key, signal } => {
@@ -343,11 +350,16 @@ impl Exec {
                 };
                 let delivered = Item::Signal(name.clone(), Some((seq, *signal)));
                 self.items.insert(key, delivered);
+                self.progressed();
             }
             Kind::CheckpointCreated { key: Some(key), .. } => {
                 self.put(key, Item::Checkpoint(seq));
+                self.progressed();
             }
-            Kind::Note { key: Some(key), .. } => self.put(key, Item::Note(seq)),
+            Kind::Note { key: Some(key), .. } => {
+                self.put(key, Item::Note(seq));
+                self.progressed();
+            }
             Kind::StepDiverged { .. } | Kind::BudgetExceeded { .. } => {}
             _ => self.apply_step(event, seq),
         }
@@ -373,6 +385,7 @@ impl Exec {
                 assert!(!done, "a step is done once");
                 self.set_phase(step, StepPhase::Done(seq));
                 self.usage.add(usage);
+                self.progressed();
             }
             Kind::StepUnknown { step } => {
                 let Step { phase, effect, .. } = self.step(step);

@@ -293,6 +293,7 @@ impl State {
                 if let Some(key) = open.key {
                     let before = exec.items.insert(&key, Item::AskDone(*ask, seq));
                     assert_eq!(before, Some(Item::Ask(*ask)), "the question was open");
+                    exec.progressed();
                 }
                 if let Some(step) = open.about.filter(|_| event.kind.allows_again()) {
                     exec.set_phase(&step, StepPhase::Lost);

@@ -304,14 +304,14 @@ pub enum SubmitPolicy {
 /// How failed attempts are tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retry {
-    /// How many attempts may fail before the execution does.
+    /// How many attempts in a row may fail, with nothing new recorded, before the execution does.
     pub attempts_max: u32,
     /// The pause before the second attempt, in milliseconds; it doubles with every failure.
     pub backoff_millis_min: u64,
     /// The longest pause, in milliseconds.
     pub backoff_millis_max: u64,
-    /// How many attempts may be lost with the runtime before the execution fails: an input that
-    /// takes the runtime down with it must not do so for ever.
+    /// How many attempts in a row may be lost with the runtime, with nothing new recorded, before
+    /// the execution fails: an input that takes the runtime down with it must not do so for ever.
     pub restarts_max: u32,
 }
 

@@ -1,12 +1,13 @@
 //! Sessions through the whole engine, with harnesses that are Rust functions.
 use crate::support::{Scripted, World, gone};
 use ax_core::id::Seq;
-use ax_core::session::{Answer, AskKind, Body, Caller, Frame, Kind, Part, PartKind};
+use ax_core::session::{Answer, AskKind, Body, Caller, Frame, Kind, Part, PartKind, SubmitPolicy};
 use ax_core::time::Timestamp;
 use ax_engine::{BranchPlan, Code, ListSessions, Submission, WaitState};
 use ax_harness::{AskResult, JournalKind, Told};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 fn echo() -> Scripted {
     Scripted::new(|launch, talk| async move {
@@ -359,5 +360,90 @@ async fn a_signal_with_a_known_key_and_other_content_is_refused() {
     assert!(!given[0].as_ref().unwrap().duplicate);
     assert!(given[1].as_ref().unwrap().duplicate);
     assert_eq!(given[2].as_ref().unwrap_err().code, Code::KeyReused);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_input_that_is_sent_twice_at_once_lands_once_whatever_ends_meanwhile() {
+    for pause in 0..30 {
+        let world = World::new();
+        let over = Arc::new(tokio::sync::Semaphore::new(0));
+        let wait = Arc::clone(&over);
+        let program = Scripted::new(move |_, talk| {
+            let wait = Arc::clone(&wait);
+            async move {
+                drop(wait.acquire().await);
+                talk.end().await
+            }
+        });
+        let engine = world.open(program).await;
+        world.submit(&engine, "main", "before").await;
+        let send = || {
+            let submission = Submission {
+                session: Some(world.session("main")),
+                key: Some("twice".into()),
+                parts: vec![Part::text("hello")],
+                policy: Some(SubmitPolicy::Branch),
+                ..Submission::default()
+            };
+            engine.submit(Caller::default(), &world.namespace, submission)
+        };
+        let second = async {
+            for step in 0..pause {
+                tokio::task::yield_now().await;
+                if step == pause / 2 {
+                    over.add_permits(100);
+                }
+            }
+            over.add_permits(100);
+            send().await
+        };
+        let (first, second) = tokio::join!(send(), second);
+        let (first, second) = (first.unwrap(), second.unwrap());
+        assert_eq!((first.session, first.seq), (second.session, second.seq), "pause {pause}");
+        assert!(first.duplicate != second.duplicate, "pause {pause}: {first:?}, {second:?}");
+        engine.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn an_import_that_is_not_whole_is_not_there_and_takes_nothing_up() {
+    use futures::StreamExt;
+    let launched = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&launched);
+    let program = Scripted::new(move |_, mut talk| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        async move {
+            loop {
+                talk.told().await;
+            }
+        }
+    });
+    let world = World::new();
+    let engine = world.open(program.clone()).await;
+    world.submit(&engine, "busy", "k").await;
+    while launched.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    let archive = engine.export(&world.namespace, &world.session("busy")).await.unwrap();
+    let archive: Vec<_> = archive.map(Result::unwrap).collect().await;
+    let archive = archive.concat();
+    let memory = Arc::new(ax_log::MemoryLog::new());
+    let there = World::over(memory.clone());
+    let other = there.open(program.clone()).await;
+    // All but the end comes, and then nothing more.
+    let most = bytes::Bytes::copy_from_slice(&archive[..archive.len() - 40]);
+    let pieces = futures::stream::iter([Ok(most)]).chain(futures::stream::pending()).boxed();
+    let import = other.import(Caller::default(), &there.namespace, Some("half".into()), pieces);
+    let given_up = tokio::time::timeout(Duration::from_millis(50), import).await;
+    assert!(given_up.is_err(), "the import waits for the rest");
+    other.shutdown().await;
+    let there = World { log: Arc::new(memory.reopen()), ..there };
+    let other = there.open(program).await;
+    let half = there.session("half");
+    let found = other.session(&there.namespace, &half).await;
+    assert_eq!(found.map(|view| view.id).unwrap_err().code, Code::NoSession);
+    assert_eq!(launched.load(Ordering::SeqCst), 1, "only the one that was exported runs");
+    other.shutdown().await;
     engine.shutdown().await;
 }
