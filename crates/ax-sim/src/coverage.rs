@@ -25,7 +25,7 @@ const EXPECTED: &[&str] = &[
     "disk: the power failed",
     "log: a segment was preallocated",
     "log: a run was written",
-    "log: a run was removed after a merge",
+    "log: a run was removed",
     "log: a manifest was replaced",
     "log: a snapshot was appended",
     "log: a snapshot was read",
@@ -172,7 +172,7 @@ impl<D: Disk> Disk for CountedDisk<D> {
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.coverage.seen(self.disk.remove(path))?;
         if is_run(path) {
-            self.coverage.count("log: a run was removed after a merge");
+            self.coverage.count("log: a run was removed");
         }
         Ok(())
     }

@@ -396,7 +396,9 @@ impl Run {
 
     async fn chatter(&mut self, count: u64) -> Next {
         for number in 0..count {
-            let data = Body::Text(number.to_string());
+            // Some of it is too large for an event and goes to the blob store.
+            let times = if number % 10 == 9 { 70_000 } else { 1 };
+            let data = Body::Text(number.to_string().repeat(times));
             self.say(Frame::Note { key: None, name: "chatter".into(), data }).await?;
             if number % 50 == 0 {
                 self.pause(20).await?;
