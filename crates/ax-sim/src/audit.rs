@@ -65,7 +65,7 @@ pub(crate) async fn audit(world: &World, engine: &Engine) {
     for book in books.values() {
         for (_, event) in book.iter().skip_while(|(seq, _)| *seq <= book.shared()) {
             world.coverage.count(&format!("event: {}", event.kind.name()));
-            if format!("{:?}", event.kind).contains("Blob(") {
+            if format!("{:?}", event.kind).contains("blob_") {
                 world.coverage.count("event: with content in a blob");
             }
         }
