@@ -5,8 +5,8 @@ use crate::connections::{Connections, Counted};
 use crate::listen::{Kind, Listener, Taken, Wire};
 use crate::{
     CONNECTION_COUNT_MAX, DRAIN_MILLIS_MAX, FIRST_REQUEST_MAX, HEADER_BYTES_MAX, HEADER_COUNT_MAX,
-    HEADER_READ_MAX, PING_ANSWER_MAX, PING_PAUSE, SEND_BUFFER_BYTES, STREAM_COUNT_MAX,
-    WINDOW_BYTES, router,
+    HEADER_READ_MAX, KEEP_ALIVE_PAUSE, PING_ANSWER_MAX, PING_PAUSE, SEND_BUFFER_BYTES,
+    STREAM_COUNT_MAX, WINDOW_BYTES, router,
 };
 use ax_core::time::Timestamp;
 use ax_engine::Engine;
@@ -65,6 +65,8 @@ pub struct Options {
     pub header_read_max: Duration,
     /// How long a connection from afar may be open before its first request.
     pub first_request_max: Duration,
+    /// How long a follower hears nothing at most.
+    pub keep_alive_pause: Duration,
 }
 
 impl Default for Options {
@@ -75,6 +77,7 @@ impl Default for Options {
             beside: Router::new(),
             header_read_max: HEADER_READ_MAX,
             first_request_max: FIRST_REQUEST_MAX,
+            keep_alive_pause: KEEP_ALIVE_PAUSE,
         }
     }
 }

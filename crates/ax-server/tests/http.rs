@@ -98,6 +98,26 @@ async fn a_follower_gets_the_kinds_that_it_asks_for() {
 }
 
 #[tokio::test]
+async fn a_follower_hears_while_nothing_happens_how_far_it_is() {
+    let keep_alive_pause = Duration::from_millis(20);
+    let options = ax_server::Options { keep_alive_pause, ..Default::default() };
+    let world = World::with(options, true).await;
+    world.agent().await;
+    world.submit("talk", "hello").await;
+    let mut other = world.follow("/v1/sessions/talk/follow?until_input=2", "").await;
+    let last = other.until("end").await.id;
+    assert!(last.parse::<u64>().unwrap() > 2);
+    let mut stream = world.follow("/v1/sessions/talk/follow?kinds=note", "").await;
+    stream.until("caught-up").await;
+    for _ in 0..3 {
+        let alive = stream.next().await.unwrap();
+        // A browser remembers the id and dispatches nothing.
+        let expect = support::Sent { id: last.clone(), ..Default::default() };
+        assert_eq!(alive, expect);
+    }
+}
+
+#[tokio::test]
 async fn errors_say_the_same_in_every_form() {
     let world = World::new().await;
     world.agent().await;

@@ -27,7 +27,7 @@ kind: Agent
 metadata: {name: hello}
 spec:
   sandbox: process
-  harness: {type: process, protocol: plain, command: [echo, hello]}
+  harness: {type: process, protocol: text, command: [echo, hello]}
 """
 
 

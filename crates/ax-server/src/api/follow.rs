@@ -1,7 +1,6 @@
 //! Following a session.
 
 use super::{Api, Stream};
-use crate::KEEP_ALIVE_PAUSE;
 use crate::caller::{Act, Asker, about};
 use crate::convert::{event, seq, wire_status};
 use crate::kinds::Kinds;
@@ -12,6 +11,7 @@ use ax_proto::v1::follow_end::Reason;
 use ax_proto::v1::follow_response::Item;
 use futures::StreamExt as _;
 use futures::stream;
+use std::time::Duration;
 use tokio::time::timeout;
 
 /// What followers get. An item that keeps the connection alive says how far they are, which
@@ -40,7 +40,8 @@ impl Api {
         let options = FollowOptions { after, until, no_deltas: request.no_deltas };
         let items = self.engine().follow(&namespace, &session, options).await;
         let items = items.map_err(|error| about(&session, error))?;
-        let follower = Follower { items, kinds, at: after, over: false };
+        let pause = self.server.options.keep_alive_pause;
+        let follower = Follower { items, kinds, pause, at: after, over: false };
         Ok(stream::unfold(follower, Follower::next).boxed())
     }
 }
@@ -49,6 +50,8 @@ impl Api {
 struct Follower {
     items: ax_engine::Stream<FollowItem>,
     kinds: Kinds,
+    /// How long it says nothing.
+    pause: Duration,
     /// How far it has read.
     at: Seq,
     over: bool,
@@ -58,7 +61,7 @@ impl Follower {
     async fn next(mut self) -> Option<(Result<Followed, Error>, Self)> {
         while !self.over {
             // A stream that is not polled to its next item loses nothing.
-            let item = match timeout(KEEP_ALIVE_PAUSE, self.items.next()).await {
+            let item = match timeout(self.pause, self.items.next()).await {
                 Ok(Some(Ok(item))) => item,
                 Ok(Some(Err(error))) => {
                     self.over = true;

@@ -135,11 +135,10 @@ fn answer(route: &Route, used: &mut BTreeSet<String>) -> Value {
             json!({"application/json": {"schema": schema}})
         }
         Form::Download => json!({"application/octet-stream": {}}),
-        Form::Follow => json!({"text/event-stream": {"schema": {"type": "string"}}}),
+        Form::Follow => json!({"text/event-stream": {"schema": sent(used)}}),
     };
     let description = match route.form {
         Form::Follow => {
-            used.extend(["CaughtUp".to_owned(), "FollowEnd".to_owned()]);
             "Events: `id` is the position, `event` the kind, `data` an Event. Also `caught-up` \
                 (a CaughtUp), `end` (a FollowEnd; the last one) and `failure` (an Error; the last \
                 one)."
@@ -148,6 +147,29 @@ fn answer(route: &Route, used: &mut BTreeSet<String>) -> Value {
         Form::Ask | Form::Send | Form::Upload => "Done.",
     };
     json!({"description": description, "content": content})
+}
+
+/// A server-sent event.
+fn sent(used: &mut BTreeSet<String>) -> Value {
+    used.extend(["CaughtUp".to_owned(), "FollowEnd".to_owned()]);
+    let words = ["caught-up", "end", "failure"];
+    let events: Vec<&str> = kinds::NAMES.iter().copied().chain(words).collect();
+    let data = ["Event", "CaughtUp", "FollowEnd", "Error"];
+    let data = data.map(|name| json!({"$ref": reference(name)}));
+    json!({
+        "type": "object",
+        "description": "One event of the stream, of which there are any number.",
+        "properties": {
+            "event": {"type": "string", "examples": events},
+            "id": {"type": "string", "pattern": "^[0-9]{1,20}$"},
+            "data": {
+                "type": "string",
+                "contentMediaType": "application/json",
+                "contentSchema": {"anyOf": data},
+            },
+            "retry": {"description": "Milliseconds until a client connects again."},
+        },
+    })
 }
 
 /// Every message that is used, and those that they use.

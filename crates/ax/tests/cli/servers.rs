@@ -24,6 +24,47 @@ fn a_server_says_where_it_serves_and_stops_when_it_is_told() {
 }
 
 #[test]
+fn a_server_on_an_address_says_which_and_answers_there() {
+    let world = World::new();
+    let args = ["serve", "--listen", "127.0.0.1:0", "--insecure-no-auth", "--json"];
+    let mut server = world.start(&args);
+    let serving: Value = serde_json::from_str(&server.line()).unwrap();
+    let url = serving["addresses"][0].as_str().unwrap().to_owned();
+    let address = url.strip_prefix("http://").unwrap();
+    assert!(!address.ends_with(":0"), "{url}");
+    let written = std::fs::read_to_string(world.data().join("server.json")).unwrap();
+    let written: Value = serde_json::from_str(&written).unwrap();
+    assert_eq!(written["addresses"][0], url.as_str());
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    let request = "GET /v1/info HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+    let answer = std::io::read_to_string(stream).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    let info: Value = serde_json::from_str(body).unwrap();
+    assert_eq!(info["pid"], server.pid());
+    server.signal(Signal::TERM);
+    let ended = server.end();
+    assert_eq!(ended.code, 0);
+    assert!(ended.err.contains("there is no authentication"), "{ended:?}");
+}
+
+#[test]
+fn an_address_is_refused_without_authentication_and_when_it_is_taken() {
+    let world = World::new();
+    let refused = world.ax(&["serve", "--listen", "127.0.0.1:0"]);
+    assert_eq!(refused.code, 3, "{refused:?}");
+    assert!(refused.err.contains("AX4001"), "{refused:?}");
+    assert!(refused.err.contains("--insecure-no-auth"), "{refused:?}");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let refused = world.ax(&["serve", "--listen", &address, "--insecure-no-auth"]);
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(refused.err.contains(&format!("cannot listen at {address}")), "{refused:?}");
+    assert_eq!(world.holder(), None);
+}
+
+#[test]
 fn a_second_server_on_a_directory_is_refused_and_told_who_has_it() {
     let world = World::new();
     let server = world.serve();
