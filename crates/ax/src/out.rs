@@ -106,6 +106,11 @@ impl Out {
         }
     }
 
+    /// Warns of a danger, however quiet it is to be.
+    pub(crate) fn danger(&self, text: &str) {
+        warn(&styled(self.color_err, Style::Red, text));
+    }
+
     /// Tells something that went wrong, but is not why the command fails.
     pub(crate) fn error(&self, text: &str) {
         if !self.json {

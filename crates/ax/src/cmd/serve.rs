@@ -50,7 +50,7 @@ pub(crate) async fn serve(cx: &Context, args: ServeArgs) -> Result<Exit, Failure
     tell_late(&cx.out, &embedded);
     if open {
         let at = embedded.addresses.join(" and ");
-        cx.out.notice(&format!(
+        cx.out.danger(&format!(
             "anybody who reaches {at} can run agents as this user: there is no authentication"
         ));
     }
