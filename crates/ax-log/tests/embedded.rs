@@ -6,20 +6,21 @@ use std::sync::{Arc, Mutex};
 
 use ax_log::conformance::{self, Store};
 use ax_log::embedded::fake::FakeDisk;
-use ax_log::embedded::{Limits, OsDisk, TaskSpawner, ThreadSpawner};
+use ax_log::embedded::{Limits, OsDisk, ShuffleSpawner, ThreadSpawner};
 use ax_log::{EmbeddedLog, EventLog, Options};
 use futures::FutureExt as _;
 use futures::future::LocalBoxFuture;
 
 /// A store on a disk in memory, whose crashes are losses of power.
 struct Faked {
+    seed: u64,
     disk: Mutex<FakeDisk>,
     limits: Limits,
 }
 
 impl Faked {
     fn new(seed: u64, limits: Limits) -> Self {
-        Self { disk: Mutex::new(FakeDisk::new(seed)), limits }
+        Self { seed, disk: Mutex::new(FakeDisk::new(seed)), limits }
     }
 }
 
@@ -27,7 +28,7 @@ impl Store for Faked {
     fn open(&self) -> LocalBoxFuture<'_, Arc<dyn EventLog>> {
         let options = Options {
             disk: Arc::new(self.disk.lock().unwrap().clone()),
-            spawner: Arc::new(TaskSpawner),
+            spawner: Arc::new(ShuffleSpawner::new(self.seed)),
             limits: self.limits,
             store: Some(7),
             ..Options::new("/data")

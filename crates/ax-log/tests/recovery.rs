@@ -11,7 +11,8 @@ use ax_log::embedded::Limits;
 use ax_log::embedded::fake::FakeDisk;
 use ax_log::fsck;
 use ax_log::{Append, AppendError, EmbeddedLog, EventLog, Lease, LogFault, OpenError};
-use support::{files, key, open, options, read};
+use futures::future::join_all;
+use support::{files, key, open, open_shuffled, options, read};
 
 async fn append(
     log: &EmbeddedLog,
@@ -62,6 +63,175 @@ async fn three_blocks() -> (FakeDisk, PathBuf) {
     log.close().await.unwrap();
     let name = files(&disk).into_iter().find(|name| name.starts_with("wal-")).unwrap();
     (disk, Path::new("/data").join(name))
+}
+
+/// Rewrites a field of 8 bytes in the header of a block, each of which takes one page here.
+fn set_header(disk: &FakeDisk, file: &Path, block: usize, field: usize, value: u64) {
+    let mut bytes = disk.content(file).unwrap();
+    let header = &mut bytes[(block - 1) * 4096..][..64];
+    header[field..field + 8].copy_from_slice(&value.to_le_bytes());
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&11_u64.to_le_bytes()), &header[..60]);
+    header[60..].copy_from_slice(&crc.to_le_bytes());
+    disk.set_content(file, &bytes);
+}
+
+/// Where the header of a block says up to which block all was durable.
+const SETTLED: usize = 52;
+
+/// Makes the last of three blocks one that was under way together with the one before it, and
+/// flips bits.
+async fn two_in_flight(damage: &[usize]) -> (FakeDisk, PathBuf) {
+    let (disk, file) = three_blocks().await;
+    set_header(&disk, &file, 3, SETTLED, 1);
+    let mut bytes = disk.content(&file).unwrap();
+    for at in damage {
+        bytes[*at] ^= 1;
+    }
+    disk.set_content(&file, &bytes);
+    (disk, file)
+}
+
+async fn sessions(log: &EmbeddedLog) -> Vec<u128> {
+    let mut found = Vec::new();
+    for session in 1..=9 {
+        if log.head(&key(session)).await.unwrap().is_some() {
+            assert_eq!(read(log, &key(session), 0, 10).await.len(), 1);
+            found.push(session);
+        }
+    }
+    found
+}
+
+/// Appends to a new session in a block that takes one page.
+async fn add(log: &EmbeddedLog, session: u128) {
+    let mut lease = log.acquire(&key(session)).await.unwrap();
+    append(log, session, &mut lease, 500).await.unwrap();
+}
+
+/// Goes on after a crash that left the first of two blocks that were under way cut short.
+async fn go_on(disk: FakeDisk, waits: bool, loses_power: bool) {
+    let report = fsck::check(&options(&disk, Limits::tiny())).unwrap();
+    assert!(report.is_sound(), "{report:?}");
+    assert_eq!((report.sessions, report.entries), (1, 1));
+    let mut log = open(&disk).unwrap();
+    assert_eq!(sessions(&log).await, [1]);
+    if waits {
+        log.close().await.unwrap();
+        log = open(&disk).unwrap();
+        assert_eq!(sessions(&log).await, [1]);
+    }
+    // This one ends exactly where the one begins that was under way.
+    add(&log, 4).await;
+    log.close().await.unwrap();
+    let disk = if loses_power { disk.crash() } else { disk };
+    let report = fsck::check(&options(&disk, Limits::tiny())).unwrap();
+    assert!(report.is_sound(), "{report:?}");
+    assert_eq!((report.sessions, report.entries), (2, 2));
+    let log = open(&disk).unwrap();
+    assert_eq!(sessions(&log).await, [1, 4]);
+    add(&log, 5).await;
+    log.close().await.unwrap();
+    let log = open(&disk).unwrap();
+    assert_eq!(sessions(&log).await, [1, 4, 5]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_whole_block_behind_one_that_was_cut_short_is_never_taken_up() {
+    // The header of the second block, or its body, or all of it never reached the disk.
+    for damage in [&[4096][..], &[4096 + 70], &[4096 + 3, 4096 + 63, 4096 + 600]] {
+        for (waits, loses_power) in [(false, false), (true, false), (false, true), (true, true)] {
+            let (disk, _) = two_in_flight(damage).await;
+            go_on(disk, waits, loses_power).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_block_that_was_cut_short_takes_the_one_under_way_with_it_along() {
+    for (damage, moves) in [(0, false), (70, false), (0, true), (70, true)] {
+        let (disk, file) = three_blocks().await;
+        set_header(&disk, &file, 2, SETTLED, 0);
+        let mut bytes = disk.content(&file).unwrap();
+        bytes[damage] ^= 1;
+        bytes[8192] ^= 1;
+        disk.set_content(&file, &bytes);
+        let report = fsck::check(&options(&disk, Limits::tiny())).unwrap();
+        assert!(report.is_sound(), "{report:?}");
+        let log = open(&disk).unwrap();
+        assert_eq!(sessions(&log).await, []);
+        if moves {
+            // It does not fit into the file, which becomes a spare one with what is left in it.
+            let mut lease = log.acquire(&key(4)).await.unwrap();
+            append(&log, 4, &mut lease, 20_000).await.unwrap();
+        } else {
+            add(&log, 4).await;
+        }
+        log.close().await.unwrap();
+        for _ in 0..2 {
+            let report = fsck::check(&options(&disk, Limits::tiny())).unwrap();
+            assert!(report.is_sound(), "{report:?}");
+            let log = open(&disk).unwrap();
+            assert_eq!(sessions(&log).await, [4]);
+            log.close().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_block_that_was_durable_before_a_later_one_was_made_is_damage() {
+    for (block, damage) in [(1, 70), (2, 4096 + 70), (2, 4096)] {
+        let (disk, file) = three_blocks().await;
+        let mut bytes = disk.content(&file).unwrap();
+        bytes[damage] ^= 1;
+        disk.set_content(&file, &bytes);
+        assert_refused(&disk, &file);
+        let repaired = fsck::repair(&options(&disk, Limits::tiny())).unwrap();
+        assert_eq!(repaired.report.entries, 2, "all but block {block}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_segment_that_the_manifest_knows_of_cannot_vanish() {
+    let (disk, file) = three_blocks().await;
+    open(&disk).unwrap().close().await.unwrap();
+    // More than what is looked through is gone, or the whole file.
+    disk.set_content(&file, &vec![0; disk.content(&file).unwrap().len()]);
+    let error = open(&disk).err();
+    assert!(matches!(error, Some(OpenError::Damaged { .. })), "{error:?}");
+    let report = fsck::check(&options(&disk, Limits::tiny())).unwrap();
+    assert!(!report.is_sound(), "{report:?}");
+    fsck::repair(&options(&disk, Limits::tiny())).unwrap();
+    assert_eq!(sessions(&open(&disk).unwrap()).await, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn blocks_that_were_under_way_together_survive_once_they_were_read() {
+    let mut both = 0;
+    for seed in 0..60 {
+        let disk = FakeDisk::new(seed);
+        let log = open_shuffled(&disk, seed).unwrap();
+        let mut leases = Vec::new();
+        for session in 1..=4 {
+            leases.push(log.acquire(&key(session)).await.unwrap());
+        }
+        append(&log, 1, &mut leases[0], 10).await.unwrap();
+        disk.fail_writes(true);
+        let appends = leases.iter_mut().zip(1..).skip(1).map(|(lease, session)| {
+            let log = &log;
+            // Each of them fills a block.
+            async move { append(log, session, lease, 3800).await.unwrap_err() }
+        });
+        join_all(appends).await;
+        disk.fail_writes(false);
+        log.close().await.unwrap();
+        // The process is another one, but the power was never cut.
+        let log = open(&disk).unwrap();
+        let found = sessions(&log).await;
+        both += u64::from(found.len() == 3);
+        let log = open(&disk.crash()).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        assert_eq!(sessions(&log).await, found, "seed {seed}");
+    }
+    assert!(both > 5, "two blocks were under way {both} times");
 }
 
 fn assert_refused(disk: &FakeDisk, file: &Path) {

@@ -11,7 +11,7 @@ use crate::{harness::SimLauncher, settle};
 use ax_core::id::{Namespace, SessionKey};
 use ax_engine::{AgentSource, Engine};
 use ax_log::embedded::fake::FakeDisk;
-use ax_log::embedded::{Limits, TaskSpawner};
+use ax_log::embedded::{Limits, ShuffleSpawner};
 use ax_log::{EmbeddedLog, EventLog};
 use ax_store::Blobs;
 use std::collections::BTreeMap;
@@ -183,7 +183,7 @@ impl World {
                 disk: self.disk.clone(),
                 coverage: self.coverage.clone(),
             }),
-            spawner: Arc::new(TaskSpawner),
+            spawner: Arc::new(ShuffleSpawner::new(self.seed ^ self.disk.operations())),
             limits: Limits { segment_bytes_max: 64 * 1024, ..Limits::tiny() },
             store: Some(self.seed),
             ..ax_log::Options::new("/data")

@@ -14,20 +14,21 @@ const UNPIN_COUNT_MAX: usize = 2_000;
 
 impl Committer {
     pub(super) fn acquire(&mut self, key: SessionKey, reply: Reply<Lease, AcquireError>) {
+        let made = self.lease(&key);
+        self.done(Done::Acquire(reply, key, made));
+    }
+
+    fn lease(&mut self, key: &SessionKey) -> Result<Lease, AcquireError> {
         let epoch = self.epoch();
-        let slot = match self.track(&key) {
-            Ok(slot) => slot,
-            Err(fault) => return drop(reply.send(Err(fault.into()))),
-        };
+        let slot = self.track(key)?;
         let tracked = self.sessions.at(slot);
         if tracked.state.as_ref().is_some_and(|state| state.deleted) {
             self.sessions.settle(slot);
-            return drop(reply.send(Err(AcquireError::Deleted)));
+            return Err(AcquireError::Deleted);
         }
         tracked.epoch = Some(epoch);
         let row = tracked.state.as_ref().map(|state| state.row.clone());
-        let lease = Lease { epoch, next: tracked.next(), row };
-        self.done(Done::Acquire(reply, key, lease));
+        Ok(Lease { epoch, next: tracked.next(), row })
     }
 
     pub(super) fn release(&mut self, key: &SessionKey, epoch: Epoch) {
@@ -40,24 +41,26 @@ impl Committer {
     }
 
     pub(super) fn branch(&mut self, branch: &Branch, reply: Reply<(), BranchError>) {
+        let made = self.make_branch(branch);
+        self.done(Done::Branch(reply, made));
+    }
+
+    fn make_branch(&mut self, branch: &Branch) -> Result<(), BranchError> {
         let child = SessionKey::new(branch.parent.namespace.clone(), branch.child);
-        let slots = self.track(&branch.parent).and_then(|parent| Ok((parent, self.track(&child)?)));
-        let (parent, child) = match slots {
-            Ok(slots) => slots,
-            Err(fault) => return drop(reply.send(Err(fault.into()))),
-        };
+        let parent = self.track(&branch.parent)?;
+        let child = self.track(&child).inspect_err(|_| self.sessions.settle(parent))?;
         match self.branch_states(branch, parent, child) {
             Ok((pinned, state)) => {
                 self.put_state(parent, pinned);
                 self.put_state(child, state);
-                self.done(Done::Branch(reply));
+                Ok(())
             }
             Err(error) => {
                 self.sessions.settle(parent);
                 if child != parent {
                     self.sessions.settle(child);
                 }
-                drop(reply.send(Err(error)));
+                Err(error)
             }
         }
     }
@@ -93,19 +96,21 @@ impl Committer {
     }
 
     pub(super) fn cut(&mut self, key: &SessionKey, below: Seq, reply: Reply<(), CutError>) {
-        let slot = match self.track(key) {
-            Ok(slot) => slot,
-            Err(fault) => return drop(reply.send(Err(fault.into()))),
-        };
+        let made = self.make_cut(key, below);
+        self.done(Done::Cut(reply, made));
+    }
+
+    fn make_cut(&mut self, key: &SessionKey, below: Seq) -> Result<(), CutError> {
+        let slot = self.track(key)?;
         match self.cut_state(slot, below) {
             Ok(Some(state)) => self.put_state(slot, state),
             Ok(None) => self.sessions.settle(slot),
             Err(error) => {
                 self.sessions.settle(slot);
-                return drop(reply.send(Err(error)));
+                return Err(error);
             }
         }
-        self.done(Done::Cut(reply));
+        Ok(())
     }
 
     fn cut_state(&mut self, slot: Slot, below: Seq) -> Result<Option<SessionState>, CutError> {
@@ -113,7 +118,7 @@ impl Committer {
         if below.0 <= state.first {
             return Ok(None);
         }
-        // A snapshot that is in this very block does not count: it is not durable yet.
+        // A snapshot that is not durable yet does not count.
         let of = self.sessions.at(slot).of;
         let newest = self.shared.version().snapshot(of, &state, state.last)?;
         if newest.is_none_or(|(at, _)| at + 1 < below.0) {
@@ -123,13 +128,15 @@ impl Committer {
     }
 
     pub(super) fn delete(&mut self, key: &SessionKey, reply: Reply<(), DeleteError>) {
-        let slot = match self.track(key) {
-            Ok(slot) => slot,
-            Err(fault) => return drop(reply.send(Err(fault.into()))),
-        };
+        let made = self.make_deletion(key);
+        self.done(Done::Delete(reply, made));
+    }
+
+    fn make_deletion(&mut self, key: &SessionKey) -> Result<(), DeleteError> {
+        let slot = self.track(key)?;
         let Some(state) = self.live(slot) else {
             self.sessions.settle(slot);
-            return drop(reply.send(Err(DeleteError::NotFound)));
+            return Err(DeleteError::NotFound);
         };
         let unpins = if state.pin_count == 0 { state.parent } else { None };
         self.sessions.at(slot).epoch = None;
@@ -137,7 +144,7 @@ impl Committer {
         if let Some((parent, _)) = unpins {
             self.unpin(&SessionKey::new(key.namespace.clone(), SessionId(parent)));
         }
-        self.done(Done::Delete(reply));
+        Ok(())
     }
 
     /// Lets go of what a branch shared with its parent, and of what the parent shared if that was

@@ -45,6 +45,15 @@ struct Faults {
 
 type File = Arc<Mutex<Content>>;
 
+/// The splitmix64 generator: any seed will do, and the same seed gives the same numbers.
+pub(super) const fn splitmix(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut mixed = *state;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
 #[derive(Clone, Debug)]
 struct NameChange {
     path: PathBuf,
@@ -61,12 +70,7 @@ struct Content {
 
 impl State {
     fn random(&mut self, below: u64) -> u64 {
-        // The splitmix64 generator: any seed will do, and the same seed gives the same numbers.
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % below
+        splitmix(&mut self.random) % below
     }
 
     /// Counts an operation that changes something. Returns whether the power fails in it.

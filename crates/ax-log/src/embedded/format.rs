@@ -205,6 +205,8 @@ pub(super) struct BlockHeader {
     pub(super) body_bytes: u32,
     pub(super) records: u32,
     pub(super) body_crc: u32,
+    /// The newest block that was durable and shown when this one was made.
+    pub(super) settled: u64,
 }
 
 /// What stands where a block may begin.
@@ -236,6 +238,7 @@ impl BlockHeader {
         bytes[36..40].copy_from_slice(&self.records.to_le_bytes());
         bytes[40..44].copy_from_slice(&self.body_crc.to_le_bytes());
         bytes[44..52].copy_from_slice(&store.to_le_bytes());
+        bytes[52..60].copy_from_slice(&self.settled.to_le_bytes());
         let crc = seeded_crc(store, &bytes[..60]);
         bytes[60..64].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -263,14 +266,18 @@ impl BlockHeader {
         if version != VERSION {
             return Some(Found::Version(version));
         }
-        Some(Found::Block(Self {
+        let mut header = Self {
             segment: reader.u64()?,
             block: reader.u64()?,
             generation: reader.u64()?,
             body_bytes: reader.u32()?,
             records: reader.u32()?,
             body_crc: reader.u32()?,
-        }))
+            settled: 0,
+        };
+        let _store = reader.u64()?;
+        header.settled = reader.u64()?;
+        Some(Found::Block(header))
     }
 }
 
@@ -373,6 +380,7 @@ mod tests {
             body_bytes: 100,
             records: 4,
             body_crc: 5,
+            settled: 7,
         };
         let bytes = header.encode(7);
         assert_eq!(BlockHeader::decode(7, &bytes), Found::Block(header));

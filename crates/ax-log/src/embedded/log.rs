@@ -7,10 +7,11 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
+use super::commit_loop::Commit;
 use super::committer::Committer;
 use super::request::{Branch, Reply, Request};
 use super::shared::{Running, Shared};
-use super::{OpenError, Options, listing, merge, recover, run_loop};
+use super::{BLOCKS_IN_FLIGHT_MAX, OpenError, Options, listing, merge, recover, run_loop};
 use crate::types::{
     AcquireError, Append, AppendError, BranchError, CutError, DeleteError, Entry, Head, HeadWatch,
     Lease, ListQuery, LogFault, Page, ReadError, ReadLimit, Row, Snapshot,
@@ -50,7 +51,11 @@ impl EmbeddedLog {
             };
             options.spawner.spawn(name, counted.boxed());
         };
-        spawn("ax-log-commit", committer.run(requests_taken).boxed());
+        let commit = Arc::new(Commit::new(committer, &options.spawner, requests_taken));
+        for _ in 0..BLOCKS_IN_FLIGHT_MAX {
+            spawn("ax-log-commit", Arc::clone(&commit).run().boxed());
+        }
+        drop(commit);
         spawn("ax-log-run", run_loop::run(Arc::clone(&shared), work_taken, added).boxed());
         spawn("ax-log-merge", merge::run(Arc::clone(&shared), added_taken).boxed());
         Ok(Self { shared, requests })

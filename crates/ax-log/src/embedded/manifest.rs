@@ -25,6 +25,8 @@ pub(super) struct Manifest {
     pub(super) replay_segment: u64,
     /// The number of that segment's first block.
     pub(super) replay_block: u64,
+    /// The newest segment that is known to have a block; 0 if none is.
+    pub(super) segment_begun: u64,
     /// The number of the next run.
     pub(super) run_next: u64,
     /// The runs, oldest first.
@@ -50,6 +52,7 @@ impl Manifest {
             generation: 0,
             replay_segment: 1,
             replay_block: 1,
+            segment_begun: 0,
             run_next: 1,
             runs: Vec::new(),
             namespaces: BTreeMap::new(),
@@ -103,8 +106,8 @@ impl Manifest {
         bytes.extend(MAGIC);
         bytes.extend(VERSION.to_le_bytes());
         bytes.extend([0, 0]);
-        for field in
-            [self.store, self.generation, self.replay_segment, self.replay_block, self.run_next]
+        let replay = [self.replay_segment, self.replay_block, self.segment_begun];
+        for field in [[self.store, self.generation].as_slice(), &replay, &[self.run_next]].concat()
         {
             bytes.extend(field.to_le_bytes());
         }
@@ -132,6 +135,7 @@ impl Manifest {
             generation: reader.u64()?,
             replay_segment: reader.u64()?,
             replay_block: reader.u64()?,
+            segment_begun: reader.u64()?,
             run_next: reader.u64()?,
             runs: Vec::new(),
             namespaces: BTreeMap::new(),

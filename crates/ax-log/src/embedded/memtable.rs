@@ -57,7 +57,7 @@ impl Tables {
     }
 
     /// Returns the place of a session, which is added with its state if it is new here.
-    pub(super) fn place(&mut self, of: SessionRef, state: &SessionState) -> usize {
+    fn place(&mut self, of: SessionRef, state: &SessionState) -> usize {
         let place = *self.index.entry(of).or_insert(self.tables.len());
         if place == self.tables.len() {
             self.bytes += SESSION_COST_BYTES + state.row.data.len();
@@ -105,19 +105,22 @@ impl Tables {
         table.snapshots.push((at, data));
     }
 
-    pub(super) fn state(&mut self, of: SessionRef, state: SessionState) {
-        let table = self.table(of);
+    /// Takes the state of a session, which is added if it is new here. Returns its place.
+    pub(super) fn state(&mut self, of: SessionRef, state: SessionState) -> usize {
+        let place = self.place(of, &state);
+        let table = &mut self.tables[place];
         let (old, new) = (table.state.row.data.len(), state.row.data.len());
         table.state = state;
         table.whole = true;
         self.bytes = self.bytes + new - old;
+        place
     }
 
     fn table(&mut self, of: SessionRef) -> &mut SessionTable {
-        let new = !self.index.contains_key(&of);
-        let place = self.place(of, &SessionState::unborn());
+        let known = self.index.get(&of).copied();
+        let place = known.unwrap_or_else(|| self.place(of, &SessionState::unborn()));
         let table = &mut self.tables[place];
-        table.whole &= !new;
+        table.whole &= known.is_some();
         table
     }
 }

@@ -1,19 +1,20 @@
 //! The durable log of one process in one data directory.
 //!
 //! ```text
-//! append ─▶ committer ─▶ segment (one durable write a batch) ─▶ memtable ─▶ acknowledge, watchers
-//!                             │ full: rotate
-//!                             ▼
+//! append ─▶ commit loops ─▶ segment (one durable write a batch) ─▶ memtable ─▶ answer, watchers
+//!                              │ full: rotate
+//!                              ▼
 //!                    frozen memtable ─▶ run (grouped by session) ─▶ merged into larger runs
 //! ```
 //!
-//! The committer is one loop that owns every right to write; two more write runs and merge them.
+//! Two loops commit, one block each at a time, in one order; two more write runs and merge them.
 //! Readers take one [`version::Version`] and never wait for any of them. What is in memory is the
 //! memtables, the sessions that someone may write, and one cache: all bounded by [`Limits`],
 //! whatever the history. `docs/formats/log.md` describes the files byte by byte.
 
 mod cache;
 mod changes;
+mod commit_loop;
 mod committer;
 pub mod disk;
 pub mod fake;
@@ -26,7 +27,9 @@ mod memtable;
 mod merge;
 mod os_disk;
 mod recover;
+mod replay;
 mod request;
+mod rotate;
 mod run;
 mod run_loop;
 mod segment;
@@ -42,7 +45,7 @@ use std::sync::Arc;
 pub use disk::{Disk, DiskFile, Held, LockError, PAGE_BYTES};
 pub use log::EmbeddedLog;
 pub use os_disk::OsDisk;
-pub use spawn::{Spawner, TaskSpawner, ThreadSpawner};
+pub use spawn::{ShuffleSpawner, Spawner, TaskSpawner, ThreadSpawner};
 
 /// The most memory that the index of a store takes, in bytes, however long its history is.
 pub const INDEX_CACHE_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -56,6 +59,9 @@ pub const SEGMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub const MEMTABLE_BYTES_MAX: usize = 96 * 1024 * 1024;
 /// How many memtables may wait to become runs before appends wait for them.
 pub const FROZEN_COUNT_MAX: usize = 2;
+/// How many blocks are being written at the same time at most. A block says which one before it
+/// was durable when it was made; recovery counts on it that this is at most so many before it.
+pub const BLOCKS_IN_FLIGHT_MAX: usize = 2;
 /// How much is committed at once at most, in bytes, unless one append is larger.
 pub const COMMIT_BYTES_MAX: usize = 1024 * 1024;
 /// How many requests are taken up at once at most.

@@ -34,28 +34,28 @@ pub(super) struct Branch {
     pub(super) row: Row,
 }
 
-/// An answer that may be given when the block is durable.
+/// An answer that may be given when everything that it rests on is durable; also a refusal.
 #[derive(Debug)]
 pub(super) enum Done {
-    Append(AppendReply, Box<Append>, Seq),
-    Acquire(Reply<Lease, AcquireError>, SessionKey, Lease),
-    Branch(Reply<(), BranchError>),
-    Cut(Reply<(), CutError>),
-    Delete(Reply<(), DeleteError>),
+    Append(AppendReply, Box<Append>, Result<Seq, AppendError>),
+    Acquire(Reply<Lease, AcquireError>, SessionKey, Result<Lease, AcquireError>),
+    Branch(Reply<(), BranchError>, Result<(), BranchError>),
+    Cut(Reply<(), CutError>, Result<(), CutError>),
+    Delete(Reply<(), DeleteError>, Result<(), DeleteError>),
 }
 
 impl Done {
-    /// Says that it is done. Returns a right to write that nobody waits for any more.
+    /// Gives the answer. Returns a right to write that nobody waits for any more.
     pub(super) fn tell(self) -> Option<(SessionKey, Epoch)> {
         match self {
-            Self::Append(reply, append, seq) => drop(reply.send((append, Ok(seq)))),
-            Self::Acquire(reply, key, lease) => {
-                let epoch = lease.epoch;
-                return reply.send(Ok(lease)).err().map(|_| (key, epoch));
+            Self::Append(reply, append, made) => drop(reply.send((append, made))),
+            Self::Acquire(reply, key, made) => {
+                let lease = reply.send(made).err()?.ok()?;
+                return Some((key, lease.epoch));
             }
-            Self::Branch(reply) => drop(reply.send(Ok(()))),
-            Self::Cut(reply) => drop(reply.send(Ok(()))),
-            Self::Delete(reply) => drop(reply.send(Ok(()))),
+            Self::Branch(reply, made) => drop(reply.send(made)),
+            Self::Cut(reply, made) => drop(reply.send(made)),
+            Self::Delete(reply, made) => drop(reply.send(made)),
         }
         None
     }
@@ -64,13 +64,13 @@ impl Done {
     pub(super) fn refuse(self, fault: LogFault) -> Option<(SessionKey, Epoch)> {
         match self {
             Self::Append(reply, append, _) => drop(reply.send((append, Err(fault.into())))),
-            Self::Acquire(reply, key, lease) => {
+            Self::Acquire(reply, key, made) => {
                 drop(reply.send(Err(fault.into())));
-                return Some((key, lease.epoch));
+                return made.ok().map(|lease| (key, lease.epoch));
             }
-            Self::Branch(reply) => drop(reply.send(Err(fault.into()))),
-            Self::Cut(reply) => drop(reply.send(Err(fault.into()))),
-            Self::Delete(reply) => drop(reply.send(Err(fault.into()))),
+            Self::Branch(reply, _) => drop(reply.send(Err(fault.into()))),
+            Self::Cut(reply, _) => drop(reply.send(Err(fault.into()))),
+            Self::Delete(reply, _) => drop(reply.send(Err(fault.into()))),
         }
         None
     }

@@ -69,9 +69,8 @@ pub(super) async fn run(
     while let Some(job) = jobs.recv().await {
         let tried = match job {
             Job::Write { memtable, file, block_next } => {
-                let written = write(&shared, &memtable, block_next).await;
+                let written = write(&shared, &memtable, block_next, file).await;
                 if written.is_ok() {
-                    recycle(&shared, file);
                     let _gone = merges.send(());
                 }
                 written
@@ -91,7 +90,12 @@ pub(super) async fn run(
 }
 
 /// Writes a memtable as a run, and goes on trying while the disk is full.
-async fn write(shared: &Arc<Shared>, memtable: &Memtable, block_next: u64) -> Result<(), Failed> {
+async fn write(
+    shared: &Arc<Shared>,
+    memtable: &Memtable,
+    block_next: u64,
+    mut file: Option<SegmentFile>,
+) -> Result<(), Failed> {
     let mut made = None;
     loop {
         if shared.is_stopping() {
@@ -99,6 +103,10 @@ async fn write(shared: &Arc<Shared>, memtable: &Memtable, block_next: u64) -> Re
         }
         let written = write_once(shared, memtable, block_next, &mut made).await;
         let full = matches!(written, Err(Failed::Full));
+        if written.is_ok() {
+            // Before the committer gets to know, which may be waiting for a file.
+            recycle(shared, file.take());
+        }
         shared.progress.send_modify(|progress| {
             progress.rounds += 1;
             progress.full = full;

@@ -1,6 +1,7 @@
 //! Segments: preallocated files that blocks are committed to, and how they are read back.
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,8 +22,8 @@ const BODY_BYTES_MAX: usize = APPEND_BYTES_MAX + BLOCK_EXTRA_BYTES;
 /// The longest block is shorter.
 pub(super) const BEGINNING_BYTES: u64 = 8 * 1024 * 1024;
 const _: () = assert!(BEGINNING_BYTES > (BLOCK_HEADER_BYTES + BODY_BYTES_MAX + PAGE_BYTES) as u64);
-/// How much of a segment is read at once, in bytes.
-const WINDOW_BYTES: usize = 1024 * 1024;
+/// How much of a segment is read at once, in bytes. The payloads that are replayed are parts of it.
+const WINDOW_BYTES: usize = 4 * 1024 * 1024;
 
 /// Returns the path of a file for segments. Its number says nothing of the segment in it.
 pub(super) fn path(dir: &Path, number: u64) -> PathBuf {
@@ -42,7 +43,80 @@ pub(super) struct SegmentFile {
     pub(super) bytes: u64,
 }
 
-/// The segment that is being written and the block that is being made for it.
+/// A block that is being made.
+#[derive(Debug)]
+pub(super) struct Block {
+    buffer: PageBuffer,
+    records: u32,
+}
+
+impl Block {
+    pub(super) fn new() -> Self {
+        let mut buffer = PageBuffer::new(BLOCK_HEADER_BYTES + BODY_BYTES_MAX);
+        buffer.reset(BLOCK_HEADER_BYTES);
+        Self { buffer, records: 0 }
+    }
+
+    /// Adds a record.
+    pub(super) fn put(&mut self, kind: Kind, key: Key, payload: &[u8]) {
+        self.buffer.put(&record_header(kind, key, payload.len()));
+        self.buffer.put(payload);
+        self.records += 1;
+    }
+
+    /// Returns the length so far, in bytes.
+    pub(super) const fn bytes(&self) -> usize {
+        self.buffer.used()
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.records == 0
+    }
+
+    /// Returns how much of a file the block will take, in bytes.
+    pub(super) fn pages_bytes(&self) -> u64 {
+        u64_of(self.buffer.used().next_multiple_of(PAGE_BYTES))
+    }
+
+    /// Forgets the records.
+    pub(super) fn clear(&mut self) {
+        self.buffer.reset(BLOCK_HEADER_BYTES);
+        self.records = 0;
+    }
+
+    /// Writes the block durably to its place. Returns how much was written, in bytes.
+    pub(super) fn write(&mut self, place: &Place) -> io::Result<usize> {
+        let Place { store, segment, block, .. } = *place;
+        let (head, body) = self.buffer.content_mut().split_at_mut(BLOCK_HEADER_BYTES);
+        let header = BlockHeader {
+            segment,
+            block,
+            generation: place.generation,
+            body_bytes: u32_of(body.len()),
+            records: self.records,
+            body_crc: BlockHeader::crc_of(store, segment, block, body),
+            settled: place.settled,
+        };
+        head.copy_from_slice(&header.encode(store));
+        let pages = self.buffer.pages();
+        place.file.write_durable(pages, place.offset)?;
+        Ok(pages.len())
+    }
+}
+
+/// Where a block goes, and what its header says.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) block: u64,
+    store: u64,
+    generation: u64,
+    segment: u64,
+    settled: u64,
+    file: Arc<dyn DiskFile>,
+    offset: u64,
+}
+
+/// The segment that is being written.
 #[derive(Debug)]
 pub(super) struct SegmentWriter {
     pub(super) store: u64,
@@ -53,43 +127,16 @@ pub(super) struct SegmentWriter {
     pub(super) offset: u64,
     /// The file; `None` until the store gets its first record.
     pub(super) file: Option<SegmentFile>,
-    buffer: PageBuffer,
-    records: u32,
 }
 
 impl SegmentWriter {
-    pub(super) fn new(store: u64, generation: u64, segment: u64, block_next: u64) -> Self {
-        let mut buffer = PageBuffer::new(BLOCK_HEADER_BYTES + BODY_BYTES_MAX);
-        buffer.reset(BLOCK_HEADER_BYTES);
-        let (offset, file) = (0, None);
-        Self { store, generation, segment, block_next, offset, file, buffer, records: 0 }
+    pub(super) const fn new(store: u64, generation: u64, segment: u64, block_next: u64) -> Self {
+        Self { store, generation, segment, block_next, offset: 0, file: None }
     }
 
-    /// Adds a record to the block.
-    pub(super) fn put(&mut self, kind: Kind, key: Key, payload: &[u8]) {
-        self.buffer.put(&record_header(kind, key, payload.len()));
-        self.buffer.put(payload);
-        self.records += 1;
-    }
-
-    /// Returns the length of the block so far, in bytes.
-    pub(super) const fn block_bytes(&self) -> usize {
-        self.buffer.used()
-    }
-
-    pub(super) const fn block_is_empty(&self) -> bool {
-        self.records == 0
-    }
-
-    /// Returns how much of the file the block will take, in bytes.
-    pub(super) fn block_pages_bytes(&self) -> u64 {
-        u64_of(self.buffer.used().next_multiple_of(PAGE_BYTES))
-    }
-
-    /// Whether the block fits into what is left of the segment.
-    pub(super) fn fits(&self) -> bool {
-        let end = self.offset + self.block_pages_bytes();
-        self.file.as_ref().is_some_and(|file| end <= file.bytes)
+    /// Whether a block of so many bytes fits into what is left of the segment.
+    pub(super) fn fits(&self, bytes: u64) -> bool {
+        self.file.as_ref().is_some_and(|file| self.offset + bytes <= file.bytes)
     }
 
     /// Begins another segment in a file that is empty or has only older segments in it.
@@ -99,34 +146,21 @@ impl SegmentWriter {
         self.file.replace(file)
     }
 
-    /// Writes the block durably and begins the next. Returns how much was written, in bytes.
-    pub(super) fn commit(&mut self) -> io::Result<usize> {
-        let (segment, block) = (self.segment, self.block_next);
-        let content = self.buffer.content_mut();
-        let (head, body) = content.split_at_mut(BLOCK_HEADER_BYTES);
-        let header = BlockHeader {
-            segment,
-            block,
+    /// Takes the next place, for a block that fits.
+    pub(super) fn take(&mut self, block: &Block, settled: u64) -> Place {
+        let file = self.file.as_ref().expect("a block gets a place only if it fits");
+        let place = Place {
+            block: self.block_next,
+            store: self.store,
             generation: self.generation,
-            body_bytes: u32_of(body.len()),
-            records: self.records,
-            body_crc: BlockHeader::crc_of(self.store, segment, block, body),
+            segment: self.segment,
+            settled,
+            file: Arc::clone(&file.file),
+            offset: self.offset,
         };
-        head.copy_from_slice(&header.encode(self.store));
-        let file = self.file.as_ref().expect("a block is committed only if it fits");
-        let pages = self.buffer.pages();
-        let bytes = pages.len();
-        file.file.write_durable(pages, self.offset)?;
-        self.offset += u64_of(bytes);
+        self.offset += block.pages_bytes();
         self.block_next += 1;
-        self.discard();
-        Ok(bytes)
-    }
-
-    /// Forgets the block so far.
-    pub(super) fn discard(&mut self) {
-        self.buffer.reset(BLOCK_HEADER_BYTES);
-        self.records = 0;
+        place
     }
 }
 
@@ -150,7 +184,7 @@ pub(super) struct SegmentReader {
     pub(super) bytes: u64,
     store: u64,
     file: Arc<dyn DiskFile>,
-    window: Vec<u8>,
+    window: Bytes,
     window_at: u64,
 }
 
@@ -162,7 +196,7 @@ impl SegmentReader {
             source: Arc::new(source),
         };
         let bytes = file.bytes().map_err(failed)?;
-        Ok(Self { name, bytes, store, file, window: Vec::new(), window_at: 0 })
+        Ok(Self { name, bytes, store, file, window: Bytes::new(), window_at: 0 })
     }
 
     /// Returns the header that stands at the start of the file.
@@ -181,7 +215,7 @@ impl SegmentReader {
         let Some(head) = self.slice(offset, BLOCK_HEADER_BYTES)? else {
             return Ok(BlockAt::Nothing);
         };
-        let header = match BlockHeader::decode(store, head) {
+        let header = match BlockHeader::decode(store, &self.window[head]) {
             Found::Block(header) => header,
             Found::Version(version) => return Ok(BlockAt::Version(version)),
             Found::Nothing => return Ok(BlockAt::Nothing),
@@ -189,10 +223,10 @@ impl SegmentReader {
         let bytes = header.body_bytes as usize;
         let at = offset + u64_of(BLOCK_HEADER_BYTES);
         let body = if bytes <= BODY_BYTES_MAX { self.slice(at, bytes)? } else { None };
-        let crc = |body| BlockHeader::crc_of(store, header.segment, header.block, body);
+        let crc = |body: &[u8]| BlockHeader::crc_of(store, header.segment, header.block, body);
         Ok(match body {
-            Some(body) if crc(body) == header.body_crc => {
-                BlockAt::Block(header, Bytes::copy_from_slice(body))
+            Some(body) if crc(&self.window[body.clone()]) == header.body_crc => {
+                BlockAt::Block(header, self.window.slice(body))
             }
             _ => BlockAt::Torn(header),
         })
@@ -209,7 +243,7 @@ impl SegmentReader {
         while offset < end
             && let Some(head) = self.slice(offset, BLOCK_HEADER_BYTES)?
         {
-            if let Found::Block(header) = BlockHeader::decode(store, head)
+            if let Found::Block(header) = BlockHeader::decode(store, &self.window[head])
                 && wanted(&header)
             {
                 return Ok(Some((offset, header)));
@@ -225,20 +259,24 @@ impl SegmentReader {
         offset + u64_of(bytes.next_multiple_of(PAGE_BYTES))
     }
 
-    fn slice(&mut self, offset: u64, bytes: usize) -> Result<Option<&[u8]>, LogFault> {
+    /// Returns where in the window so many bytes from an offset on are; `None` where the file ends.
+    fn slice(&mut self, offset: u64, bytes: usize) -> Result<Option<Range<usize>>, LogFault> {
         if offset + u64_of(bytes) > self.bytes {
             return Ok(None);
         }
         let end = self.window_at + u64_of(self.window.len());
         if offset < self.window_at || offset + u64_of(bytes) > end {
             let take = bytes.max(WINDOW_BYTES).min(usize_of(self.bytes - offset));
-            self.window.resize(take, 0);
-            self.window_at = offset;
-            let read = self.file.read_at(&mut self.window, offset);
+            // The memory is used again unless a payload is part of it.
+            let old = std::mem::take(&mut self.window).try_into_mut();
+            let mut window = old.unwrap_or_default();
+            window.resize(take, 0);
+            let read = self.file.read_at(&mut window, offset);
             read.map_err(|source| self.failed(source))?;
+            (self.window, self.window_at) = (window.freeze(), offset);
         }
         let from = usize_of(offset - self.window_at);
-        Ok(Some(&self.window[from..from + bytes]))
+        Ok(Some(from..from + bytes))
     }
 
     fn failed(&self, source: io::Error) -> LogFault {

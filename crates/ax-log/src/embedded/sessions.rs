@@ -1,5 +1,5 @@
 //! The sessions that the committer has in hand: those that someone may write, and those that have
-//! changes in the block. Every other session needs no memory.
+//! changes which are not durable yet. Every other session needs no memory.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -8,21 +8,23 @@ use ax_core::id::{Epoch, Seq, SessionKey};
 
 use super::format::{SessionRef, SessionState};
 
-/// A session that someone may write, or that has changes in the block.
+/// A session that someone may write, or that has changes which are not durable yet.
 #[derive(Debug)]
 pub(super) struct Tracked {
     pub(super) key: SessionKey,
     pub(super) of: SessionRef,
-    /// The state with the changes of the block; `None` if the session does not exist.
+    /// The state with all changes so far, durable or not; `None` if the session does not exist.
     pub(super) state: Option<SessionState>,
     /// The right to write that was given last, unless it was released.
     pub(super) epoch: Option<Epoch>,
     /// Where it was found last in a memtable: the segment and the place.
     pub(super) place: Option<(u64, usize)>,
-    /// Whether the block has changes of it.
+    /// Whether the block that is being made has changes of it.
     pub(super) touched: bool,
-    /// Whether the block changes more of the state than the last position.
+    /// Whether that block changes more of the state than the last position.
     pub(super) changed: bool,
+    /// How many blocks that are being written have changes of it.
+    pub(super) in_flight: usize,
 }
 
 impl Tracked {
@@ -64,10 +66,12 @@ impl Sessions {
         self.tracked[slot.0].as_mut().expect("a slot holds until its session is settled")
     }
 
-    /// Lets a session go, if nobody may write it and the block has no changes of it.
+    /// Lets a session go, if nobody may write it and it has no changes that are not durable.
     pub(super) fn settle(&mut self, slot: Slot) {
         let entry = &mut self.tracked[slot.0];
-        let idle = |tracked: &Tracked| tracked.epoch.is_none() && !tracked.touched;
+        let idle = |tracked: &Tracked| {
+            tracked.epoch.is_none() && !tracked.touched && tracked.in_flight == 0
+        };
         if entry.as_ref().is_some_and(idle)
             && let Some(tracked) = entry.take()
         {

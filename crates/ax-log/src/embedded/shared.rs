@@ -43,6 +43,8 @@ pub(super) struct Shared {
     pub(super) committed_bytes: AtomicU64,
     /// How long the segment is that is being written, in bytes.
     pub(super) segment_bytes: AtomicU64,
+    /// The newest segment that has a block.
+    pub(super) segment_begun: AtomicU64,
     /// The committer waits for a memtable to become a run.
     pub(super) hurry: AtomicBool,
     pub(super) progress: watch::Sender<Progress>,
@@ -92,6 +94,7 @@ pub(super) struct Recovered {
 impl Shared {
     pub(super) fn new(options: &super::Options, recovered: Recovered) -> Self {
         let manifest = recovered.manifest;
+        let segment_begun = AtomicU64::new(manifest.segment_begun);
         Self {
             dir: options.dir.clone(),
             name: options.dir.display().to_string().into(),
@@ -108,6 +111,7 @@ impl Shared {
             file_next: AtomicU64::new(recovered.file_next),
             committed_bytes: AtomicU64::new(0),
             segment_bytes: AtomicU64::new(recovered.segment_bytes),
+            segment_begun,
             hurry: AtomicBool::new(false),
             progress: watch::Sender::new(Progress::default()),
             loops: watch::Sender::new(0),
@@ -135,6 +139,7 @@ impl Shared {
         let mut manifest = self.manifest.lock().expect("no holder of the lock panics");
         let mut next = manifest.clone();
         change(&mut next);
+        next.segment_begun = self.segment_begun.load(Ordering::Acquire);
         let namespaces = self.namespaces.read().expect("no holder of the lock panics");
         next.namespaces = namespaces.names.clone();
         drop(namespaces);

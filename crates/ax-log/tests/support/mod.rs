@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ax_core::id::{Namespace, Seq, SessionId, SessionKey};
 use ax_log::embedded::fake::FakeDisk;
-use ax_log::embedded::{Limits, TaskSpawner};
+use ax_log::embedded::{Limits, ShuffleSpawner, TaskSpawner};
 use ax_log::{
     Append, EmbeddedLog, EventLog, Filter, ListQuery, MemoryLog, OpenError, Options, ReadLimit, Row,
 };
@@ -57,6 +57,12 @@ pub(crate) fn options(disk: &FakeDisk, limits: Limits) -> Options {
         store: Some(11),
         ..Options::new("/data")
     }
+}
+
+/// Opens a log whose commit loops overtake each other at random.
+pub(crate) fn open_shuffled(disk: &FakeDisk, seed: u64) -> Result<EmbeddedLog, OpenError> {
+    let spawner = Arc::new(ShuffleSpawner::new(seed));
+    EmbeddedLog::open(&Options { spawner, ..options(disk, Limits::tiny()) })
 }
 
 pub(crate) fn open(disk: &FakeDisk) -> Result<EmbeddedLog, OpenError> {

@@ -7,15 +7,13 @@ use std::sync::Arc;
 use ax_core::id::{Namespace, SessionId, SessionKey};
 use bytes::Bytes;
 
-use super::{Finding, Harm};
+use super::{Finding, Harm, segments};
 use crate::embedded::cache::BlockCache;
 use crate::embedded::disk::PAGE_BYTES;
-use crate::embedded::format::{
-    BlockHeader, Found, Kind, Record, SessionRef, SessionState, VERSION, record_at,
-};
+use crate::embedded::format::{BlockHeader, Record, SessionRef, SessionState};
 use crate::embedded::manifest::{Manifest, RunEntry};
 use crate::embedded::run::{self, Run, Section, WalkMerged};
-use crate::embedded::segment::{self, BlockAt, SegmentReader};
+use crate::embedded::segment;
 use crate::embedded::{OpenError, Options, io_error};
 use crate::types::LogFault;
 
@@ -33,7 +31,7 @@ pub(super) struct Contents {
     pub(super) store: u64,
     pub(super) generation: u64,
     /// The generation of the newest block that was taken up.
-    block_generation: u64,
+    pub(super) block_generation: u64,
     pub(super) run_next: u64,
     pub(super) segment_next: u64,
     pub(super) block_next: u64,
@@ -72,6 +70,7 @@ impl Contents {
             generation: self.generation + 1,
             replay_segment: run.segment_last + 1,
             replay_block: self.block_next,
+            segment_begun: 0,
             run_next: run.id + 1,
             runs: vec![run],
             namespaces: self.names.clone(),
@@ -82,7 +81,14 @@ impl Contents {
         self.find(path, offset, what, consequence, Harm::Damage);
     }
 
-    fn find(&mut self, path: &Path, offset: u64, what: &str, consequence: &str, harm: Harm) {
+    pub(super) fn find(
+        &mut self,
+        path: &Path,
+        offset: u64,
+        what: &str,
+        consequence: &str,
+        harm: Harm,
+    ) {
         let (path, what) = (path.to_owned(), what.to_owned());
         let consequence = consequence.to_owned();
         self.findings.push(Finding { path, offset, what, consequence, harm });
@@ -141,7 +147,7 @@ pub(super) fn gather(options: &Options) -> Result<Contents, OpenError> {
     }
     let runs = contents.runs.clone();
     contents.learn_names(&runs);
-    segments(options, &mut contents, &manifest)?;
+    segments::gather(options, &mut contents, &manifest)?;
     Ok(contents)
 }
 
@@ -244,139 +250,9 @@ fn open_run(options: &Options, contents: &mut Contents, entry: RunEntry) -> Resu
     Ok(())
 }
 
-fn learn_name(contents: &mut Contents, record: &Record) {
+pub(super) fn learn_name(contents: &mut Contents, record: &Record) {
     let name = std::str::from_utf8(&record.payload).ok();
     if let Some(name) = name.and_then(|name| Namespace::new(name).ok()) {
         contents.names.entry(record.key.of.namespace).or_insert(name);
     }
-}
-
-/// Reads the segments that no run covers, in their order.
-fn segments(
-    options: &Options,
-    contents: &mut Contents,
-    manifest: &Manifest,
-) -> Result<(), OpenError> {
-    let mut live = BTreeMap::new();
-    for name in contents.files.clone() {
-        let Some(number) = segment::number_of(&name) else { continue };
-        let path = segment::path(&options.dir, number);
-        let file = options.disk.open(&path).map_err(|error| io_error("opening", &path, error))?;
-        let mut reader = SegmentReader::new(manifest.store, &path, file)?;
-        if let Found::Version(found) = reader.first_header()? {
-            return Err(OpenError::Version { path, found, known: VERSION });
-        }
-        let wanted = |header: &BlockHeader| header.segment >= manifest.replay_segment;
-        if let Some((offset, header)) = reader.find_block(0, u64::MAX, wanted)? {
-            live.insert(header.segment, (path, reader, offset, header));
-        }
-    }
-    let last = live.last_key_value().map(|(segment, _)| *segment);
-    let mut expected = manifest.replay_segment;
-    for (segment, (path, mut reader, offset, header)) in live {
-        if segment != expected {
-            let what = format!("segment {expected} before it is missing");
-            contents.damage(&path, 0, &what, "what was appended to it is lost");
-        }
-        if offset > 0 || (header.block != contents.block_next && segment == expected) {
-            let what =
-                format!("blocks {} to {} are damaged", contents.block_next, header.block - 1);
-            contents.damage(&path, 0, &what, "what was appended with them is lost");
-        }
-        contents.block_next = header.block;
-        read_segment(contents, &path, &mut reader, (segment, offset), last == Some(segment))?;
-        expected = segment + 1;
-    }
-    contents.segment_next = expected;
-    Ok(())
-}
-
-/// Reads a segment from its first block on, past what is damaged.
-fn read_segment(
-    contents: &mut Contents,
-    path: &Path,
-    reader: &mut SegmentReader,
-    (segment, mut offset): (u64, u64),
-    is_last: bool,
-) -> Result<(), OpenError> {
-    loop {
-        let expected = contents.block_next;
-        let (mut torn, mut stale) = (false, false);
-        match reader.block_at(offset)? {
-            BlockAt::Block(header, body)
-                if header.segment == segment
-                    && header.block == expected
-                    && header.generation >= contents.block_generation =>
-            {
-                contents.block_generation = header.generation;
-                contents.generation = contents.generation.max(header.generation);
-                if !take_block(contents, &header, &body) {
-                    contents.damage(
-                        path,
-                        offset,
-                        "a record is malformed",
-                        "the store does not open",
-                    );
-                }
-                offset = SegmentReader::after(offset, &header);
-                contents.block_next += 1;
-                continue;
-            }
-            BlockAt::Version(found) => {
-                return Err(OpenError::Version { path: path.to_owned(), found, known: VERSION });
-            }
-            BlockAt::Torn(header) => torn = header.segment == segment,
-            BlockAt::Block(header, _) => {
-                stale = header.segment == segment && header.block == expected;
-            }
-            BlockAt::Nothing => {}
-        }
-        let newest = contents.block_generation;
-        let later = |header: &BlockHeader| {
-            let newer = header.block > expected && header.generation >= newest;
-            header.segment == segment && newer
-        };
-        if let Some((at, header)) =
-            reader.find_block(offset + PAGE_BYTES as u64, u64::MAX, later)?
-        {
-            let what = format!("blocks {expected} to {} are damaged", header.block - 1);
-            contents.damage(path, offset, &what, "what was appended with them is lost");
-            (offset, contents.block_next) = (at, header.block);
-            continue;
-        }
-        if stale {
-            let what = format!("block {expected} is older than the one before it");
-            contents.damage(path, offset, &what, "the store does not open");
-        }
-        if torn && is_last {
-            let what = format!("block {expected} was cut short");
-            let consequence = "nothing: it was never acknowledged, and the next block replaces it";
-            contents.find(path, offset, &what, consequence, Harm::None);
-        }
-        return Ok(());
-    }
-}
-
-/// Takes up the records of a block. Returns whether they are well-formed.
-fn take_block(contents: &mut Contents, header: &BlockHeader, body: &Bytes) -> bool {
-    let mut at = 0;
-    for _ in 0..header.records {
-        let Some(record) = record_at(body, &mut at) else { return false };
-        let seq = record.key.seq;
-        if record.kind == Kind::Namespace {
-            learn_name(contents, &record);
-            continue;
-        }
-        let tail = contents.tails.entry(record.key.of).or_default();
-        match record.kind {
-            Kind::Entry => drop(tail.entries.insert(seq, record.payload)),
-            Kind::Snapshot => drop(tail.snapshots.insert(seq, record.payload)),
-            Kind::State => match SessionState::decode(&record.payload) {
-                Some(state) => tail.state = Some(state),
-                None => return false,
-            },
-            Kind::Namespace => {}
-        }
-    }
-    true
 }

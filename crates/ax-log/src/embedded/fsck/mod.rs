@@ -7,6 +7,7 @@
 
 mod gather;
 mod salvage;
+mod segments;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
