@@ -166,7 +166,12 @@ impl From<io::Error> for Failure {
             let broken = Self::new(Code::Internal, "nobody reads the output");
             return Self { silent: true, exit: Exit::Interrupted, ..broken };
         }
-        Self::usage("the output cannot be written").because(&error)
+        let code = match error.kind() {
+            io::ErrorKind::StorageFull => Code::Full,
+            _ => Code::Invalid,
+        };
+        let hint = "what was done is recorded: `ax follow` shows it again";
+        Self::new(code, "the output cannot be written").because(&error).hint(hint)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Stores that are damaged, of another version, or cannot be used.
 
 use super::world::World;
+use std::fs::File;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
@@ -95,6 +96,19 @@ fn a_directory_that_is_a_file_is_refused() {
     assert_eq!(ran.code, 3, "{ran:?}");
     assert!(ran.err.starts_with("error[AX2006]"), "{ran:?}");
     assert!(ran.err.contains("hint: "), "{ran:?}");
+}
+
+#[test]
+fn an_output_that_is_full_is_said_and_nothing_is_lost() {
+    let world = World::new();
+    world.echo();
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let mut command = world.command(&["run", "-a", "echo", "-s", "chat", "hello"]);
+    let output = command.stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(4));
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert!(err.contains("error[AX2003]: the output cannot be written"), "{err}");
+    assert!(world.ok(&["follow", "chat", "--until-idle"]).contains("hello"));
 }
 
 #[test]
