@@ -14,6 +14,8 @@ const CALL_LIMIT: Duration = Duration::from_secs(8 * 60);
 const DOCUMENT: &str = "docs/testing.md";
 const CRASH_ROUND_COUNT: u64 = 200;
 const CRASH_PIECE_COUNT: u64 = 20;
+const TWO_ROUND_COUNT: u64 = 100;
+const TWO_PIECE_COUNT: u64 = 10;
 const SEED_COUNT: u64 = 10_000;
 const SEED_PIECE_COUNT: u64 = 20;
 const LANGGRAPH_PIECE_COUNT: u64 = 20;
@@ -39,6 +41,12 @@ const LANES: &[Lane] = &[
         pieces: CRASH_PIECE_COUNT,
         work: crash,
         shows: Some("200 rounds of `kill -9` at random moments"),
+    },
+    Lane {
+        name: "two-servers",
+        pieces: TWO_PIECE_COUNT,
+        work: two_servers,
+        shows: Some("100 rounds of two servers that are stopped, continued and killed at random"),
     },
     Lane {
         name: "sim",
@@ -174,6 +182,18 @@ fn crash(piece: u64, seed: u64) -> Result<Counts> {
     let args = ["-p", "ax", "--test", "crash", "--profile", "full"];
     let tally = test::nextest(cargo, &[&args[..], &["--success-output", "final"]].concat())?;
     let counts = summary(&tally.text, "crash");
+    passed(tally)?;
+    counts.context("the test printed no summary")
+}
+
+fn two_servers(piece: u64, seed: u64) -> Result<Counts> {
+    let rounds = TWO_ROUND_COUNT / TWO_PIECE_COUNT;
+    let cargo = Program::new("cargo")
+        .env("AX_TWO_ROUNDS", rounds.to_string())
+        .env("AX_TWO_SEED", (seed + piece * rounds).to_string());
+    let args = ["-p", "ax", "--test", "two_servers", "--profile", "full"];
+    let tally = test::nextest(cargo, &[&args[..], &["--success-output", "final"]].concat())?;
+    let counts = summary(&tally.text, "two-servers");
     passed(tally)?;
     counts.context("the test printed no summary")
 }

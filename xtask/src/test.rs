@@ -103,6 +103,7 @@ fn timed(name: &str, lane: impl FnOnce() -> Result<Tally>) -> Tally {
 
 fn rust(seed: u64) -> Result<Tally> {
     let cargo = Program::new("cargo").env("AX_SEED", seed.to_string());
+    let cargo = cargo.env("AX_TWO_SEED", seed.to_string());
     nextest(cargo.env("AX_CRASH_SEED", seed.to_string()).limit(LANE_LIMIT), RUST)
 }
 

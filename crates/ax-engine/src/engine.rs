@@ -86,7 +86,7 @@ impl Engine {
         });
         if inner.runs_anything() {
             drop(inner.tasks.spawn(timers::run(Arc::downgrade(&inner), slept)));
-            drop(inner.tasks.spawn(timers::recover(Arc::clone(&inner))));
+            drop(inner.tasks.spawn(timers::recover(Arc::downgrade(&inner))));
             drop(inner.tasks.spawn(gc::run(Arc::downgrade(&inner))));
         }
         Ok(Self { inner })

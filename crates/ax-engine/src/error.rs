@@ -100,6 +100,8 @@ codes! {
     Forbidden = 4002, retryable false, "ask an administrator for the right to do so";
     /// No server answers.
     Unavailable = 3001, retryable true, "";
+    /// Another server has the session.
+    Elsewhere = 3101, retryable true, "ask the server that has it";
     /// The engine is stopping.
     Stopping = 3002, retryable true, "try again when the server is up";
     /// The engine is wrong.
@@ -190,6 +192,8 @@ impl From<LogFault> for Error {
             LogFault::Read { .. } => Code::Read,
             LogFault::Damaged { .. } => Code::Damaged,
             LogFault::Closed => Code::Stopping,
+            LogFault::Unavailable { .. } => Code::Unavailable,
+            LogFault::Elsewhere { .. } => Code::Elsewhere,
         };
         let error = Self::new(code, fault.to_string());
         match std::error::Error::source(&fault) {

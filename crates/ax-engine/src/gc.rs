@@ -102,6 +102,11 @@ pub(crate) async fn run(inner: Weak<Inner>) {
         let Some(engine) = inner.upgrade() else { return };
         let namespaces = engine.log.namespaces().await.unwrap_or_default();
         for namespace in namespaces {
+            // Of several servers on a store one collects.
+            let list = SessionKey::new(namespace.clone(), crate::agents::SYSTEM_SESSION);
+            if !engine.log.owns(&list) {
+                continue;
+            }
             match engine.collect(&namespace, GRACE_MILLIS_DEFAULT).await {
                 Ok(done) => tracing::info!(%namespace, ?done, "collected blobs"),
                 Err(error) => tracing::warn!(%namespace, %error, "no blobs were collected"),

@@ -49,7 +49,8 @@ impl Timers {
 impl Inner {
     /// A session could not go on: it is tried again after a rest.
     pub(crate) fn retry_later(&self, key: &SessionKey, error: &crate::Error) {
-        if error.code.retryable() && error.code != crate::Code::Poisoned {
+        let here = !matches!(error.code, crate::Code::Poisoned | crate::Code::Elsewhere);
+        if error.code.retryable() && here {
             self.timers.slept(key, Some(self.clock.now().plus_millis(RETRY_MILLIS)));
         }
     }
@@ -81,6 +82,10 @@ pub(crate) async fn run(
     mut slept: mpsc::UnboundedReceiver<(SessionKey, Timestamp)>,
 ) {
     let mut schedule = Schedule::default();
+    let mut grants = match inner.upgrade() {
+        Some(engine) => engine.log.grants(),
+        None => return,
+    };
     loop {
         let Some(engine) = inner.upgrade() else { return };
         let now = engine.clock.now();
@@ -98,7 +103,10 @@ pub(crate) async fn run(
                 () = engine.stopping.cancelled() => return,
                 () = engine.registry.fewer_than(engine.runs_max + AWAKE_SPARE) => {}
             }
-            drop(engine.registry.send(&engine, key, Command::Nudge));
+            // What another server has is that server's to wake.
+            if engine.log.owns(key) {
+                drop(engine.registry.send(&engine, key, Command::Nudge));
+            }
             schedule.due.pop_first();
             woken += 1;
         }
@@ -113,6 +121,7 @@ pub(crate) async fn run(
                 Some((key, due_at)) => schedule.add(due_at, key),
                 None => return,
             },
+            () = grants.more() => schedule.horizon = Timestamp::default(),
             () = tokio::time::sleep(pause) => {}
         }
     }
@@ -160,8 +169,26 @@ async fn each_row(
     Ok(())
 }
 
+/// Recovers at the start, and again whenever sessions come to this process that another had.
+pub(crate) async fn recover(inner: Weak<Inner>) {
+    let (mut grants, stopping) = match inner.upgrade() {
+        Some(engine) => (engine.log.grants(), engine.stopping.clone()),
+        None => return,
+    };
+    loop {
+        let Some(engine) = inner.upgrade() else { return };
+        recover_once(&engine).await;
+        drop(engine);
+        tokio::select! {
+            biased;
+            () = stopping.cancelled() => return,
+            () = grants.more() => {}
+        }
+    }
+}
+
 /// Wakes every session whose execution a crash cut short, the oldest first and not all at once.
-pub(crate) async fn recover(inner: Arc<Inner>) {
+async fn recover_once(inner: &Arc<Inner>) {
     let states = StateMask::of(WaitState::Running as u8)
         .and(WaitState::Retrying as u8)
         .and(WaitState::WaitingCapacity as u8)
@@ -170,7 +197,8 @@ pub(crate) async fn recover(inner: Arc<Inner>) {
     let mut cut_short = Vec::new();
     let filter = Filter { states, due_before_millis: None };
     let mut half = Vec::new();
-    let read = each_row(&inner, filter, |key, row| match row.state {
+    let read = each_row(inner, filter, |key, row| match row.state {
+        _ if !inner.log.owns(&key) => {}
         ROW_IMPORTING => half.push(key),
         _ => cut_short.push((row.updated_millis, key)),
     });
@@ -178,7 +206,7 @@ pub(crate) async fn recover(inner: Arc<Inner>) {
         tracing::error!(%error, "the sessions to recover cannot be read");
     }
     for key in half {
-        if let Err(error) = clean_up(&inner, &key).await {
+        if let Err(error) = clean_up(inner, &key).await {
             tracing::error!(%error, session = %key, "half an import stays behind");
         }
     }
@@ -192,7 +220,7 @@ pub(crate) async fn recover(inner: Arc<Inner>) {
             () = inner.stopping.cancelled() => return,
             () = inner.registry.fewer_than(inner.runs_max + AWAKE_SPARE) => {}
         }
-        drop(inner.registry.send(&inner, &key, Command::Nudge));
+        drop(inner.registry.send(inner, &key, Command::Nudge));
     }
 }
 

@@ -4,8 +4,9 @@ use ax_core::id::{AttemptId, ExecId, Seq, SessionKey};
 use ax_core::session::{Answer, Digest, EffectClass, Failure, Frame, PartKind, StepKey, StepKind};
 use ax_core::time::Timestamp;
 use futures::future::BoxFuture;
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::path::PathBuf;
+use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +20,9 @@ use tokio_util::sync::CancellationToken;
 /// 3. Frames are sent in the order in which the harness said them.
 /// 4. If the harness said [`Frame::End`] or [`Frame::Fail`], that frame was the last one and the
 ///    exit is [`Exit::Said`]; else the exit says what became of it.
-/// 5. Bad input from the harness never panics; it ends the attempt with a [`Failure`].
+/// 5. What an adapter does outside on behalf of the harness, such as a call of a tool, it does only
+///    while `io.may_act` says so at that moment: a process that slept may have lost the session.
+/// 6. Bad input from the harness never panics; it ends the attempt with a [`Failure`].
 pub trait Launcher: Debug + Send + Sync + 'static {
     /// Runs one attempt to its end.
     fn launch(&self, launch: Launch, io: Io) -> BoxFuture<'static, Exit>;
@@ -28,6 +31,28 @@ pub trait Launcher: Debug + Send + Sync + 'static {
     /// Called once, before the first attempt.
     fn reap_orphans(&self) -> BoxFuture<'static, ()> {
         Box::pin(async {})
+    }
+}
+
+/// Whether what an attempt does outside may still rest on its session's right to write.
+#[derive(Clone, Default)]
+pub struct MayAct(Option<Arc<dyn Fn() -> bool + Send + Sync>>);
+
+impl MayAct {
+    /// Makes one that asks each time.
+    pub fn when(holds: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(holds)))
+    }
+
+    /// Returns the answer of this moment.
+    pub fn now(&self) -> bool {
+        self.0.as_ref().is_none_or(|holds| holds())
+    }
+}
+
+impl Debug for MayAct {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("MayAct").field(&self.now()).finish()
     }
 }
 
@@ -40,6 +65,8 @@ pub struct Io {
     pub told: mpsc::Receiver<Told>,
     /// Triggered when the attempt must end at once.
     pub kill: CancellationToken,
+    /// Asked before anything is done outside for the harness.
+    pub may_act: MayAct,
 }
 
 /// How an attempt came to its end.

@@ -20,7 +20,7 @@ pub use adapters::Adapters;
 pub use builtin::BuiltinHarness;
 pub use config::ConfigError;
 pub use launch::{
-    AgentInfo, AskResult, Content, Exit, Io, JournalEntry, JournalKind, Launch, Launcher, Role,
-    Told, Turn,
+    AgentInfo, AskResult, Content, Exit, Io, JournalEntry, JournalKind, Launch, Launcher, MayAct,
+    Role, Told, Turn,
 };
 pub use process::ProcessHarness;

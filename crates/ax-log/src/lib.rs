@@ -5,21 +5,25 @@
 //! [`Row`] that each session has, and by nothing else.
 //!
 //! Start with [`EventLog`], whose documentation is the law that every backend keeps.
-//! [`MemoryLog`] is the model of it, [`EmbeddedLog`] the durable one in a data directory.
+//! [`MemoryLog`] is the model of it, [`EmbeddedLog`] the durable one in a data directory, and
+//! [`SharedLog`] one of several processes' handles to a store that they share.
 
 pub mod conformance;
 pub mod embedded;
 mod limits;
 mod memory;
+pub mod shared;
+mod tables;
 pub mod types;
 mod watchers;
 
 pub use embedded::{EmbeddedLog, OpenError, Options, fsck};
 pub use memory::MemoryLog;
+pub use shared::{SharedLog, SharedStore};
 pub use types::{
-    AcquireError, Append, AppendError, BranchError, CutError, DeleteError, Entry, Filter, Head,
-    HeadState, HeadWatch, Lease, ListQuery, LogFault, Page, ReadError, ReadLimit, Row, RowEntry,
-    Snapshot, StateMask,
+    AcquireError, Append, AppendError, BranchError, CutError, DeleteError, Entry, Fence, Filter,
+    Grants, Head, HeadState, HeadWatch, Lease, ListQuery, LogFault, Page, ReadError, ReadLimit,
+    Row, RowEntry, Snapshot, StateMask,
 };
 
 use ax_core::id::{Epoch, Namespace, Seq, SessionId, SessionKey};
@@ -52,6 +56,19 @@ use std::fmt::Debug;
 /// 11. **Tenants.** The same session id in two namespaces is two sessions.
 /// 12. **Poisoned.** After a failed write or sync every later append fails with
 ///     [`LogFault::Poisoned`] until the log is opened again. Reads of durable entries go on.
+///     A store that can be asked what became of a write is asked instead, see 15.
+/// 13. **Leased.** Where several processes share a store, one of them at a time can acquire a
+///     session; the others are told who it is ([`LogFault::Elsewhere`]), and read and watch what it
+///     writes. When its lease has lapsed by the store's clock, or was given back, another can: with
+///     an epoch above all before, and from then on the *store* refuses what the old one writes,
+///     however late it comes. A lease that has lapsed is never renewed. Backends of one process
+///     have nothing to keep here.
+/// 14. **Fences fall first.** [`EventLog::fence`] stands only while no other process can have
+///     acquired the session, and falls earlier by a margin, by the writer's own clock and without
+///     asking anybody. What is done for a session is done while its fence stands.
+/// 15. **Settled.** An append whose outcome is not known is carried to its end by the log itself
+///     while the lease lasts. If that fails too the append fails with [`LogFault::Unavailable`];
+///     its entries are then all there when the session is acquired the next time, or never.
 ///
 /// # Cancellation
 ///
@@ -115,6 +132,23 @@ pub trait EventLog: Debug + Send + Sync + 'static {
 
     /// Lists the namespaces that have ever had a session.
     fn namespaces(&self) -> BoxFuture<'_, Result<Vec<Namespace>, LogFault>>;
+
+    /// Returns what says whether the right to write a session still stands, for the epoch that
+    /// [`Self::acquire`] gave.
+    fn fence(&self, _key: &SessionKey, _epoch: Epoch) -> Fence {
+        Fence::lasting()
+    }
+
+    /// Whether this process is the one to wake a session that sleeps.
+    fn owns(&self, _key: &SessionKey) -> bool {
+        true
+    }
+
+    /// Tells when sessions have come to this process: what a crash of another has cut short is to
+    /// be taken up then.
+    fn grants(&self) -> Grants {
+        Grants::none()
+    }
 
     /// Finishes what is under way and closes the log; later calls fail.
     fn close(&self) -> BoxFuture<'_, Result<(), LogFault>>;

@@ -1,16 +1,16 @@
 //! The model of the log: everything in memory, nothing clever.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use ax_core::id::{Epoch, Namespace, Seq, SessionId, SessionKey};
-use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
+use crate::tables::{Session, Tables};
 use crate::types::{
     AcquireError, Append, AppendError, BranchError, CutError, DeleteError, Entry, Head, HeadWatch,
-    Lease, ListQuery, LogFault, Page, ReadError, ReadLimit, Row, RowEntry, Snapshot,
+    Lease, ListQuery, LogFault, Page, ReadError, ReadLimit, Row, Snapshot,
 };
 use crate::watchers::Watchers;
 use crate::{EventLog, limits};
@@ -28,7 +28,7 @@ pub struct MemoryLog {
 #[derive(Debug, Default)]
 struct Store {
     generation: u64,
-    sessions: BTreeMap<SessionKey, Session>,
+    tables: Tables,
 }
 
 /// What a real log would have in memory.
@@ -40,67 +40,6 @@ struct Open {
     closed: bool,
     broken: bool,
     poisoned: Option<Arc<str>>,
-}
-
-#[derive(Debug, Default)]
-struct Session {
-    row: Row,
-    parent: Option<(SessionId, Seq)>,
-    first: u64,
-    entries: Vec<Bytes>,
-    snapshots: BTreeMap<u64, Bytes>,
-    deleted: bool,
-}
-
-impl Session {
-    fn base(&self) -> u64 {
-        self.parent.map_or(0, |(_, at)| at.0)
-    }
-
-    fn last(&self) -> u64 {
-        self.base() + self.entries.len() as u64
-    }
-
-    fn head(&self) -> Head {
-        Head {
-            last: Seq(self.last()),
-            first: Seq(self.first),
-            row: self.row.clone(),
-            parent: self.parent,
-        }
-    }
-}
-
-impl Store {
-    fn live(&self, key: &SessionKey) -> Option<&Session> {
-        self.sessions.get(key).filter(|session| !session.deleted)
-    }
-
-    /// Returns the session that owns a position: the session itself or an ancestor.
-    fn owner(&self, key: &SessionKey, seq: u64) -> &Session {
-        let mut session = &self.sessions[key];
-        while let Some((parent, at)) = session.parent
-            && seq <= at.0
-        {
-            session = &self.sessions[&SessionKey::new(key.namespace.clone(), parent)];
-        }
-        session
-    }
-
-    fn snapshot(&self, key: &SessionKey, at: u64) -> Option<Snapshot> {
-        let first = self.live(key)?.first;
-        let mut session = self.live(key)?;
-        let mut at = at;
-        loop {
-            if let Some((seq, data)) = session.snapshots.range(..=at).next_back() {
-                let found = Snapshot { at: Seq(*seq), data: data.clone() };
-                return (found.at.0 + 1 >= first).then_some(found);
-            }
-            let (parent, base) = session.parent?;
-            at = at.min(base.0);
-            session = &self.sessions[&SessionKey::new(key.namespace.clone(), parent)];
-        }
-    }
 }
 
 impl Default for MemoryLog {
@@ -170,7 +109,7 @@ impl MemoryLog {
     fn acquire_now(&self, key: &SessionKey) -> Result<Lease, AcquireError> {
         let mut open = self.writable()?;
         let store = self.store();
-        let session = store.sessions.get(key);
+        let session = store.tables.get(key);
         if session.is_some_and(|session| session.deleted) {
             return Err(AcquireError::Deleted);
         }
@@ -188,7 +127,7 @@ impl MemoryLog {
         limits::check(&append)?;
         let mut open = self.writable()?;
         let mut store = self.store();
-        let known = store.sessions.get(&append.key);
+        let known = store.tables.get(&append.key);
         if known.is_some_and(|session| session.deleted) {
             return Err(AppendError::Deleted);
         }
@@ -203,19 +142,9 @@ impl MemoryLog {
             return Ok(next.prev());
         }
         open.write()?;
-        let session = store
-            .sessions
-            .entry(append.key.clone())
-            .or_insert_with(|| Session { first: 1, ..Session::default() });
-        session.entries.extend(append.entries);
-        let last = session.last();
-        if let Some(row) = append.row {
-            session.row = row;
-        }
-        if let Some(snapshot) = append.snapshot {
-            session.snapshots.insert(last, snapshot);
-        }
-        open.watchers.moved(&append.key, Seq(last));
+        let Append { key, entries, row, snapshot, .. } = append;
+        let last = store.tables.extend(&key, entries, row, snapshot);
+        open.watchers.moved(&key, Seq(last));
         Ok(Seq(last))
     }
 
@@ -226,25 +155,7 @@ impl MemoryLog {
         limit: ReadLimit,
     ) -> Result<Vec<Entry>, ReadError> {
         let _open = self.readable()?;
-        let store = self.store();
-        let session = store.live(key).ok_or(ReadError::NotFound)?;
-        if after.0 + 1 < session.first {
-            return Err(ReadError::Cut { first: Seq(session.first) });
-        }
-        let mut entries = Vec::new();
-        let mut bytes = 0;
-        for seq in after.0 + 1..=session.last() {
-            let owner = store.owner(key, seq);
-            let at = usize::try_from(seq - owner.base() - 1).expect("it is an index in memory");
-            let payload = owner.entries[at].clone();
-            bytes += payload.len();
-            let full = entries.len() >= limit.entries || bytes > limit.bytes;
-            if full && !entries.is_empty() {
-                break;
-            }
-            entries.push(Entry { seq: Seq(seq), payload });
-        }
-        Ok(entries)
+        self.store().tables.read(key, after, limit)
     }
 
     fn branch_now(
@@ -254,22 +165,11 @@ impl MemoryLog {
         child: SessionId,
         row: Row,
     ) -> Result<(), BranchError> {
-        limits::check_row(&row)?;
         let mut open = self.writable()?;
         let mut store = self.store();
-        let from = store.live(parent).ok_or(BranchError::NotFound)?;
-        let (first, last) = (Seq(from.first).prev(), Seq(from.last()));
-        if at < first || at > last {
-            return Err(BranchError::OutOfRange { at, first, last });
-        }
-        let key = SessionKey::new(parent.namespace.clone(), child);
-        if store.sessions.contains_key(&key) {
-            return Err(BranchError::Exists { child });
-        }
-        let first = from.first;
+        let (key, session) = store.tables.branch(parent, at, child, row)?;
         open.write()?;
-        let parent = Some((parent.session, at));
-        store.sessions.insert(key.clone(), Session { row, parent, first, ..Session::default() });
+        store.tables.insert(key.clone(), session);
         open.watchers.moved(&key, at);
         Ok(())
     }
@@ -277,25 +177,19 @@ impl MemoryLog {
     fn cut_now(&self, key: &SessionKey, below: Seq) -> Result<(), CutError> {
         let mut open = self.writable()?;
         let mut store = self.store();
-        let session = store.live(key).ok_or(CutError::NotFound)?;
-        if below.0 <= session.first {
-            return Ok(());
+        if store.tables.check_cut(key, below)? {
+            open.write()?;
+            store.tables.cut(key, below);
         }
-        let newest = store.snapshot(key, session.last());
-        if newest.is_none_or(|snapshot| snapshot.at < below.prev()) {
-            return Err(CutError::Uncovered { below });
-        }
-        open.write()?;
-        store.sessions.get_mut(key).expect("it was found above").first = below.0;
         Ok(())
     }
 
     fn delete_now(&self, key: &SessionKey) -> Result<(), DeleteError> {
         let mut open = self.writable()?;
         let mut store = self.store();
-        store.live(key).ok_or(DeleteError::NotFound)?;
+        store.tables.live(key).ok_or(DeleteError::NotFound)?;
         open.write()?;
-        store.sessions.get_mut(key).expect("it was found above").deleted = true;
+        store.tables.delete(key);
         open.leases.remove(key);
         open.watchers.end(key);
         Ok(())
@@ -303,27 +197,13 @@ impl MemoryLog {
 
     fn list_now(&self, query: &ListQuery) -> Result<Page, LogFault> {
         let _open = self.readable()?;
-        let store = self.store();
-        let mut page = Page::default();
-        let limit = query.limit.max(1);
-        for (key, session) in &store.sessions {
-            let past = key.namespace == query.namespace && Some(key.session) > query.after;
-            if !past || session.deleted || !limits::passes(&query.filter, &session.row) {
-                continue;
-            }
-            if page.rows.len() == limit {
-                page.next = page.rows.last().map(|row| row.session);
-                break;
-            }
-            page.rows.push(RowEntry { session: key.session, head: session.head() });
-        }
-        Ok(page)
+        Ok(self.store().tables.list(query))
     }
 
     fn watch_now(&self, key: &SessionKey) -> Result<HeadWatch, LogFault> {
         let mut open = self.readable()?;
         let store = self.store();
-        let session = store.sessions.get(key);
+        let session = store.tables.get(key);
         let ended = session.is_some_and(|session| session.deleted);
         let last = session.map_or(Seq::ZERO, |session| Seq(session.last()));
         Ok(open.watchers.watch(key, last, ended))
@@ -331,9 +211,7 @@ impl MemoryLog {
 
     fn namespaces_now(&self) -> Result<Vec<Namespace>, LogFault> {
         let _open = self.readable()?;
-        let store = self.store();
-        let names: BTreeSet<_> = store.sessions.keys().map(|key| key.namespace.clone()).collect();
-        Ok(names.into_iter().collect())
+        Ok(self.store().tables.namespaces())
     }
 }
 
@@ -376,7 +254,7 @@ impl EventLog for MemoryLog {
     fn head<'a>(&'a self, key: &'a SessionKey) -> BoxFuture<'a, Result<Option<Head>, LogFault>> {
         async move {
             let _open = self.readable()?;
-            Ok(self.store().live(key).map(Session::head))
+            Ok(self.store().tables.live(key).map(Session::head))
         }
         .boxed()
     }
@@ -388,7 +266,7 @@ impl EventLog for MemoryLog {
     ) -> BoxFuture<'a, Result<Option<Snapshot>, LogFault>> {
         async move {
             let _open = self.readable()?;
-            Ok(self.store().snapshot(key, at.0))
+            Ok(self.store().tables.snapshot(key, at.0))
         }
         .boxed()
     }

@@ -2,8 +2,11 @@
 
 use ax_core::id::{Epoch, Namespace, Seq, SessionId, SessionKey};
 use bytes::Bytes;
-use std::sync::Arc;
-use tokio::sync::watch;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
 
 /// The largest payload of one entry, in bytes. Larger content belongs in the blob store.
 pub const ENTRY_BYTES_MAX: usize = 256 * 1024;
@@ -117,6 +120,148 @@ impl HeadWatch {
         let seen = self.receiver.wait_for(|head| head.last > after || head.ended).await;
         let seen = seen.map(|head| *head);
         seen.unwrap_or_else(|_| HeadState { last: self.current().last, ended: true })
+    }
+}
+
+/// A clock of a process: it says how long ago some fixed moment was, and only goes on.
+pub type Ticker = Arc<dyn Fn() -> Duration + Send + Sync>;
+
+/// Says whether what a writer does may still rest on its right to write.
+///
+/// A log that one process has for itself never takes the right away while the process lives. Where
+/// processes share a store the right is a lease: the fence falls some time *before* the store may
+/// give it to another, and never stands again.
+#[derive(Clone)]
+pub struct Fence {
+    lease: Option<(Arc<Until>, Ticker)>,
+}
+
+/// Until when a lease may be relied on, by the clock of its holder. Whoever waits for its end is
+/// told in the order in which they began to.
+#[derive(Debug)]
+pub(crate) struct Until {
+    /// `None` once it is over.
+    end: Mutex<Option<Duration>>,
+    over: Notify,
+}
+
+impl Until {
+    pub(crate) fn new(end: Duration) -> Self {
+        Self { end: Mutex::new(Some(end)), over: Notify::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Duration>> {
+        self.end.lock().expect("no holder of the lock panics")
+    }
+
+    /// Returns the end; `None` once it is over.
+    pub(crate) fn end(&self) -> Option<Duration> {
+        *self.lock()
+    }
+
+    pub(crate) fn holds(&self, now: Duration) -> bool {
+        self.end().is_some_and(|end| now < end)
+    }
+
+    /// Moves the end on, unless it is over.
+    pub(crate) fn extend(&self, to: Duration) {
+        let mut end = self.lock();
+        *end = end.map(|before| before.max(to));
+    }
+
+    /// It is over, for ever.
+    pub(crate) fn finish(&self) {
+        *self.lock() = None;
+        self.over.notify_waiters();
+    }
+}
+
+impl fmt::Debug for Fence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fence").field("holds", &self.holds()).finish()
+    }
+}
+
+impl Fence {
+    /// A fence that stands as long as the process does.
+    pub const fn lasting() -> Self {
+        Self { lease: None }
+    }
+
+    /// A fence that has fallen.
+    pub(crate) fn fallen() -> Self {
+        Self { lease: Some((Arc::new(Until::new(Duration::ZERO)), Arc::new(Duration::default))) }
+    }
+
+    pub(crate) const fn new(until: Arc<Until>, now: Ticker) -> Self {
+        Self { lease: Some((until, now)) }
+    }
+
+    /// Whether it stands. Ask as late as possible before something is done.
+    pub fn holds(&self) -> bool {
+        self.lease.as_ref().is_none_or(|(until, now)| until.holds(now()))
+    }
+
+    /// Waits until it has fallen.
+    pub async fn fallen_down(&self) {
+        let Some((until, now)) = &self.lease else { return std::future::pending().await };
+        loop {
+            let over = until.over.notified();
+            let Some(end) = until.end() else { return };
+            let Some(left) = end.checked_sub(now()).filter(|left| !left.is_zero()) else { return };
+            tokio::select! {
+                biased;
+                () = over => {}
+                () = tokio::time::sleep(left) => {}
+            }
+        }
+    }
+}
+
+/// Tells when this process was given sessions to write that it did not have before.
+#[derive(Clone, Debug)]
+pub struct Grants {
+    granted: Option<Arc<Granted>>,
+    seen: u64,
+}
+
+/// How often shards were granted to a process.
+#[derive(Debug, Default)]
+pub(crate) struct Granted {
+    count: AtomicU64,
+    more: Notify,
+}
+
+impl Granted {
+    pub(crate) fn grant(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.more.notify_waiters();
+    }
+}
+
+impl Grants {
+    /// There is nothing to be told: every session is this process's from the beginning.
+    pub const fn none() -> Self {
+        Self { granted: None, seen: 0 }
+    }
+
+    pub(crate) fn new(granted: Arc<Granted>) -> Self {
+        let seen = granted.count.load(Ordering::Relaxed);
+        Self { granted: Some(granted), seen }
+    }
+
+    /// Waits until there are new ones since the last time.
+    pub async fn more(&mut self) {
+        let Some(granted) = &self.granted else { return std::future::pending().await };
+        loop {
+            let more = granted.more.notified();
+            let count = granted.count.load(Ordering::Relaxed);
+            if count != self.seen {
+                self.seen = count;
+                return;
+            }
+            more.await;
+        }
     }
 }
 
@@ -244,6 +389,19 @@ pub enum LogFault {
     /// The log was closed.
     #[error("the log is closed")]
     Closed,
+    /// The store that holds the log did not answer. What was to be written may be found when the
+    /// session is acquired again, or never.
+    #[error("the store of the log does not answer: {cause}")]
+    Unavailable {
+        /// What was waited for.
+        cause: Arc<str>,
+    },
+    /// Another process has the right to write the session, and lives.
+    #[error("the session is written by the server at {at}")]
+    Elsewhere {
+        /// Where requests about it go.
+        at: Arc<str>,
+    },
 }
 
 /// Why a session could not be acquired.

@@ -39,6 +39,14 @@ impl Watchers {
         self.heads.is_empty()
     }
 
+    /// Returns what is watched.
+    pub(crate) fn keys(&self) -> Vec<SessionKey> {
+        let watched = self.heads.iter().filter(|(_, head)| head.receiver_count() > 0);
+        let mut keys: Vec<_> = watched.map(|(key, _)| key.clone()).collect();
+        keys.sort_unstable();
+        keys
+    }
+
     /// Tells that everything up to `last` is durable and can be read.
     pub(crate) fn moved(&mut self, key: &SessionKey, last: Seq) {
         if let Some(head) = self.heads.get(key) {

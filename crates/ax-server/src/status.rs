@@ -65,9 +65,12 @@ const fn grpc(code: Code) -> Grpc {
         }
         Code::QueueFull | Code::Full => Grpc::ResourceExhausted,
         Code::OutOfRange | Code::Cut => Grpc::OutOfRange,
-        Code::Locked | Code::Poisoned | Code::Read | Code::Unavailable | Code::Stopping => {
-            Grpc::Unavailable
-        }
+        Code::Locked
+        | Code::Poisoned
+        | Code::Read
+        | Code::Unavailable
+        | Code::Elsewhere
+        | Code::Stopping => Grpc::Unavailable,
         Code::Damaged => Grpc::DataLoss,
         Code::Internal => Grpc::Internal,
     }

@@ -57,6 +57,7 @@ pub(crate) struct Client {
     pub(crate) memory: Arc<Mutex<Memory>>,
     pub(crate) known: Arc<Mutex<Known>>,
     pub(crate) outside: Outside,
+    visit: u64,
 }
 
 /// What a client remembers.
@@ -68,6 +69,10 @@ pub(crate) struct Memory {
     /// What it has asked for and was not told about.
     pub(crate) pending: Option<Op>,
     pub(crate) count: u64,
+    /// Which connection is its last: what is told over an older one comes too late to act on.
+    pub(crate) visit: u64,
+    /// It was told that another process has its session.
+    pub(crate) astray: bool,
 }
 
 impl Client {
@@ -78,9 +83,31 @@ impl Client {
         known: &Arc<Mutex<Known>>,
         outside: &Outside,
     ) -> Self {
-        let memory = Memory { prng, left, pending: None, count: 0 };
+        let memory = Memory { prng, left, pending: None, count: 0, visit: 0, astray: false };
         let (known, outside) = (Arc::clone(known), outside.clone());
-        Self { number, memory: Arc::new(Mutex::new(memory)), known, outside }
+        Self { number, memory: Arc::new(Mutex::new(memory)), known, outside, visit: 0 }
+    }
+
+    /// Connects anew. Whatever it does over connections before comes to nothing.
+    pub(crate) fn visit(&self) -> Self {
+        let mut memory = self.memory();
+        memory.visit += 1;
+        memory.astray = false;
+        Self { visit: memory.visit, ..self.clone() }
+    }
+
+    /// Whether it has never been anywhere.
+    pub(crate) fn is_new(&self) -> bool {
+        self.memory().visit == 0
+    }
+
+    /// Whether it was told to go elsewhere.
+    pub(crate) fn is_astray(&self) -> bool {
+        self.memory().astray
+    }
+
+    fn is_current(&self) -> bool {
+        self.memory().visit == self.visit
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -110,6 +137,9 @@ impl Client {
         loop {
             let (pause, op) = {
                 let mut memory = self.memory();
+                if memory.visit != self.visit || memory.astray {
+                    return;
+                }
                 let pause = if memory.prng.chance(30) { 0 } else { memory.prng.below(3_000) };
                 if memory.pending.is_none() {
                     if memory.left == 0 {
@@ -123,8 +153,14 @@ impl Client {
                 (pause, memory.pending.clone().expect("it was chosen just now"))
             };
             sleep(Duration::from_millis(pause)).await;
+            if !self.is_current() {
+                return;
+            }
             self.outside.count();
             let outcome = self.carry_out(&engine, &op).await;
+            if !self.is_current() {
+                return;
+            }
             self.settle(&op, outcome).await;
         }
     }
@@ -154,7 +190,11 @@ impl Client {
             self.memory().pending = None;
             return;
         };
-        if matches!(error.code, Code::Full | Code::Poisoned | Code::Stopping | Code::Read) {
+        if error.code == Code::Elsewhere {
+            self.memory().astray = true;
+            return;
+        }
+        if is_passing(error.code) {
             let pause = self.memory().prng.between(20, 1_000);
             sleep(Duration::from_millis(pause)).await;
             return;
@@ -372,6 +412,19 @@ impl Client {
         }
         Ok(())
     }
+}
+
+/// Whether the same may succeed later.
+pub(crate) const fn is_passing(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Full
+            | Code::Poisoned
+            | Code::Stopping
+            | Code::Read
+            | Code::Unavailable
+            | Code::Elsewhere
+    )
 }
 
 /// Names a session by its id.

@@ -1,6 +1,6 @@
 //! Followers: they leave and come back, and miss nothing.
 
-use crate::client::named;
+use crate::client::{is_passing, named};
 use crate::outside::Outside;
 use crate::prng::{self, Prng};
 use ax_core::id::{Seq, SessionKey};
@@ -16,6 +16,7 @@ pub(crate) struct Follower {
     pub(crate) key: SessionKey,
     pub(crate) memory: Arc<Mutex<Memory>>,
     outside: Outside,
+    visit: u64,
 }
 
 /// What a follower remembers.
@@ -30,13 +31,27 @@ pub(crate) struct Memory {
     pub(crate) hash: u64,
     /// How often it came back.
     pub(crate) resumes: u64,
+    /// Which connection is its last: what comes over an older one is not looked at.
+    visit: u64,
 }
 
 impl Follower {
     pub(crate) fn new(seed: u64, key: &SessionKey, outside: &Outside) -> Self {
         let prng = Prng::of(seed, &format!("follower of {key}"));
-        let memory = Memory { prng, last: Seq::ZERO, ended: false, hash: 0, resumes: 0 };
-        Self { key: key.clone(), memory: Arc::new(Mutex::new(memory)), outside: outside.clone() }
+        let memory = Memory { prng, last: Seq::ZERO, ended: false, hash: 0, resumes: 0, visit: 0 };
+        let memory = Arc::new(Mutex::new(memory));
+        Self { key: key.clone(), memory, outside: outside.clone(), visit: 0 }
+    }
+
+    /// Connects anew.
+    pub(crate) fn visit(&self) -> Self {
+        let mut memory = self.memory();
+        memory.visit += 1;
+        Self { visit: memory.visit, ..self.clone() }
+    }
+
+    fn is_current(&self) -> bool {
+        self.memory().visit == self.visit
     }
 
     pub(crate) fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -48,6 +63,9 @@ impl Follower {
         loop {
             let (options, patience) = {
                 let mut memory = self.memory();
+                if memory.visit != self.visit {
+                    return;
+                }
                 memory.resumes += 1;
                 let until = if memory.prng.chance(20) { Until::Idle } else { Until::Forever };
                 let options = FollowOptions { after: memory.last, until, no_deltas: false };
@@ -55,6 +73,9 @@ impl Follower {
             };
             // Whoever is disconnected does not choose when.
             let followed = timeout(patience, self.follow(&engine, options)).await;
+            if !self.is_current() {
+                return;
+            }
             if self.memory().ended || followed == Ok(false) {
                 return;
             }
@@ -71,6 +92,9 @@ impl Follower {
             Err(error) => return self.refused(error.code),
         };
         while let Some(item) = stream.next().await {
+            if !self.is_current() {
+                return false;
+            }
             match item {
                 Ok(FollowItem::Event(seq, payload)) => self.see(seq, &payload),
                 Ok(FollowItem::CaughtUp(at) | FollowItem::Reached(at, _)) => {
@@ -97,7 +121,7 @@ impl Follower {
                 self.memory().ended = true;
                 false
             }
-            Code::Full | Code::Poisoned | Code::Stopping | Code::Read => true,
+            code if is_passing(code) => true,
             other => {
                 self.outside
                     .fail(format!("E2 followed: {} cannot be followed: {other:?}", self.key));

@@ -29,13 +29,27 @@ pub(crate) struct SimLauncher {
     pub(crate) seed: u64,
     /// No harness misbehaves any more.
     pub(crate) calm: bool,
+    /// The process that it is of.
+    pub(crate) process: u32,
+    /// Looks at what acts, and where.
+    pub(crate) witness: Option<Witness>,
+}
+
+/// Looks at an effect at the moment when it happens.
+#[derive(Clone)]
+pub(crate) struct Witness(pub(crate) Arc<dyn Fn(&Act) + Send + Sync>);
+
+impl std::fmt::Debug for Witness {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Witness")
+    }
 }
 
 impl Launcher for SimLauncher {
     fn launch(&self, launch: Launch, io: Io) -> BoxFuture<'static, Exit> {
         let run = Run::new(self, launch, io);
         async move {
-            let (outside, key) = (run.outside.clone(), run.launch.key.clone());
+            let (outside, key) = (run.outside.clone(), (run.process, run.launch.key.clone()));
             let exit = run.run().await;
             outside.lock().alive.remove(&key);
             outside.count();
@@ -81,6 +95,8 @@ struct Run {
     /// Takes its time to die.
     stubborn: bool,
     doom: Option<(usize, Doom)>,
+    process: u32,
+    witness: Option<Witness>,
 }
 
 impl Run {
@@ -109,6 +125,8 @@ impl Run {
             doom,
             prng,
             launch,
+            process: launcher.process,
+            witness: launcher.witness.clone(),
         }
     }
 
@@ -138,7 +156,7 @@ impl Run {
         let (key, who) = (self.launch.key.clone(), (self.launch.exec, self.launch.attempt));
         let mut state = self.outside.lock();
         state.attempts += 1;
-        let other = state.alive.insert(key.clone(), who);
+        let other = state.alive.insert((self.process, key.clone()), who);
         let known = state.confirmed.range((key.clone(), who.0, String::new())..);
         let known = known.take_while(|(session, exec, _)| *session == key && *exec == who.0);
         let missing: Vec<_> = known
@@ -346,17 +364,23 @@ impl Run {
     /// Has an effect on the outside, and says so.
     async fn act(&mut self, plan: &StepPlan) -> Next {
         let act = Act {
+            process: self.process,
             session: self.launch.key.clone(),
             exec: self.launch.exec,
             attempt: self.launch.attempt,
             step: plan.key.clone(),
             class: plan.class,
         };
+        self.may_act(&act)?;
         self.outside.begin(&act);
         if let Err(stop) = self.pause(plan.millis / 2).await {
             // Whether the blow came before or after, nobody can say.
             let happens = self.prng.chance(50);
             self.outside.settle(&act, happens);
+            return Err(stop);
+        }
+        if let Err(stop) = self.may_act(&act) {
+            self.outside.settle(&act, false);
             return Err(stop);
         }
         self.outside.settle(&act, true);
@@ -371,6 +395,17 @@ impl Run {
         self.recorded(&plan.key).await?;
         let known = (act.session, act.exec, act.step);
         self.outside.lock().confirmed.insert(known);
+        Ok(())
+    }
+
+    /// What may not act does not: its session may be another's.
+    fn may_act(&self, act: &Act) -> Next {
+        if !self.io.may_act.now() {
+            return Err(Stop::Gone("it may not act any more"));
+        }
+        if let Some(witness) = &self.witness {
+            (witness.0)(act);
+        }
         Ok(())
     }
 

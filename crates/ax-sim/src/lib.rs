@@ -28,7 +28,7 @@
 //! | E12 | in-time      | time does not go back within a session                                  |
 //! | E13 | sound        | nothing panics                                                          |
 //!
-//! Start with [`run`].
+//! Start with [`run`]; [`run_shared`] runs several processes on one store, with oracles of its own.
 
 mod audit;
 mod client;
@@ -42,6 +42,9 @@ mod prng;
 mod program;
 mod seams;
 mod settle;
+mod shared;
+
+pub use shared::{check_shared, run_shared};
 
 use ax_log::embedded::fake::FakeDisk;
 use ax_store::Blobs;

@@ -110,7 +110,7 @@ impl World {
         }
         // When the machine is off nobody is left to finish anything.
         let mut prng = self.prng.clone();
-        self.outside.orphaned(|| prng.chance(30) && !loses_power);
+        self.outside.orphaned(0, |_| prng.chance(30) && !loses_power);
         self.prng = prng;
         let downtime = if self.prng.chance(70) { 500 } else { 400_000 };
         self.now_millis += self.prng.below(downtime);
@@ -128,7 +128,10 @@ impl World {
         if let Some((engine, log)) = self.open(&clock, fate).await {
             self.people(&engine, fate, &clock).await;
             if fate == Fate::Peace {
-                settle::settle(self, &engine, &log).await;
+                settle::settle(self, &engine).await;
+                if self.outside.is_sound() {
+                    settle::reopen(self, &engine, &log).await;
+                }
             }
         }
         self.now_millis = clock.millis();
@@ -161,6 +164,8 @@ impl World {
                 clock: Arc::clone(clock),
                 seed: self.seed,
                 calm: fate == Fate::Peace,
+                process: 0,
+                witness: None,
             }),
             clock: Arc::clone(clock) as Arc<dyn ax_engine::Clock>,
             entropy: Arc::new(SimEntropy::new(self.prng.number())),
@@ -194,11 +199,11 @@ impl World {
     async fn people(&mut self, engine: &Engine, fate: Fate, clock: &Arc<SimClock>) {
         self.apply_agents(engine).await;
         for client in &self.clients {
-            drop(tokio::spawn(client.clone().run(engine.clone())));
+            drop(tokio::spawn(client.visit().run(engine.clone())));
         }
         let patience = patience(fate == Fate::Peace);
         for follower in self.followers.values() {
-            drop(tokio::spawn(follower.clone().run(engine.clone(), patience)));
+            drop(tokio::spawn(follower.visit().run(engine.clone(), patience)));
         }
         let (outside, disk) = (self.outside.clone(), self.disk.clone());
         let end = async {
@@ -255,7 +260,7 @@ impl World {
         for key in sessions {
             if !self.followers.contains_key(&key) {
                 let follower = Follower::new(self.seed, &key, &self.outside);
-                drop(tokio::spawn(follower.clone().run(engine.clone(), patience)));
+                drop(tokio::spawn(follower.visit().run(engine.clone(), patience)));
                 self.followers.insert(key, follower);
             }
         }
@@ -289,7 +294,7 @@ impl World {
 }
 
 /// How long a follower stays at most, in milliseconds; in calm times there is less to see.
-const fn patience(calm: bool) -> u64 {
+pub(crate) const fn patience(calm: bool) -> u64 {
     if calm { 900_000 } else { 40_000 }
 }
 
@@ -299,7 +304,7 @@ async fn failed(engine: &Engine) {
 }
 
 /// The manifest of an agent.
-fn manifest(name: &str) -> String {
+pub(crate) fn manifest(name: &str) -> String {
     let limits = if name == "steady" {
         "queue: 4, idleTimeout: 8s, stepTimeout: 20s, parkAfter: 1s, \
          retry: {attempts: 4, backoffMin: 100ms, backoffMax: 3s, restarts: 8}"

@@ -1,9 +1,10 @@
 //! `ax-sim SEED`: runs a seed of the simulation twice, and says what came of it in one line.
 //!
-//! `ax-sim SEED [--seeds N] [--from S] [--steps K] [--verbose]` runs N seeds, from S (or SEED) on,
-//! with K things that clients do in each. The line of a failed run names the seed; running that
-//! seed at the same commit shows the same failure. With `--coverage` it says what the runs reached,
-//! and fails if something that has to be tried was not.
+//! `ax-sim SEED [--seeds N] [--from S] [--steps K] [--shared] [--verbose]` runs N seeds, from S (or
+//! SEED) on, with K things that clients do in each; `--shared` runs several processes on one store.
+//! The line of a failed run names the seed; running that seed at the same commit shows the same
+//! failure. With `--coverage` it says what the runs reached, and fails if something that has to be
+//! tried was not.
 #![expect(clippy::print_stdout, reason = "a command-line tool")]
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ struct Arguments {
     seeds: u64,
     steps: u64,
     verbose: bool,
+    shared: bool,
     coverage: bool,
 }
 
@@ -28,7 +30,10 @@ struct Results {
 
 fn main() -> ExitCode {
     let Some(arguments) = arguments() else {
-        println!("usage: ax-sim SEED [--seeds N] [--from S] [--steps K] [--verbose] [--coverage]");
+        println!(
+            "usage: ax-sim SEED [--seeds N] [--from S] [--steps K] [--shared] [--verbose] \
+             [--coverage]"
+        );
         return ExitCode::from(2);
     };
     let next = AtomicU64::new(arguments.from);
@@ -46,7 +51,8 @@ fn main() -> ExitCode {
         None => ExitCode::SUCCESS,
         Some(seed) => {
             println!("{} of {} seeds failed", failed.len(), arguments.seeds);
-            println!("to see it again: ax-sim {seed} --steps {}", arguments.steps);
+            let shared = if arguments.shared { " --shared" } else { "" };
+            println!("to see it again: ax-sim {seed} --steps {}{shared}", arguments.steps);
             ExitCode::FAILURE
         }
     }
@@ -71,7 +77,8 @@ fn work(arguments: &Arguments, next: &AtomicU64, results: &Mutex<Results>) {
         if seed - arguments.from >= arguments.seeds {
             return;
         }
-        match ax_sim::check(seed, arguments.steps) {
+        let check = if arguments.shared { ax_sim::check_shared } else { ax_sim::check };
+        match check(seed, arguments.steps) {
             Ok(report) => {
                 println!("seed {seed}: {report}");
                 let mut results = results();
@@ -94,7 +101,7 @@ fn work(arguments: &Arguments, next: &AtomicU64, results: &Mutex<Results>) {
 
 fn arguments() -> Option<Arguments> {
     let (mut from, mut seeds, mut steps) = (None, 1, ax_sim::STEPS_DEFAULT);
-    let (mut verbose, mut coverage) = (false, false);
+    let (mut verbose, mut shared, mut coverage) = (false, false, false);
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut number = || words.next()?.parse().ok();
@@ -103,9 +110,10 @@ fn arguments() -> Option<Arguments> {
             "--from" => from = Some(number()?),
             "--steps" => steps = number()?,
             "--verbose" => verbose = true,
+            "--shared" => shared = true,
             "--coverage" => coverage = true,
             word => from = Some(word.parse().ok()?),
         }
     }
-    Some(Arguments { from: from?, seeds, steps, verbose, coverage })
+    Some(Arguments { from: from?, seeds, steps, verbose, shared, coverage })
 }

@@ -11,6 +11,8 @@ use tokio::sync::Notify;
 /// An effect of a step, as the outside sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Act {
+    /// The process whose harness it is of.
+    pub(crate) process: u32,
     pub(crate) session: SessionKey,
     pub(crate) exec: ExecId,
     pub(crate) attempt: AttemptId,
@@ -25,8 +27,8 @@ pub(crate) struct State {
     pub(crate) acts: Vec<Act>,
     /// Steps that a harness was told are recorded.
     pub(crate) confirmed: BTreeSet<(SessionKey, ExecId, String)>,
-    /// The attempt of each session whose harness is alive.
-    pub(crate) alive: BTreeMap<SessionKey, (ExecId, AttemptId)>,
+    /// The attempt of each session whose harness is alive, in each process.
+    pub(crate) alive: BTreeMap<(u32, SessionKey), (ExecId, AttemptId)>,
     /// What is being carried out: what a crash of the runtime leaves to orphans.
     pub(crate) under_way: Vec<Act>,
     /// What anybody was ever shown of a session, as hashes of events.
@@ -121,12 +123,15 @@ impl Outside {
         self.count();
     }
 
-    /// The runtime died. What its harnesses were doing is done by orphans, or not at all.
-    pub(crate) fn orphaned(&self, mut happens: impl FnMut() -> bool) {
+    /// A process died. What its harnesses were doing is done by orphans, or not at all.
+    pub(crate) fn orphaned(&self, process: u32, mut happens: impl FnMut(&Act) -> bool) {
         let mut state = self.lock();
-        state.alive.clear();
-        for act in std::mem::take(&mut state.under_way) {
-            if happens() {
+        state.alive.retain(|(of, _), _| *of != process);
+        let under_way = std::mem::take(&mut state.under_way);
+        let (orphans, others) = under_way.into_iter().partition(|act| act.process == process);
+        state.under_way = others;
+        for act in orphans {
+            if happens(&act) {
                 state.acts.push(act);
             }
         }

@@ -8,6 +8,7 @@ use crate::embed::{Embedded, Purpose};
 use crate::failure::Failure;
 use crate::out::Out;
 use crate::paths::DataDir;
+use crate::takeover::{self, Lock};
 use crate::time::{now, rfc3339, span};
 use ax_client::{Client, Connect, Patience};
 use ax_engine::Code;
@@ -22,6 +23,8 @@ use tokio::time::{Instant, sleep};
 /// How long a data directory that is in use, but not served, is waited for: its holder may be
 /// about to serve it, or about to let it go.
 const LOCKED_MILLIS_MAX: u64 = 5_000;
+/// How long a server is given to answer before a command says that it does not.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// How often it is tried.
 const LOCKED_PAUSE: Duration = Duration::from_millis(25);
 
@@ -143,7 +146,7 @@ impl State {
         };
         let began = Instant::now();
         loop {
-            if self.served(&data).await {
+            if self.served(&data).await? {
                 return Ok(());
             }
             match self.embed(&data).await {
@@ -158,11 +161,22 @@ impl State {
         }
     }
 
-    /// Whether somebody serves the directory.
-    async fn served(&mut self, data: &DataDir) -> bool {
-        let Some(holder) = data.holder() else { return false };
+    /// Whether somebody serves the directory. A server that does not answer is not gone: only
+    /// another server takes its place.
+    async fn served(&mut self, data: &DataDir) -> Result<bool, Failure> {
+        let Some(holder) = data.holder() else { return Ok(false) };
         self.passing = holder.passing;
-        UnixStream::connect(&holder.socket).await.is_ok()
+        if UnixStream::connect(&holder.socket).await.is_err() {
+            return Ok(false);
+        }
+        if takeover::answers(&holder, ANSWER_MAX).await {
+            return Ok(true);
+        }
+        match takeover::look(data, ANSWER_MAX).await? {
+            Lock::Silent(server) => Err(takeover::silent(data, &server)),
+            Lock::Answers(_) => Ok(true),
+            Lock::Free | Lock::Busy(_) => Ok(false),
+        }
     }
 
     async fn embed(&mut self, data: &DataDir) -> Result<(), Failure> {

@@ -16,6 +16,7 @@ mod manifest;
 mod out;
 mod paths;
 mod provider;
+mod takeover;
 mod time;
 mod view;
 mod watch;

@@ -6,7 +6,8 @@ use crate::transcript::Reader;
 use crate::{Code, Error};
 use ax_core::id::{AttemptId, ExecId, SessionKey};
 use ax_core::session::{BlockId, Failure, Frame, Kind, PartKind, Refusal, Reply, StepKey, Stop};
-use ax_harness::{AgentInfo, AskResult, Exit, Io, Launch, Told};
+use ax_harness::{AgentInfo, AskResult, Exit, Io, Launch, MayAct, Told};
+use ax_log::Fence;
 use futures::future::BoxFuture;
 use std::sync::Arc;
 use std::time::Duration;
@@ -186,16 +187,29 @@ impl Attempts {
         None
     }
 
-    fn launch(&mut self, launch: Launch, place: OwnedSemaphorePermit) {
+    fn launch(&mut self, launch: Launch, place: OwnedSemaphorePermit, fence: &Fence) {
         let (frame_sender, frames) = mpsc::channel(FRAMES_AHEAD);
         let (told, told_receiver) = mpsc::channel(TOLD_AHEAD);
         let (exit_sender, exit) = oneshot::channel();
         let kill = CancellationToken::new();
         let (exec, attempt) = (launch.exec, launch.attempt);
-        let io = Io { frames: frame_sender, told: told_receiver, kill: kill.clone() };
+        let (falls, dies) = (fence.clone(), kill.clone());
+        let fence = fence.clone();
+        let may_act = MayAct::when(move || fence.holds());
+        let io = Io { frames: frame_sender, told: told_receiver, kill: kill.clone(), may_act };
         let running = self.inner.launcher.launch(launch, io);
         drop(self.inner.tasks.spawn(async move {
-            drop(exit_sender.send(running.await));
+            tokio::pin!(running);
+            let exit = tokio::select! {
+                biased;
+                exit = &mut running => exit,
+                // Whatever the session's task is waiting for: what may not act is ended.
+                () = falls.fallen_down() => {
+                    dies.cancel();
+                    running.await
+                }
+            };
+            drop(exit_sender.send(exit));
         }));
         tracing::info!(%exec, %attempt, "launched");
         self.alive = Some(Attempt {
@@ -318,7 +332,8 @@ impl Task {
         let Some((exec, attempt, place)) = self.attempts.launchable() else { return Ok(false) };
         let heard = match self.prepare(exec, attempt).await {
             Ok(launch) => {
-                self.attempts.launch(launch, place);
+                self.check_fence()?;
+                self.attempts.launch(launch, place, &self.fence);
                 // From here on its silence counts.
                 Heard::Frame(exec, attempt, Frame::Heartbeat)
             }

@@ -6,12 +6,13 @@ use crate::{Code, Error};
 use ax_core::id::{Epoch, Seq, SessionId, SessionKey};
 use ax_core::session::{Session, State};
 use ax_core::time::Timestamp;
-use ax_log::{EventLog, ReadLimit};
+use ax_log::{EventLog, Fence, ReadLimit};
 
 /// A session whose state is at hand.
 pub(super) struct Loaded {
     pub(super) session: Session,
     pub(super) epoch: Epoch,
+    pub(super) fence: Fence,
     pub(super) parent: Option<(SessionId, Seq)>,
     /// Its import is not finished.
     pub(super) is_half: bool,
@@ -37,7 +38,8 @@ pub(super) async fn load(inner: &Inner, key: &SessionKey) -> Result<Loaded, Erro
             return Err(error);
         }
     };
-    Ok(Loaded { session, epoch: lease.epoch, parent, is_half, snapshot_at, floor })
+    let fence = inner.log.fence(key, lease.epoch);
+    Ok(Loaded { session, epoch: lease.epoch, fence, parent, is_half, snapshot_at, floor })
 }
 
 /// Brings the state of a session back without taking the right to write it.

@@ -16,6 +16,7 @@ use attempt::{Attempts, Heard};
 use ax_core::id::{AttemptId, Epoch, ExecId, Seq, SessionId, SessionKey};
 use ax_core::session::{Accepted, Caller, Effect, Failure, Input, Refusal, Request, Session};
 use ax_core::time::Timestamp;
+use ax_log::Fence;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -62,6 +63,8 @@ struct Task {
     bodies: Bodies,
     session: Session,
     epoch: Epoch,
+    /// Whether what is done may rest on the right to write.
+    fence: Fence,
     parent: Option<(SessionId, Seq)>,
     /// Its import is not finished.
     is_half: bool,
@@ -130,6 +133,7 @@ impl Task {
             snapshot_at: loaded.snapshot_at,
             session: loaded.session,
             epoch: loaded.epoch,
+            fence: loaded.fence,
             parent: loaded.parent,
             is_half: loaded.is_half,
             attempts,
@@ -200,6 +204,7 @@ impl Task {
                 None => self.stopping = true,
             },
             heard = self.attempts.hear() => self.hear(heard).await?,
+            () = self.fence.fallen_down() => self.check_fence()?,
             () = tokio::time::sleep(pause.unwrap_or(Duration::MAX)), if pause.is_some() => {
                 self.tick();
             }
@@ -365,9 +370,18 @@ impl Task {
         idles || due.is_none_or(|due| due > soon)
     }
 
+    /// Refuses to act once the right to write may be another's: whoever has it acts now.
+    pub(super) fn check_fence(&self) -> Result<(), Error> {
+        if self.fence.holds() {
+            return Ok(());
+        }
+        Err(Error::new(Code::Stopping, "the right to write the session has lapsed"))
+    }
+
     /// Carries out what rests on durable events.
     async fn act(&mut self, effects: Vec<Effect>) -> Result<(), Error> {
         for effect in effects {
+            self.check_fence()?;
             match effect {
                 Effect::Start(exec, attempt) if !self.stopping && self.inner.runs_anything() => {
                     self.attempts.start(exec, attempt);

@@ -2,5 +2,6 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 mod faults;
+mod leases;
 mod sessions;
 mod support;

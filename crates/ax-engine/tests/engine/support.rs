@@ -147,7 +147,15 @@ impl World {
     }
 
     pub(crate) async fn open(&self, launcher: Scripted) -> Engine {
-        let engine = Engine::open(Options {
+        let engine = self.open_bare(launcher).await;
+        let source = AgentSource { manifest: MANIFEST.into(), dir: None };
+        engine.apply_agent(&self.namespace, source).await.unwrap();
+        engine
+    }
+
+    /// Opens an engine without storing the agent.
+    pub(crate) async fn open_bare(&self, launcher: Scripted) -> Engine {
+        Engine::open(Options {
             data_dir: self.dir.path().into(),
             runs_max: self.runs_max,
             log: Arc::clone(&self.log),
@@ -157,10 +165,7 @@ impl World {
             entropy: Arc::new(SystemEntropy),
         })
         .await
-        .unwrap();
-        let source = AgentSource { manifest: MANIFEST.into(), dir: None };
-        engine.apply_agent(&self.namespace, source).await.unwrap();
-        engine
+        .unwrap()
     }
 
     pub(crate) fn session(&self, name: &str) -> SessionRef {

@@ -7,7 +7,7 @@ pub mod model;
 use ax_core::id::{AttemptId, ExecId, Namespace, Seq, SessionId, SessionKey};
 use ax_core::session::{Body, Failure, Frame, PartKind};
 use ax_harness::supervise::Options;
-use ax_harness::{AgentInfo, Content, Exit, Io, Launch, Launcher, Told};
+use ax_harness::{AgentInfo, Content, Exit, Io, Launch, Launcher, MayAct, Told};
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -112,7 +112,8 @@ impl Running {
         let (frame_sender, frames) = mpsc::channel(64);
         let (told, told_receiver) = mpsc::channel(64);
         let kill = CancellationToken::new();
-        let io = Io { frames: frame_sender, told: told_receiver, kill: kill.clone() };
+        let (kill, may_act) = (kill.clone(), MayAct::default());
+        let io = Io { frames: frame_sender, told: told_receiver, kill, may_act };
         let exit = tokio::spawn(launcher.launch(launch, io));
         Self { frames, told, kill, exit }
     }

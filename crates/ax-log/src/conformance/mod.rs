@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "the tests of other crates' backends")]
 
 mod branches;
+mod leases;
 mod lifetime;
 mod order;
 
@@ -26,6 +27,10 @@ pub use branches::{
     law_08_a_deleted_parent_keeps_what_its_branches_share,
     law_08_a_deleted_session_is_gone_for_good, law_09_a_cut_is_seen_by_a_read_that_begins_there,
     law_09_a_cut_keeps_what_a_branch_shares,
+};
+pub use leases::{
+    law_13_a_lapsed_lease_is_taken_over, law_13_only_the_holder_of_a_lease_writes,
+    law_13_what_is_given_back_is_free_at_once, law_14_a_fence_falls_with_the_lease,
 };
 pub use lifetime::{
     law_01_what_was_acknowledged_is_there_after_a_crash, law_06_a_watcher_sees_the_end,
@@ -48,6 +53,15 @@ pub trait Store {
 
     /// Lets the process that has the log open die, as abruptly as the backend can.
     fn crash(&self, log: Arc<dyn EventLog>) -> LocalBoxFuture<'_, ()>;
+
+    /// Opens the store in another process, beside the one that has it open. `None` if one process
+    /// has the store for itself.
+    fn join(&self) -> Option<LocalBoxFuture<'_, Arc<dyn EventLog>>> {
+        None
+    }
+
+    /// Lets so much time pass, in which no process gets to do anything, that every lease lapses.
+    fn lapse(&self) {}
 
     /// Makes the writes of the open log fail from now on. Returns whether the backend can do so.
     fn break_writes(&self) -> bool {
@@ -89,6 +103,10 @@ laws![
     law_11_namespaces_do_not_see_each_other,
     law_12_a_closed_log_does_nothing,
     law_12_after_a_failed_write_nothing_is_taken,
+    law_13_a_lapsed_lease_is_taken_over,
+    law_13_only_the_holder_of_a_lease_writes,
+    law_13_what_is_given_back_is_free_at_once,
+    law_14_a_fence_falls_with_the_lease,
 ];
 
 /// Runs every law, each on a fresh store.

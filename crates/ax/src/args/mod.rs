@@ -173,6 +173,13 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "COUNT", default_value_t = 64)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) runs_max: u32,
+    /// Wait while another server has the data directory, and take its place when it ends
+    #[arg(long)]
+    pub(crate) standby: bool,
+    /// End a server that has the data directory and does not answer for so many seconds, and take
+    /// its place; 0 for never
+    #[arg(long, value_name = "SECS", default_value_t = 15)]
+    pub(crate) takeover_after: u64,
     /// Leave the terminal
     #[arg(long, hide = true)]
     pub(crate) detached: bool,

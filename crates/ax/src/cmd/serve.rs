@@ -6,7 +6,8 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::interrupt::Interrupts;
 use crate::link::{Context, tell_late};
-use crate::paths::DataDir;
+use crate::paths::{DataDir, Holder};
+use crate::takeover::{self, Lock, silent};
 use ax_engine::{Code, Engine, WaitState};
 use ax_log::{EventLog, Filter, ListQuery, LogFault, StateMask};
 use ax_server::Connections;
@@ -25,6 +26,10 @@ const IDLE_LOOK: Duration = Duration::from_millis(200);
 const START_MAX: Duration = Duration::from_secs(20);
 /// How often it is looked for.
 const START_LOOK: Duration = Duration::from_millis(20);
+/// How long a data directory that is in use, but not served, is waited for.
+const LOCKED_MAX: Duration = Duration::from_secs(5);
+/// How often it is looked whether it is free.
+const LOCKED_LOOK: Duration = Duration::from_millis(50);
 /// How much of the server's log is shown when it does not start, in bytes.
 const LOG_BYTES_SHOWN: usize = 2_000;
 /// When the server's log is begun anew, in bytes.
@@ -44,9 +49,14 @@ pub(crate) async fn serve(cx: &Context, args: ServeArgs) -> Result<Exit, Failure
     let doors =
         Doors { listen: args.listen, open: args.insecure_no_auth, origins: args.allow_origin };
     let open = doors.open;
-    let purpose = Purpose::Serve { runs_max: args.runs_max as usize, doors };
-    let mut embedded =
-        Embedded::open(&data, purpose).await.map_err(|failure| name(&data, failure))?;
+    let runs_max = args.runs_max as usize;
+    let purpose = || Purpose::Serve { runs_max, doors: doors.clone() };
+    let after = Duration::from_secs(args.takeover_after);
+    let opened = tokio::select! {
+        opened = open_when_free(cx, &data, purpose, args.standby, after) => opened,
+        _terminated = interrupts.next() => return Ok(Exit::Interrupted),
+    };
+    let mut embedded = opened.map_err(|failure| name(&data, failure))?;
     tell_late(&cx.out, &embedded);
     if open {
         let at = embedded.addresses.join(" and ");
@@ -73,6 +83,50 @@ pub(crate) async fn serve(cx: &Context, args: ServeArgs) -> Result<Exit, Failure
             () = &mut idle, if !stopping => stop.cancel(),
         }
         stopping = true;
+    }
+}
+
+/// Opens a data directory once nobody else has it. A server that has it and answers keeps it: that
+/// is waited for, or an error. One that does not answer is ended.
+async fn open_when_free(
+    cx: &Context,
+    data: &DataDir,
+    purpose: impl Fn() -> Purpose,
+    waits: bool,
+    after: Duration,
+) -> Result<Embedded, Failure> {
+    let mut began = Instant::now();
+    let mut waiting_for = None;
+    data.make()?;
+    loop {
+        let lock = takeover::look(data, after).await?;
+        let locked = match &lock {
+            Lock::Free => match Embedded::open(data, purpose()).await {
+                Err(failure) if failure.code == Code::Locked.to_string() => failure,
+                opened => return opened,
+            },
+            Lock::Answers(Holder { pid, .. }) | Lock::Silent(Holder { pid, .. }) => {
+                takeover::in_use(data, *pid)
+            }
+            Lock::Busy(pid) => takeover::in_use(data, pid.as_raw_nonzero().get().unsigned_abs()),
+        };
+        match lock {
+            Lock::Silent(server) if after.is_zero() => return Err(silent(data, &server)),
+            Lock::Silent(server) => takeover::end(data, &server, &cx.out).await?,
+            Lock::Answers(server) if waits => {
+                if waiting_for != Some(server.pid) {
+                    let root = data.root.display();
+                    cx.out.notice(&format!("standing by: pid {} serves {root}", server.pid));
+                    waiting_for = Some(server.pid);
+                }
+                began = Instant::now();
+            }
+            Lock::Answers(_) => return Err(locked),
+            // It is about to serve, or to let go.
+            Lock::Free | Lock::Busy(_) if waits || began.elapsed() < LOCKED_MAX => {}
+            Lock::Free | Lock::Busy(_) => return Err(locked),
+        }
+        sleep(LOCKED_LOOK).await;
     }
 }
 

@@ -11,6 +11,8 @@ class World:
 
     def __init__(self, config, session, attempt, tag):
         self.path = os.path.join(config["effects"], session)
+        os.makedirs(config["effects"] + "-acts", exist_ok=True)
+        self.acts = os.path.join(config["effects"] + "-acts", session)
         self.model = config["model"]
         self.attempt = attempt
         self.tag = tag
@@ -21,8 +23,14 @@ class World:
             return self.call(op)
         return self.look(op) if op["effect"] == "read" else self.act(op)
 
+    def note(self, what):
+        """Write down that something begins or ends: who acts, and when."""
+        with open(self.acts, "a", encoding="ascii") as file:
+            file.write(f"{what} {self.tag} {self.attempt}\n")
+
     def act(self, op):
         """Carry out the effect of a step: one line, durable before this returns."""
+        self.note("begin")
         time.sleep(op["ms"] / 1000)
         line = f"{self.tag} {op['key']} {self.attempt}\n".encode()
         file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -31,6 +39,7 @@ class World:
         os.fsync(file)
         os.close(file)
         time.sleep(op["ms"] / 1000)
+        self.note("end")
         return op["key"]
 
     def look(self, op):

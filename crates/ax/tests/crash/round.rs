@@ -19,9 +19,9 @@ use tokio::time::{Instant, sleep};
 /// How many sessions work at the same time.
 const SESSION_COUNT: usize = 20;
 /// How long a round may take.
-const ROUND_MAX: Duration = Duration::from_secs(90);
+pub(crate) const ROUND_MAX: Duration = Duration::from_secs(90);
 /// How the model answers: slowly enough to be interrupted.
-const SCRIPT: &str = r#"{"version": 1, "defaults":
+pub(crate) const SCRIPT: &str = r#"{"version": 1, "defaults":
     {"latency_millis": 20, "chunk_delay_millis": 2, "chunk_chars": 24}}"#;
 
 /// Who is killed.
@@ -53,10 +53,10 @@ struct Blow {
 /// Everything that a seed decides.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    sessions: Vec<Session>,
+    pub(crate) sessions: Vec<Session>,
     blows: Vec<Blow>,
-    runs_max: u64,
-    dice: Dice,
+    pub(crate) runs_max: u64,
+    pub(crate) dice: Dice,
 }
 
 impl Plan {
@@ -131,7 +131,7 @@ pub(crate) async fn run(seed: u64, dir: PathBuf) -> Result<Counts, String> {
 }
 
 /// Applies the agents of the carriers.
-async fn apply_agents(world: &World, model: &FakeModel, dir: &Path) {
+pub(crate) async fn apply_agents(world: &World, model: &FakeModel, dir: &Path) {
     let client = server::client(&world.data);
     for carrier in Carrier::ALL {
         let manifest = manifest(carrier, world, model, dir);
@@ -177,7 +177,7 @@ fn manifest(carrier: Carrier, world: &World, model: &FakeModel, dir: &Path) -> S
 }
 
 /// What the command line of the harnesses of a round has, and no other.
-fn mark(world: &World) -> String {
+pub(crate) fn mark(world: &World) -> String {
     format!("--mark={}", world.data.display())
 }
 
@@ -213,13 +213,19 @@ async fn strike(
     Ok(Server::start(&world.data, args))
 }
 
-async fn check(world: &World, model: &FakeModel, reports: &[Report]) -> Result<Counts, String> {
+pub(crate) async fn check(
+    world: &World,
+    model: &FakeModel,
+    reports: &[Report],
+) -> Result<Counts, String> {
     let client = server::client(&world.data);
     let ledger = model.ledger();
     let mut total = Counts::default();
     for report in reports {
         let log = read_log(&client, &report.id).await?;
         let lines = effects::read(&world.effects, &report.id);
+        effects::one_at_a_time(&world.effects, &report.id)
+            .map_err(|error| format!("{} ({}): {error}", report.session.name, report.id))?;
         let counts = oracle::check(report, &log, &lines, &ledger)
             .map_err(|error| format!("{} ({}): {error}", report.session.name, report.id))?;
         total.add(&counts);
@@ -243,7 +249,7 @@ pub(crate) async fn read_log(client: &Client, session: &str) -> Result<Vec<v1::E
 }
 
 /// Adds to an error what the sessions are doing.
-async fn with_sessions(world: &World, error: String) -> String {
+pub(crate) async fn with_sessions(world: &World, error: String) -> String {
     let client = server::client(&world.data);
     let states = vec![
         v1::State::Running.into(),
