@@ -131,11 +131,7 @@ impl Machine {
             (State::Apart | State::Streaming, Input::Failed(error)) => self.fail(now_millis, error),
             (
                 State::Apart,
-                Input::Due
-                | Input::Event(_)
-                | Input::CaughtUp(_)
-                | Input::Alive(_)
-                | Input::End(_),
+                Input::Due | Input::Event(_) | Input::CaughtUp(_) | Input::Alive(_) | Input::End(_),
             )
             | (
                 State::Pausing { .. },

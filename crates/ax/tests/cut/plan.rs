@@ -4,7 +4,8 @@ use super::dice::Dice;
 use serde_json::{Value, json};
 
 /// Pieces of text, so that a cut falls into the middle of a character, too.
-const WORDS: &[&str] = &["stream", " of ", "größer", "東京", "🙂", "\n", "\"quoted\"", "data: ", "é", "0"];
+const WORDS: &[&str] =
+    &["stream", " of ", "größer", "東京", "🙂", "\n", "\"quoted\"", "data: ", "é", "0"];
 
 /// One session.
 #[derive(Clone, Debug)]

@@ -154,19 +154,14 @@ async fn show(
     sessions: &[Session],
 ) -> Result<Vec<Seen>, String> {
     let tasks = sessions.iter().filter(|session| session.browser);
-    let tasks =
-        tasks.map(|session| json!({"session": session.name, "ends": session.inputs.len()}));
+    let tasks = tasks.map(|session| json!({"session": session.name, "ends": session.inputs.len()}));
     let job = json!({"server": url, "sessions": Value::from_iter(tasks)});
     let reports = browser.show(job).await;
     let reports = reports.as_array().cloned().unwrap_or_default();
     reports.iter().map(|report| Seen::of_json("Browser", report)).collect()
 }
 
-async fn compare(
-    client: &Client,
-    sessions: &[Session],
-    seen: &[Seen],
-) -> Result<Counts, String> {
+async fn compare(client: &Client, sessions: &[Session], seen: &[Seen]) -> Result<Counts, String> {
     let mut counts = Counts::default();
     for session in sessions {
         let log = read_log(client, &session.name).await?;

@@ -66,7 +66,9 @@ pub(crate) async fn follow(url: String, session: Session) -> Result<Seen, String
             match follow.next().await {
                 Ok(Some(Item::Event(event))) => events.push(*event),
                 Ok(Some(Item::CaughtUp(_) | Item::Broken(_))) => {}
-                other => return Err(format!("{} after {}: {other:?}", session.name, follow.last())),
+                other => {
+                    return Err(format!("{} after {}: {other:?}", session.name, follow.last()));
+                }
             }
         }
         Ok(events)
