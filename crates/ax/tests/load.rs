@@ -75,7 +75,7 @@ async fn run(size: Size, dir: &Path) -> serde_json::Value {
     let mut server = Server::start(&data, &["--runs-max", &runs_max]);
     server.ready().await;
     let clients: Vec<Client> =
-        (0..size.active.div_ceil(CLIENTS_EACH)).map(|_| load::server::client(&data)).collect();
+        (0..size.active.div_ceil(CLIENTS_EACH)).map(|_| server::client(&data)).collect();
     apply_agent(&clients[0], &model).await;
     let began = Instant::now();
     worker::begin_all(&clients, size).await;

@@ -72,8 +72,6 @@ pub(crate) struct Counts {
     pub(crate) resets: u64,
     /// Held up, and ended or not.
     pub(crate) stalls: u64,
-    /// Connections in all.
-    pub(crate) connections: u64,
 }
 
 #[derive(Debug, Default)]
@@ -81,7 +79,6 @@ struct Shared {
     cuts: AtomicU64,
     resets: AtomicU64,
     stalls: AtomicU64,
-    connections: AtomicU64,
 }
 
 /// A proxy. It is gone when it is dropped, and its connections with it.
@@ -112,7 +109,6 @@ impl Proxy {
             cuts: read(&self.shared.cuts),
             resets: read(&self.shared.resets),
             stalls: read(&self.shared.stalls),
-            connections: read(&self.shared.connections),
         }
     }
 }
@@ -128,7 +124,6 @@ async fn accept(listener: TcpListener, upstream: PathBuf, shared: Arc<Shared>, d
     let mut connections = JoinSet::new();
     loop {
         let Ok((client, _)) = listener.accept().await else { continue };
-        shared.connections.fetch_add(1, Ordering::Relaxed);
         let fate = Fate::draw(&mut dice.lock().unwrap());
         let (upstream, shared) = (upstream.clone(), Arc::clone(&shared));
         connections.spawn(async move {

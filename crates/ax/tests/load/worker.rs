@@ -26,8 +26,8 @@ pub(crate) async fn begin_all(clients: &[Client], size: Size) {
     stream::iter(turns).buffer_unordered(BEGIN_COUNT).for_each(|_| async {}).await;
 }
 
-/// Keeps so many sessions at work until then, each of them in its turn. Returns how long the first
-/// event of each answer took, in microseconds, by session.
+/// Keeps so many sessions at work until then, each of them in its turn. Returns how long it took
+/// until each agent was at work, in microseconds, by session.
 pub(crate) async fn work(
     clients: &[Client],
     size: Size,
@@ -57,8 +57,8 @@ pub(crate) async fn work(
     all
 }
 
-/// Sends an input and follows its execution to the end; returns how long the first event of the
-/// answer took.
+/// Sends an input and follows its execution to the end; returns how long it took until a follower
+/// saw the agent at work.
 async fn turn(client: &Client, session: &str, text: &str) -> u64 {
     let body = v1::Body { body: Some(v1::body::Body::Text(text.into())) };
     let part = v1::Part {
@@ -85,7 +85,8 @@ async fn turn(client: &Client, session: &str, text: &str) -> u64 {
     while let Some(item) = follow.next().await.unwrap() {
         match item {
             Item::Event(event) => match event.kind {
-                Some(Kind::OutputDelta(_) | Kind::OutputMessage(_)) => {
+                // The agent asks its model: from here on the pace is the model's.
+                Some(Kind::StepStarted(_)) => {
                     first.get_or_insert(began.elapsed());
                 }
                 Some(Kind::ExecutionCompleted(_)) => completed = true,
@@ -97,7 +98,7 @@ async fn turn(client: &Client, session: &str, text: &str) -> u64 {
         }
     }
     assert!(completed, "{session} did not complete");
-    u64::try_from(first.expect("it has answered").as_micros()).unwrap()
+    u64::try_from(first.expect("it asks its model").as_micros()).unwrap()
 }
 
 /// What came of all turns.
