@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 mod engine;
 mod log;
+mod serve;
 
 /// Where the results stand.
 pub(crate) const DOCUMENT: &str = "docs/benchmarks.md";
@@ -20,6 +21,8 @@ pub(crate) enum Suite {
     Log,
     /// What the engine and the SDK add to the log.
     Steps,
+    /// What the server adds to the log, beside a peer.
+    Serve,
 }
 
 /// One figure.
@@ -33,14 +36,15 @@ pub(crate) struct Row {
     pub(crate) target: Option<(String, bool)>,
 }
 
-/// Runs `bench log` or `bench steps`.
+/// Runs `bench log`, `bench steps` or `bench serve`.
 pub(crate) fn run(arguments: &[String]) -> Result<bool> {
     let mut arguments = arguments.to_vec();
     let write = take_flag(&mut arguments, "--write");
     let (suite, named) = match arguments.split_first() {
         Some((name, named)) if name == "log" => (Suite::Log, named),
         Some((name, named)) if name == "steps" => (Suite::Steps, named),
-        _ => bail!("bench log or bench steps?"),
+        Some((name, named)) if name == "serve" => (Suite::Serve, named),
+        _ => bail!("bench log, bench steps or bench serve?"),
     };
     let named: Vec<&str> = named.iter().map(String::as_str).collect();
     let mut ok = true;
@@ -55,6 +59,7 @@ impl Suite {
         match self {
             Self::Log => "log",
             Self::Steps => "steps",
+            Self::Serve => "serve",
         }
     }
 
@@ -63,6 +68,7 @@ impl Suite {
         match self {
             Self::Log => &["grid", "sustained", "open", "sleeping", "branch"],
             Self::Steps => &["engine", "sdk", "warm", "resume", "idle"],
+            Self::Serve => &["latency", "submits", "memory", "durable-streams"],
         }
     }
 
@@ -75,6 +81,7 @@ impl Suite {
             (Self::Log, _) => log::rows(piece, &log_piece(piece)?),
             (Self::Steps, "sdk") => engine::rows(piece, &sdk_piece()?),
             (Self::Steps, _) => engine::rows(piece, &engine_piece(piece)?),
+            (Self::Serve, _) => serve::rows(&serve_piece(piece)?),
         };
         if rows.is_empty() {
             bail!("the measurement of {piece} printed nothing");
@@ -106,6 +113,21 @@ fn sdk_piece() -> Result<Vec<Value>> {
     let (python, _) = python::interpreter()?;
     let bench = Program::new(python).args([script, program, place()?]);
     lines(&bench.env("PYTHONPATH", tree::root().join("sdk/python/src")).stdout()?)
+}
+
+/// Measures the real binary; the piece of the peer installs it first.
+fn serve_piece(piece: &str) -> Result<Vec<Value>> {
+    let build = ["build", "--release", "--quiet", "-p", "ax", "--bins", "--example", "bench_serve"];
+    Program::new("cargo").args(build).succeed()?;
+    let built = tree::target()?.join("release");
+    let program = Program::new(built.join("examples/bench_serve")).args([piece]);
+    let program = program.args(["--ax"]).args([built.join("ax")]);
+    let program = program.args(["--dir"]).args([place()?]);
+    let program = match piece {
+        "durable-streams" => program.args(["--peer"]).args([serve::peer()?]),
+        _ => program,
+    };
+    lines(&program.stdout()?)
 }
 
 fn lines(text: &str) -> Result<Vec<Value>> {

@@ -20,6 +20,18 @@ const SEED_COUNT: u64 = 10_000;
 const SEED_PIECE_COUNT: u64 = 20;
 const LANGGRAPH_PIECE_COUNT: u64 = 20;
 const SCHEMATHESIS_PIECE_COUNT: u64 = 3;
+const CUT_COUNT: u64 = 1_000;
+const CUT_PIECE_COUNT: u64 = 10;
+/// What 99 % of the sessions under load may take at most for their worst turn, in percent of the
+/// median turn.
+const LOAD_RATIO_PERCENT_MAX: u64 = 500;
+/// How much load there is, and for how long.
+const LOAD: [(&str, &str); 4] = [
+    ("AX_LOAD_SESSIONS", "10000"),
+    ("AX_LOAD_ACTIVE", "500"),
+    ("AX_LOAD_FOLLOWERS", "2000"),
+    ("AX_LOAD_SECONDS", "600"),
+];
 
 /// What was counted, by name.
 type Counts = BTreeMap<String, u64>;
@@ -67,6 +79,18 @@ const LANES: &[Lane] = &[
         shows: Some("twenty minutes of requests made up from the OpenAPI document"),
     },
     Lane {
+        name: "cut",
+        pieces: CUT_PIECE_COUNT,
+        work: cut,
+        shows: Some("1 000 cuts of connections over which agents streamed"),
+    },
+    Lane {
+        name: "load",
+        pieces: 1,
+        work: load,
+        shows: Some("10 000 sessions, 500 of them at work, 2 000 followers, for 10 minutes"),
+    },
+    Lane {
         name: "bench-log",
         pieces: bench::Suite::Log.pieces().len() as u64,
         work: bench_log,
@@ -76,6 +100,12 @@ const LANES: &[Lane] = &[
         name: "bench-steps",
         pieces: bench::Suite::Steps.pieces().len() as u64,
         work: bench_steps,
+        shows: None,
+    },
+    Lane {
+        name: "bench-serve",
+        pieces: bench::Suite::Serve.pieces().len() as u64,
+        work: bench_serve,
         shows: None,
     },
 ];
@@ -198,6 +228,36 @@ fn two_servers(piece: u64, seed: u64) -> Result<Counts> {
     counts.context("the test printed no summary")
 }
 
+fn cut(piece: u64, seed: u64) -> Result<Counts> {
+    let cargo = Program::new("cargo")
+        .env("AX_CUT_COUNT", (CUT_COUNT / CUT_PIECE_COUNT).to_string())
+        // A piece takes as many seeds as it needs.
+        .env("AX_CUT_SEED", (seed + piece * CUT_COUNT).to_string());
+    let args = ["-p", "ax", "--test", "cut", "--profile", "full", "--success-output", "final"];
+    let tally = test::nextest(cargo, &args)?;
+    let counts = summary(&tally.text, "cut");
+    passed(tally)?;
+    counts.context("the test printed no summary")
+}
+
+fn load(_piece: u64, _seed: u64) -> Result<Counts> {
+    let mut cargo = Program::new("cargo");
+    for (name, value) in LOAD {
+        cargo = cargo.env(name, value);
+    }
+    let args = ["-p", "ax", "--test", "load", "--profile", "full", "--success-output", "final"];
+    let release = ["--release"];
+    let tally = test::nextest(cargo, &[&args[..], &release].concat())?;
+    let counts = summary(&tally.text, "load");
+    passed(tally)?;
+    let counts = counts.context("the test printed no summary")?;
+    let ratio = counts.get("ratio_percent").copied().unwrap_or(u64::MAX);
+    if ratio > LOAD_RATIO_PERCENT_MAX {
+        anyhow::bail!("some sessions are left behind: {counts:?}");
+    }
+    Ok(counts)
+}
+
 /// Finds the line of JSON that a test sums up with, and returns its numbers.
 fn summary(text: &str, name: &str) -> Option<Counts> {
     let lines = text.lines().map(str::trim).filter(|line| line.starts_with('{'));
@@ -226,6 +286,10 @@ fn bench_log(piece: u64, _seed: u64) -> Result<Counts> {
 
 fn bench_steps(piece: u64, _seed: u64) -> Result<Counts> {
     measure(bench::Suite::Steps, piece)
+}
+
+fn bench_serve(piece: u64, _seed: u64) -> Result<Counts> {
+    measure(bench::Suite::Serve, piece)
 }
 
 /// Measures a piece. A target that is missed is written down like one that is reached.
@@ -317,5 +381,6 @@ mod tests {
         assert_eq!(CRASH_ROUND_COUNT % CRASH_PIECE_COUNT, 0);
         assert_eq!(SEED_COUNT % SEED_PIECE_COUNT, 0);
         assert_eq!(SCHEMATHESIS_PIECE_COUNT * api::FULL_PIECE_SECONDS, 20 * 60);
+        assert_eq!(CUT_COUNT % CUT_PIECE_COUNT, 0);
     }
 }

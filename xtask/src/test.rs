@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 /// How many seeds of the simulation the test command runs.
 const SEED_COUNT: u64 = 100;
 const NEXTEST: &str = "cargo-nextest";
-/// The Rust tests, but those that need packages of another language.
-pub(crate) const RUST: &[&str] = &["--workspace", "-E", "not binary(langgraph)"];
+/// The Rust tests, but those that need packages of another language, or a browser.
+pub(crate) const RUST: &[&str] =
+    &["--workspace", "-E", "not binary(langgraph) and not binary(cut)"];
 const LANE_LIMIT: Duration = Duration::from_secs(25 * 60);
 
 /// What came of a lane.
@@ -58,6 +59,7 @@ const LANES: &[Lane] = &[
     ("fakemodel", |_| python::fakemodel()),
     ("langgraph", python::langgraph),
     ("api", api::test),
+    ("cut", cut),
 ];
 
 /// Runs all lanes, or those that are named.
@@ -105,6 +107,12 @@ fn rust(seed: u64) -> Result<Tally> {
     let cargo = Program::new("cargo").env("AX_SEED", seed.to_string());
     let cargo = cargo.env("AX_TWO_SEED", seed.to_string());
     nextest(cargo.env("AX_CRASH_SEED", seed.to_string()).limit(LANE_LIMIT), RUST)
+}
+
+/// Cuts connections of three kinds of clients, one of them a browser.
+fn cut(seed: u64) -> Result<Tally> {
+    let cargo = Program::new("cargo").env("AX_CUT_SEED", seed.to_string());
+    nextest(cargo.limit(LANE_LIMIT), &["--workspace", "-E", "package(ax) and binary(cut)"])
 }
 
 fn simulation(seed: u64) -> Result<Tally> {

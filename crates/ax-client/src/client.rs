@@ -1,27 +1,44 @@
 //! The requests.
 
-use crate::connect::{self, Connect, Patience};
+use crate::address::Address;
+use crate::connect::{self, Connect, Credentials};
 use crate::error::Error;
 use crate::follow::Follow;
+use crate::outage::Patience;
 use crate::retry::{Again, until_answered};
 use ax_proto::v1;
 use ax_proto::v1::agents_client::AgentsClient;
 use ax_proto::v1::server_client::ServerClient;
 use ax_proto::v1::sessions_client::SessionsClient;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+use tonic::Request;
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 
 /// The largest answer that is taken, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// A client of one server and one namespace. Cloning it is cheap and shares the connection.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Client {
+    connect: Connect,
     channel: Channel,
     namespace: Arc<str>,
     patience: Patience,
+    /// The header that says who asks.
+    authorization: Option<MetadataValue<Ascii>>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("namespace", &self.namespace)
+            .field("patience", &self.patience)
+            .finish_non_exhaustive()
+    }
 }
 
 macro_rules! unary {
@@ -41,7 +58,8 @@ macro_rules! unary {
             ) -> Result<v1::$response, Error> {
                 let request = unary!(@named self, $client, request);
                 until_answered(self.patience, Again::$again, || {
-                    let (mut client, request) = (unary!(@client self, $client), request.clone());
+                    let mut client = unary!(@client self, $client);
+                    let request = self.ask(request.clone());
                     async move { Ok(client.$name(request).await?.into_inner()) }
                 })
                 .await
@@ -65,17 +83,52 @@ impl Client {
         Self::with_connect(connect::unix(socket.into()), namespace)
     }
 
-    /// Speaks over connections that `connect` opens.
-    pub fn with_connect(connect: Connect, namespace: &str) -> Self {
-        let channel = connect::channel(connect);
-        Self { channel, namespace: namespace.into(), patience: Patience::default() }
+    /// Speaks to the server at this address, and shows it these credentials. Connects when it is
+    /// first used.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the credentials cannot be read or make no sense.
+    pub fn at(
+        address: &Address,
+        credentials: &Credentials,
+        namespace: &str,
+    ) -> Result<Self, Error> {
+        Self::with_connect(connect::connect(address, credentials)?, namespace)
+            .with_token(&credentials.token)
     }
 
-    /// Says how long a server that does not answer is waited for.
+    /// Speaks over connections that `connect` opens.
+    pub fn with_connect(connect: Connect, namespace: &str) -> Self {
+        let patience = Patience::default();
+        let channel = connect::channel(Arc::clone(&connect), &patience);
+        Self { connect, channel, namespace: namespace.into(), patience, authorization: None }
+    }
+
+    /// Shows the server a token with every request; none if it is empty.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if it cannot be sent: it may only consist of visible ASCII.
+    pub fn with_token(mut self, token: &str) -> Result<Self, Error> {
+        self.authorization = match token {
+            "" => None,
+            token => {
+                let value = format!("Bearer {token}").parse::<MetadataValue<Ascii>>();
+                // The token is not repeated: errors are shown and written down.
+                let mut value = value.map_err(|_| Error::invalid("the token is malformed"))?;
+                value.set_sensitive(true);
+                Some(value)
+            }
+        };
+        Ok(self)
+    }
+
+    /// Says how long a server that does not answer is waited for. Connects anew.
     #[must_use]
-    pub const fn patient(mut self, patience: Patience) -> Self {
-        self.patience = patience;
-        self
+    pub fn patient(self, patience: Patience) -> Self {
+        let channel = connect::channel(Arc::clone(&self.connect), &patience);
+        Self { channel, patience, ..self }
     }
 
     /// Records an input, and sends it again if the connection breaks before the answer.
@@ -98,7 +151,7 @@ impl Client {
             }
         }
         until_answered(self.patience, Again::Unanswered, || {
-            let (mut sessions, request) = (self.sessions(), request.clone());
+            let (mut sessions, request) = (self.sessions(), self.ask(request.clone()));
             async move { Ok(sessions.submit(request).await?.into_inner()) }
         })
         .await
@@ -118,7 +171,7 @@ impl Client {
             request.key = format!("sent-{}", hex(&random()?));
         }
         until_answered(self.patience, Again::Unanswered, || {
-            let (mut sessions, request) = (self.sessions(), request.clone());
+            let (mut sessions, request) = (self.sessions(), self.ask(request.clone()));
             async move { Ok(sessions.signal(request).await?.into_inner()) }
         })
         .await
@@ -167,6 +220,15 @@ impl Client {
 
     pub(crate) fn sessions(&self) -> SessionsClient<Channel> {
         SessionsClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    /// Makes a request that says who asks.
+    pub(crate) fn ask<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        if let Some(authorization) = &self.authorization {
+            request.metadata_mut().insert("authorization", authorization.clone());
+        }
+        request
     }
 
     pub(crate) fn namespace(&self) -> &str {

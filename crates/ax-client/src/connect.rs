@@ -1,122 +1,159 @@
 //! How a server is reached, and reached again.
 
+use crate::address::Address;
 use crate::error::Error;
+use crate::outage::Patience;
 use futures::future::BoxFuture;
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-/// Opens a connection; called again whenever the one before broke.
-pub type Connect = Arc<dyn Fn() -> BoxFuture<'static, io::Result<UnixStream>> + Send + Sync>;
+/// How long it may take to open a connection.
+const CONNECT_MILLIS_MAX: u64 = 10_000;
 
-/// How long a server that does not answer is waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Patience {
-    /// From when the connection broke until it is given up, in milliseconds.
-    pub outage_millis_max: u64,
-    /// The pause before the second try, in milliseconds; it doubles with every failure.
-    pub pause_millis_min: u64,
-    /// The longest pause, in milliseconds.
-    pub pause_millis_max: u64,
+/// A connection of any kind.
+pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
+
+/// Opens a connection; called again whenever the one before broke.
+pub type Connect =
+    Arc<dyn Fn() -> BoxFuture<'static, io::Result<Box<dyn Connection>>> + Send + Sync>;
+
+/// What a server is shown, and what it is known by.
+#[derive(Clone, Default)]
+pub struct Credentials {
+    /// An API key, a share token or a JWT; empty if there is none.
+    pub token: String,
+    /// Certificates (PEM) of authorities that vouch for the server, instead of the system's.
+    pub authorities: Option<PathBuf>,
+    /// The client's own certificates and its key (PEM), for a server that asks for them.
+    pub certificate: Option<(PathBuf, PathBuf)>,
 }
 
-impl Default for Patience {
-    fn default() -> Self {
-        Self { outage_millis_max: 60_000, pause_millis_min: 20, pause_millis_max: 1_000 }
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let token = if self.token.is_empty() { "none" } else { "hidden" };
+        f.debug_struct("Credentials")
+            .field("token", &token)
+            .field("authorities", &self.authorities)
+            .field("certificate", &self.certificate)
+            .finish()
     }
+}
+
+/// Connects to an address.
+///
+/// # Errors
+///
+/// Returns an error if the credentials cannot be read.
+pub fn connect(address: &Address, credentials: &Credentials) -> Result<Connect, Error> {
+    Ok(match address.clone() {
+        Address::Unix(path) => unix(path),
+        Address::Tcp { host, port, tls: false } => Arc::new(move || {
+            let host = host.clone();
+            Box::pin(async move { Ok(boxed(tcp(&host, port).await?)) })
+        }),
+        Address::Tcp { host, port, tls: true } => {
+            let connector = TlsConnector::from(Arc::new(tls(credentials)?));
+            let name = ServerName::try_from(host.clone())
+                .map_err(|error| Error::invalid(format!("{host:?} is no name: {error}")))?;
+            Arc::new(move || {
+                let (host, name, connector) = (host.clone(), name.clone(), connector.clone());
+                Box::pin(async move {
+                    Ok(boxed(connector.connect(name, tcp(&host, port).await?).await?))
+                })
+            })
+        }
+    })
+}
+
+/// Hides what kind of connection it is.
+pub fn boxed(connection: impl Connection + 'static) -> Box<dyn Connection> {
+    Box::new(connection)
 }
 
 /// Connects to the socket at `path`.
 pub(crate) fn unix(path: PathBuf) -> Connect {
     Arc::new(move || {
         let path = path.clone();
-        Box::pin(UnixStream::connect(path))
+        Box::pin(async move { Ok(boxed(UnixStream::connect(path).await?)) })
     })
 }
 
+async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect((host, port)).await?;
+    // Requests are small, and somebody waits for each.
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+fn tls(credentials: &Credentials) -> Result<ClientConfig, Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let refused = |error: rustls::Error| Error::invalid(format!("TLS is not possible: {error}"));
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(refused)?;
+    let builder = match &credentials.authorities {
+        Some(path) => {
+            let mut roots = RootCertStore::empty();
+            for certificate in certificates(path)? {
+                roots.add(certificate).map_err(refused)?;
+            }
+            builder.with_root_certificates(roots)
+        }
+        None => {
+            let verifier = rustls_platform_verifier::Verifier::new(provider).map_err(refused)?;
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
+        }
+    };
+    let mut config = match &credentials.certificate {
+        Some((chain, key)) => {
+            let unreadable = |error| unreadable(key, &error);
+            let key = PrivateKeyDer::from_pem_file(key).map_err(unreadable)?;
+            builder.with_client_auth_cert(certificates(chain)?, key).map_err(refused)?
+        }
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    let read: Vec<_> = read.map_err(|error| unreadable(path, &error))?;
+    if read.is_empty() {
+        return Err(Error::invalid(format!("{} has no certificate", path.display())));
+    }
+    Ok(read)
+}
+
+fn unreadable(path: &Path, error: &rustls::pki_types::pem::Error) -> Error {
+    Error::invalid(format!("{} cannot be read: {error}", path.display()))
+}
+
 /// Makes a channel that connects when it is first used, and again after it broke.
-pub(crate) fn channel(connect: Connect) -> Channel {
+pub(crate) fn channel(connect: Connect, patience: &Patience) -> Channel {
+    let silence = Duration::from_millis(patience.silence_millis_max / 2);
     // The address is never resolved: the connector knows where to go.
     Endpoint::from_static("http://localhost")
         .http2_adaptive_window(true)
+        .connect_timeout(Duration::from_millis(CONNECT_MILLIS_MAX))
+        .http2_keep_alive_interval(silence)
+        .keep_alive_timeout(silence)
+        .keep_alive_while_idle(true)
         .connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
             let stream = connect();
             async move { stream.await.map(TokioIo::new) }
         }))
-}
-
-/// An outage: since when, and how often it was tried to end it.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Outage {
-    failures: u32,
-    /// Milliseconds, by the clock of the caller, of the first failure.
-    since_millis: Option<u64>,
-}
-
-impl Outage {
-    /// Whether there is one.
-    pub(crate) const fn is_on(&self) -> bool {
-        self.since_millis.is_some()
-    }
-
-    /// Says how long to wait before the next try, or that it has lasted too long.
-    pub(crate) fn fail(&mut self, patience: &Patience, now_millis: u64) -> Option<Duration> {
-        let since = *self.since_millis.get_or_insert(now_millis);
-        if now_millis.saturating_sub(since) >= patience.outage_millis_max {
-            return None;
-        }
-        let doubled = patience.pause_millis_min.checked_shl(self.failures.min(32));
-        self.failures += 1;
-        let pause = doubled.unwrap_or(u64::MAX).min(patience.pause_millis_max);
-        Some(Duration::from_millis(pause))
-    }
-
-    /// Ends it.
-    pub(crate) const fn end(&mut self) {
-        *self = Self { failures: 0, since_millis: None };
-    }
-}
-
-/// Adds to the error of an outage that was not waited for any longer.
-pub(crate) fn given_up(error: Error, patience: &Patience) -> Error {
-    let seconds = patience.outage_millis_max / 1000;
-    let message = match seconds {
-        0 => error.message,
-        _ => format!("{}, and has not for {seconds} s", error.message),
-    };
-    Error { message, ..error }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_pauses_double_up_to_the_longest_until_patience_ends() {
-        let patience =
-            Patience { outage_millis_max: 1_000, pause_millis_min: 10, pause_millis_max: 50 };
-        let mut outage = Outage::default();
-        let pauses: Vec<_> = [0, 10, 30, 70, 999, 1_000]
-            .into_iter()
-            .map(|now| outage.fail(&patience, now).map(|pause| pause.as_millis()))
-            .collect();
-        assert_eq!(pauses, [Some(10), Some(20), Some(40), Some(50), Some(50), None]);
-        outage.end();
-        assert!(!outage.is_on());
-        assert_eq!(outage.fail(&patience, 5_000), Some(Duration::from_millis(10)));
-    }
-
-    #[test]
-    fn many_failures_do_not_overflow() {
-        let patience = Patience { outage_millis_max: u64::MAX, ..Patience::default() };
-        let mut outage = Outage::default();
-        for _ in 0..100 {
-            let pause = outage.fail(&patience, 1).unwrap();
-            assert!(pause <= Duration::from_millis(patience.pause_millis_max));
-        }
-    }
 }

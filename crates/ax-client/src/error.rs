@@ -17,6 +17,9 @@ const INTERNAL: &str = "AX9001";
 /// The binary metadata of a failed call that has the details.
 const METADATA: &str = "ax-error-bin";
 
+/// The metadata of a failed call that says when to come back.
+const RETRY_AFTER: &str = "retry-after";
+
 /// Why a request failed, in the words of the server if it was one that said so.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -35,6 +38,8 @@ pub struct Error {
     /// Whether there is no server, or no more: sending the request again may help, and it is not
     /// known if it was carried out.
     pub broken: bool,
+    /// How long the server asks to wait before the next try, in milliseconds.
+    pub retry_after_millis: Option<u64>,
 }
 
 impl Error {
@@ -47,7 +52,18 @@ impl Error {
             retryable: true,
             causes: Vec::new(),
             broken: true,
+            retry_after_millis: None,
         }
+    }
+
+    /// Whether it passes by itself: the connection broke, or the server says when to come back.
+    pub(crate) const fn passes(&self) -> bool {
+        self.broken || self.retryable && self.retry_after_millis.is_some()
+    }
+
+    /// Makes the error of an argument that makes no sense.
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self::refused(INVALID, message)
     }
 
     /// Makes the error of an argument that cannot be sent, or of an answer that makes no sense.
@@ -64,6 +80,7 @@ impl Error {
 
 impl From<Status> for Error {
     fn from(status: Status) -> Self {
+        let retry_after_millis = retry_after_millis(&status);
         let details = status.metadata().get_bin(METADATA).and_then(|value| value.to_bytes().ok());
         if let Some(error) = details.and_then(|bytes| v1::Error::decode(bytes).ok()) {
             let code = error.code;
@@ -74,6 +91,7 @@ impl From<Status> for Error {
                 causes: error.causes,
                 broken: [UNAVAILABLE, STOPPING].contains(&&*code),
                 code,
+                retry_after_millis,
             };
         }
         let text = || format!("{}: {}", status.code().description(), status.message());
@@ -84,9 +102,19 @@ impl From<Status> for Error {
                 hint: "the server is older than this client".into(),
                 ..Self::refused(INTERNAL, "the server does not know this request")
             },
-            _ => Self { causes: causes_of(&status), ..Self::broken("no server answers") },
+            _ => Self {
+                causes: causes_of(&status),
+                retry_after_millis,
+                ..Self::broken("no server answers")
+            },
         }
     }
+}
+
+/// How long the server asks to wait, from whole seconds (RFC 9110, section 10.2.3).
+fn retry_after_millis(status: &Status) -> Option<u64> {
+    let value = status.metadata().get(RETRY_AFTER)?.to_str().ok()?;
+    value.parse::<u64>().ok()?.checked_mul(1_000)
 }
 
 /// The words of the status and of everything below it, each once.
@@ -122,6 +150,19 @@ mod tests {
         assert_eq!((error.code, error.message), (said.code, said.message));
         assert_eq!((error.hint, error.causes), (said.hint, said.causes));
         assert!(!error.broken && !error.retryable);
+    }
+
+    #[test]
+    fn a_limit_passes_when_the_server_says_when() {
+        let said = v1::Error { code: "AX1301".into(), retryable: true, ..Default::default() };
+        let mut metadata = MetadataMap::new();
+        metadata.insert_bin(METADATA, MetadataValue::from_bytes(&said.encode_to_vec()));
+        let status = |metadata| Status::with_metadata(Code::ResourceExhausted, "much", metadata);
+        assert!(!Error::from(status(metadata.clone())).passes(), "it is for the caller to decide");
+        metadata.insert(RETRY_AFTER, "3".parse().unwrap());
+        let error = Error::from(status(metadata));
+        assert!(error.passes() && !error.broken);
+        assert_eq!(error.retry_after_millis, Some(3_000));
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Following a session over connections that break.
 
 use crate::client::Client;
-use crate::connect::{Outage, Patience, given_up};
 use crate::error::Error;
+use crate::machine::{Input, Machine, Want};
+use crate::outage::{Chance, Patience};
 use crate::retry::millis_since;
 use ax_proto::v1;
-use ax_proto::v1::follow_end::Reason;
-use ax_proto::v1::follow_response;
+use ax_proto::v1::follow_response::Item as Sent;
+use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tonic::Streaming;
 
@@ -27,37 +28,22 @@ pub enum Item {
 #[derive(Debug)]
 pub struct Follow {
     client: Client,
-    patience: Patience,
     request: v1::FollowRequest,
-    place: Place,
-    outage: Outage,
+    machine: Machine,
     began: Instant,
-    phase: Phase,
-}
-
-#[derive(Debug)]
-enum Phase {
-    /// To connect at once.
-    Apart,
-    /// To connect then.
-    Pausing(Instant),
-    /// Connected.
-    Streaming(Box<Streaming<v1::FollowResponse>>),
-    /// Nothing more comes.
-    Over,
+    stream: Option<Box<Streaming<v1::FollowResponse>>>,
 }
 
 impl Follow {
     pub(crate) fn new(client: Client, patience: Patience, request: v1::FollowRequest) -> Self {
-        let place =
-            Place { last: request.after, holes: request.no_deltas || !request.kinds.is_empty() };
-        let (outage, began, phase) = (Outage::default(), Instant::now(), Phase::Apart);
-        Self { client, patience, request, place, outage, began, phase }
+        let holes = request.no_deltas || !request.kinds.is_empty();
+        let machine = Machine::new(request.after, holes, patience, Chance::fresh());
+        Self { client, request, machine, began: Instant::now(), stream: None }
     }
 
     /// The position of the last event that was returned.
     pub const fn last(&self) -> u64 {
-        self.place.last
+        self.machine.last()
     }
 
     /// Returns the next item; `None` after the last one.
@@ -71,135 +57,47 @@ impl Follow {
     /// Dropping the future loses nothing: the next call goes on where this one was.
     pub async fn next(&mut self) -> Result<Option<Item>, Error> {
         loop {
-            let item = match &mut self.phase {
-                Phase::Over => return Ok(None),
-                Phase::Pausing(until) => {
-                    sleep_until(*until).await;
-                    self.phase = Phase::Apart;
-                    None
+            let input = match self.machine.want() {
+                Want::Nothing => return Ok(None),
+                Want::Wait { until_millis } => {
+                    self.stream = None;
+                    sleep_until(self.began + Duration::from_millis(until_millis)).await;
+                    Input::Due
                 }
-                Phase::Apart => {
-                    let request =
-                        v1::FollowRequest { after: self.place.last, ..self.request.clone() };
-                    match self.client.sessions().follow(request).await {
-                        Ok(stream) => {
-                            self.phase = Phase::Streaming(Box::new(stream.into_inner()));
-                            None
-                        }
-                        Err(status) => self.fail(status.into())?,
-                    }
-                }
-                Phase::Streaming(stream) => match stream.message().await {
-                    Ok(Some(response)) => self.take(response)?,
-                    Ok(None) => self.fail(Error::broken("the stream ended too early"))?,
-                    Err(status) => self.fail(status.into())?,
+                Want::Open { after } => self.open(after).await,
+                Want::Read => match &mut self.stream {
+                    Some(stream) => read(stream).await,
+                    None => Input::Failed(Error::broken("the stream is gone")),
                 },
             };
-            if item.is_some() {
-                return Ok(item);
+            if let Some(item) = self.machine.handle(millis_since(self.began), input)? {
+                return Ok(Some(item));
             }
         }
     }
 
-    fn take(&mut self, response: v1::FollowResponse) -> Result<Option<Item>, Error> {
-        match response.item {
-            Some(follow_response::Item::Event(event)) => match self.place.see(event.seq) {
-                Sight::New => {
-                    self.outage.end();
-                    Ok(Some(Item::Event(Box::new(event))))
-                }
-                Sight::Old => Ok(None),
-                Sight::Hole => self.fail(Error::broken(format!(
-                    "the server sent event {} after {}",
-                    event.seq, self.place.last
-                ))),
-            },
-            Some(follow_response::Item::CaughtUp(caught_up)) => {
-                self.outage.end();
-                Ok(Some(Item::CaughtUp(caught_up.last)))
+    async fn open(&mut self, after: u64) -> Input {
+        let request = v1::FollowRequest { after, ..self.request.clone() };
+        match self.client.sessions().follow(self.client.ask(request)).await {
+            Ok(stream) => {
+                self.stream = Some(Box::new(stream.into_inner()));
+                Input::Opened
             }
-            Some(follow_response::Item::End(end)) if end.reason() == Reason::Shutdown => {
-                self.fail(Error::broken("the server is stopping"))
-            }
-            Some(follow_response::Item::End(end)) => {
-                self.phase = Phase::Over;
-                Ok(Some(Item::End(Box::new(end))))
-            }
-            Some(follow_response::Item::KeepAlive(alive)) => {
-                self.outage.end();
-                self.place.pass(alive.last);
-                Ok(None)
-            }
-            None => self.fail(Error::broken("the server sent something unknown")),
-        }
-    }
-
-    /// Waits for another try, or gives up. Tells of the first failure of an outage only.
-    fn fail(&mut self, error: Error) -> Result<Option<Item>, Error> {
-        self.phase = Phase::Over;
-        if !error.broken {
-            return Err(error);
-        }
-        let first = !self.outage.is_on();
-        let Some(pause) = self.outage.fail(&self.patience, millis_since(self.began)) else {
-            return Err(given_up(error, &self.patience));
-        };
-        self.phase = Phase::Pausing(Instant::now() + pause);
-        Ok(first.then_some(Item::Broken(error)))
-    }
-}
-
-/// Where a follower is: what makes that nothing is missing and nothing comes twice.
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    last: u64,
-    /// Positions may be missing, because events were left out.
-    holes: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sight {
-    New,
-    Old,
-    Hole,
-}
-
-impl Place {
-    const fn see(&mut self, seq: u64) -> Sight {
-        if seq <= self.last {
-            return Sight::Old;
-        }
-        if seq > self.last + 1 && !self.holes {
-            return Sight::Hole;
-        }
-        self.last = seq;
-        Sight::New
-    }
-
-    /// Passes over events that were left out.
-    const fn pass(&mut self, seq: u64) {
-        if self.holes && seq > self.last {
-            self.last = seq;
+            Err(status) => Input::Failed(status.into()),
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_event_is_new_once_and_a_hole_is_noticed() {
-        let mut place = Place { last: 2, holes: false };
-        let sights: Vec<_> = [2, 3, 3, 5, 4, 5].into_iter().map(|seq| place.see(seq)).collect();
-        use Sight::{Hole, New, Old};
-        assert_eq!(sights, [Old, New, Old, Hole, New, New]);
-    }
-
-    #[test]
-    fn without_deltas_there_are_holes() {
-        let mut place = Place { last: 0, holes: true };
-        assert_eq!(place.see(7), Sight::New);
-        assert_eq!(place.see(7), Sight::Old);
+async fn read(stream: &mut Streaming<v1::FollowResponse>) -> Input {
+    match stream.message().await {
+        Ok(Some(response)) => match response.item {
+            Some(Sent::Event(event)) => Input::Event(Box::new(event)),
+            Some(Sent::CaughtUp(caught_up)) => Input::CaughtUp(caught_up.last),
+            Some(Sent::KeepAlive(alive)) => Input::Alive(alive.last),
+            Some(Sent::End(end)) => Input::End(Box::new(end)),
+            None => Input::Failed(Error::broken("the server sent something unknown")),
+        },
+        Ok(None) => Input::Failed(Error::broken("the stream ended too early")),
+        Err(status) => Input::Failed(status.into()),
     }
 }

@@ -5,7 +5,8 @@
 //! connection breaks before the answer ([`Client::submit`]). It knows nothing of what events mean
 //! and nothing of the engine; requests and answers are the types of the wire.
 //!
-//! Start with [`Client::unix`].
+//! What a follower does is decided by a small machine without I/O (`machine.rs`); `follow.rs` only
+//! carries it out. Start with [`Client::at`] or [`Client::unix`].
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), ax_client::Error> {
@@ -29,15 +30,20 @@
 //! # }
 //! ```
 
+mod address;
 mod client;
 mod connect;
 mod error;
 mod follow;
+mod machine;
+mod outage;
 mod retry;
 mod transfer;
 
+pub use address::{Address, AddressError};
 pub use client::Client;
-pub use connect::{Connect, Patience};
+pub use connect::{Connect, Connection, Credentials, boxed, connect};
 pub use error::{Error, UNAVAILABLE};
 pub use follow::{Follow, Item};
+pub use outage::Patience;
 pub use transfer::CHUNK_BYTES;

@@ -1,7 +1,8 @@
 //! Sending a request again until it is known what became of it.
 
-use crate::connect::{Outage, Patience, given_up};
 use crate::error::{Error, STOPPING};
+use crate::outage::{Chance, Outage, Patience, given_up};
+use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 /// When a request is sent again.
@@ -18,8 +19,9 @@ pub(crate) enum Again {
 impl Again {
     fn allows(self, error: &Error) -> bool {
         match self {
-            Self::Unanswered => error.broken,
-            Self::Refused => error.code == STOPPING,
+            Self::Unanswered => error.passes(),
+            // A limit refuses before anything is done.
+            Self::Refused => error.code == STOPPING || !error.broken && error.passes(),
             Self::Never => false,
         }
     }
@@ -39,14 +41,15 @@ where
     Answer: Future<Output = Result<T, Error>> + Send,
 {
     let began = Instant::now();
-    let mut outage = Outage::default();
+    let mut outage = Outage::none(Chance::fresh());
     loop {
         match call().await {
-            Err(error) if again.allows(&error) => match outage.fail(&patience, millis_since(began))
-            {
-                Some(pause) => sleep(pause).await,
-                None => return Err(given_up(error, &patience)),
-            },
+            Err(error) if again.allows(&error) => {
+                match outage.fail(&patience, millis_since(began), &error) {
+                    Some(pause) => sleep(Duration::from_millis(pause)).await,
+                    None => return Err(given_up(error, &patience)),
+                }
+            }
             other => return other,
         }
     }
@@ -61,8 +64,12 @@ pub(crate) fn millis_since(began: Instant) -> u64 {
 mod tests {
     use super::*;
 
-    const PATIENCE: Patience =
-        Patience { outage_millis_max: 50, pause_millis_min: 1, pause_millis_max: 1 };
+    const PATIENCE: Patience = Patience {
+        outage_millis_max: 50,
+        pause_millis_min: 1,
+        pause_millis_max: 1,
+        silence_millis_max: 1_000,
+    };
 
     #[tokio::test]
     async fn a_broken_request_is_sent_again_and_a_refused_one_is_not() {

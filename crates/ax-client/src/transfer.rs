@@ -29,7 +29,7 @@ impl Client {
         });
         let mut sessions = self.sessions();
         let (answer, read) =
-            futures::join!(sessions.write_blob(requests), send_chunks(content, sender));
+            futures::join!(sessions.write_blob(self.ask(requests)), send_chunks(content, sender));
         read?;
         Ok(answer?.into_inner())
     }
@@ -46,7 +46,7 @@ impl Client {
     ) -> Result<u64, Error> {
         let request =
             v1::ReadBlobRequest { namespace: self.namespace().to_owned(), id: id.to_owned() };
-        let answer = self.sessions().read_blob(request).await?.into_inner();
+        let answer = self.sessions().read_blob(self.ask(request)).await?.into_inner();
         write_chunks(answer.map(|part| part.map(|part| Bytes::from(part.chunk))), into).await
     }
 
@@ -64,7 +64,7 @@ impl Client {
             namespace: self.namespace().to_owned(),
             session: session.to_owned(),
         };
-        let answer = self.sessions().export(request).await?.into_inner();
+        let answer = self.sessions().export(self.ask(request)).await?.into_inner();
         write_chunks(answer.map(|part| part.map(|part| part.chunk)), into).await
     }
 
@@ -87,7 +87,7 @@ impl Client {
         });
         let mut sessions = self.sessions();
         let (answer, read) =
-            futures::join!(sessions.import(requests), send_chunks(archive, sender));
+            futures::join!(sessions.import(self.ask(requests)), send_chunks(archive, sender));
         read?;
         Ok(answer?.into_inner())
     }

@@ -10,10 +10,10 @@ use crate::out::Out;
 use crate::paths::DataDir;
 use crate::takeover::{self, Lock};
 use crate::time::{now, rfc3339, span};
-use ax_client::{Client, Connect, Patience};
+use ax_client::{Address, Client, Connect, Connection, Credentials, Patience, boxed, connect};
 use ax_engine::Code;
+use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UnixStream;
@@ -51,7 +51,6 @@ pub(crate) struct Link {
     state: Arc<Mutex<State>>,
 }
 
-#[derive(Debug)]
 struct State {
     target: Target,
     out: Out,
@@ -63,10 +62,20 @@ struct State {
     need: Need,
 }
 
-#[derive(Clone, Debug)]
 enum Target {
-    Socket(PathBuf),
+    Server(Address, Connect),
     Data(DataDir),
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut f = f.debug_struct("State");
+        match &self.target {
+            Target::Server(address, _) => f.field("server", address),
+            Target::Data(data) => f.field("data", data),
+        };
+        f.field("need", &self.need).finish_non_exhaustive()
+    }
 }
 
 impl Context {
@@ -84,8 +93,13 @@ impl Context {
         ax_core::id::Namespace::new(namespace).map_err(|error| {
             Failure::usage(error.to_string()).hint("name another with --namespace")
         })?;
+        let credentials = self.credentials();
         let target = match &self.global.server {
-            Some(server) => Target::Socket(socket_of(server)?),
+            Some(server) => {
+                let address = address(server)?;
+                let connect = connect(&address, &credentials)?;
+                Target::Server(address, connect)
+            }
             None => Target::Data(self.data()?),
         };
         let (out, embedded, pair, passing) = (self.out, None, None, false);
@@ -97,21 +111,35 @@ impl Context {
             let shared = Arc::clone(&shared);
             Box::pin(async move { shared.lock().await.connect().await })
         });
-        let client = Client::with_connect(connect, namespace).patient(patience);
+        let client = Client::with_connect(connect, namespace)
+            .patient(patience)
+            .with_token(&credentials.token)?;
         Ok(Link { client, state })
     }
 
     /// Reaches a server that runs already; `None` if there is none.
     pub(crate) async fn server(&self) -> Result<Option<Client>, Failure> {
-        let socket = match &self.global.server {
-            Some(server) => socket_of(server)?,
+        let address = match &self.global.server {
+            Some(server) => address(server)?,
             None => match self.data()?.holder() {
-                Some(holder) => holder.socket,
+                Some(holder) => Address::Unix(holder.socket),
                 None => return Ok(None),
             },
         };
-        let answers = UnixStream::connect(&socket).await.is_ok();
-        Ok(answers.then(|| Client::unix(socket, self.global.namespace())))
+        let credentials = self.credentials();
+        let answers = connect(&address, &credentials)?().await.is_ok();
+        let client = Client::at(&address, &credentials, self.global.namespace())?;
+        Ok(answers.then_some(client))
+    }
+
+    /// What a server is shown: of the environment, since arguments can be read by others.
+    fn credentials(&self) -> Credentials {
+        let path = |name| std::env::var_os(name).filter(|path| !path.is_empty()).map(Into::into);
+        Credentials {
+            token: std::env::var("AX_TOKEN").unwrap_or_default(),
+            authorities: path("AX_CA"),
+            certificate: path("AX_CERT").zip(path("AX_KEY")),
+        }
     }
 }
 
@@ -135,11 +163,10 @@ impl State {
     /// Finds a server, or becomes one.
     async fn reach(&mut self) -> Result<(), Failure> {
         let data = match &self.target {
-            Target::Socket(socket) => {
-                let connected = UnixStream::connect(socket).await;
-                return match connected {
+            Target::Server(address, connect) => {
+                return match connect().await {
                     Ok(_) => Ok(()),
-                    Err(error) => Err(no_server(socket, &error)),
+                    Err(error) => Err(no_server(address, &error)),
                 };
             }
             Target::Data(data) => data.clone(),
@@ -197,14 +224,21 @@ impl State {
     }
 
     /// Opens a connection. Called again whenever the one before broke.
-    async fn connect(&mut self) -> io::Result<UnixStream> {
+    async fn connect(&mut self) -> io::Result<Box<dyn Connection>> {
+        match &self.target {
+            Target::Server(_, connect) => connect().await,
+            Target::Data(data) => {
+                let data = data.clone();
+                self.connect_to(data).await.map(boxed)
+            }
+        }
+    }
+
+    /// Connects to whoever has the directory; becomes that if it is nobody.
+    async fn connect_to(&mut self, data: DataDir) -> io::Result<UnixStream> {
         if let Some(pair) = self.pair.take() {
             return Ok(pair);
         }
-        let data = match &self.target {
-            Target::Socket(socket) => return UnixStream::connect(socket).await,
-            Target::Data(data) => data.clone(),
-        };
         if let Some(holder) = data.holder() {
             self.passing = holder.passing;
             if let Ok(stream) = UnixStream::connect(&holder.socket).await {
@@ -225,24 +259,16 @@ impl State {
     }
 }
 
-/// Reads `unix:PATH`, `unix:///PATH` or a path.
-fn socket_of(server: &str) -> Result<PathBuf, Failure> {
-    let refuse = |why: &str| {
-        Err(Failure::usage(format!("{server:?} does not name a server: {why}"))
-            .hint("name its socket, such as unix:/run/ax.sock"))
-    };
-    let path = match server.split_once(':') {
-        Some(("unix", path)) => path.strip_prefix("//").unwrap_or(path),
-        Some((scheme, rest)) if rest.starts_with("//") => {
-            return refuse(&format!("{scheme} is not supported"));
-        }
-        _ => server,
-    };
-    if path.is_empty() { refuse("the path is empty") } else { Ok(Path::new(path).to_owned()) }
+/// Reads the name of a server.
+fn address(server: &str) -> Result<Address, Failure> {
+    server.parse().map_err(|error: ax_client::AddressError| {
+        Failure::usage(error.to_string())
+            .hint("name its socket, such as unix:/run/ax.sock, or its address, https://HOST:PORT")
+    })
 }
 
-fn no_server(socket: &Path, error: &io::Error) -> Failure {
-    Failure::new(Code::Unavailable, format!("no server answers at {}", socket.display()))
+fn no_server(address: &Address, error: &io::Error) -> Failure {
+    Failure::new(Code::Unavailable, format!("no server answers at {address}"))
         .hint("start one with `ax serve`, or leave out --server and AX_SERVER")
         .because(error)
 }
@@ -264,14 +290,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_is_named_by_its_socket() {
-        for (text, path) in
-            [("/a/b", "/a/b"), ("unix:/a", "/a"), ("unix:///a", "/a"), ("rel.sock", "rel.sock")]
-        {
-            assert_eq!(socket_of(text).unwrap(), Path::new(path));
+    fn what_names_no_server_is_a_mistake_of_the_command() {
+        for text in ["ftp://localhost:80", "", "unix:"] {
+            assert_eq!(address(text).unwrap_err().code, "AX1001", "{text}");
         }
-        for text in ["http://localhost:80", "", "unix:"] {
-            assert_eq!(socket_of(text).unwrap_err().code, "AX1001", "{text}");
-        }
+        assert_eq!(address("unix:/a").unwrap(), Address::Unix("/a".into()));
     }
 }

@@ -27,7 +27,7 @@ pub(crate) struct Cli {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
-    /// Socket of a server, as a path or unix:PATH [default: $AX_SERVER, else the data directory's]
+    /// Socket of a server, or its http(s) address [default: $AX_SERVER, else the data directory's]
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) server: Option<String>,
     /// Data directory [default: $AX_DATA, else $XDG_DATA_HOME/agent-executor]

@@ -58,7 +58,7 @@ const WRONG: &[&[&str]] = &[
     &["agent", "validate", "-f", "missing.yaml"],
     &["serve", "--runs-max", "0"],
     &["serve", "--server", "unix:/nowhere"],
-    &["session", "list", "--server", "http://localhost:1"],
+    &["session", "list", "--server", "ftp://localhost:1"],
     &["session", "list", "--server", "unix:nowhere.sock"],
     &["completions", "tcsh"],
     &["doctor", "--color", "sometimes"],

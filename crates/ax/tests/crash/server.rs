@@ -103,8 +103,12 @@ pub(crate) fn socket(data: &Path) -> PathBuf {
 
 /// A client that waits for a server that comes back.
 pub(crate) fn client(data: &Path) -> Client {
-    let patience =
-        Patience { outage_millis_max: 60_000, pause_millis_min: 5, pause_millis_max: 100 };
+    let patience = Patience {
+        outage_millis_max: 60_000,
+        pause_millis_min: 5,
+        pause_millis_max: 100,
+        ..Patience::default()
+    };
     Client::unix(socket(data), "default").patient(patience)
 }
 

@@ -15,7 +15,8 @@
         main.run()
 
 The process may be killed at any line and started again: what was recorded is not done again.
-This package only speaks to the runtime; it stores nothing and calls no network itself.
+An agent only speaks to the runtime; it stores nothing and calls no network itself. Programs that
+talk with agents use :mod:`agent_executor.client`, which is not imported here.
 """
 
 from .agent import Agent, agent, run
