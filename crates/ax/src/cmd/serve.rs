@@ -4,6 +4,7 @@ use crate::args::ServeArgs;
 use crate::embed::{Doors, Embedded, Purpose};
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::guard::Locks;
 use crate::interrupt::Interrupts;
 use crate::link::{Context, tell_late};
 use crate::paths::DataDir;
@@ -41,10 +42,12 @@ pub(crate) async fn serve(cx: &Context, args: ServeArgs) -> Result<Exit, Failure
     }
     let data = cx.data()?;
     let mut interrupts = Interrupts::new()?;
-    let doors =
-        Doors { listen: args.listen, open: args.insecure_no_auth, origins: args.allow_origin };
+    let (runs_max, idle_exit) = (args.runs_max as usize, args.idle_exit);
+    let doors = doors(args);
     let open = doors.open;
-    let purpose = Purpose::Serve { runs_max: args.runs_max as usize, doors };
+    let plain =
+        doors.locks.tls.is_none() && doors.listen.iter().any(|address| !address.ip().is_loopback());
+    let purpose = Purpose::Serve { runs_max, doors };
     let mut embedded =
         Embedded::open(&data, purpose).await.map_err(|failure| name(&data, failure))?;
     tell_late(&cx.out, &embedded);
@@ -54,9 +57,12 @@ pub(crate) async fn serve(cx: &Context, args: ServeArgs) -> Result<Exit, Failure
             "anybody who reaches {at} can run agents as this user: there is no authentication"
         ));
     }
+    if plain && !open {
+        cx.out.notice("keys and contents cross the network in the clear: see --tls-certificate");
+    }
     announce(cx, &data, &embedded.addresses)?;
     let (log, connections) = (Arc::clone(&embedded.log), embedded.connections.clone());
-    let idle = idle(args.idle_exit, embedded.engine.clone(), log, connections);
+    let idle = idle(idle_exit, embedded.engine.clone(), log, connections);
     tokio::pin!(idle);
     let mut stopping = false;
     loop {
@@ -73,6 +79,20 @@ pub(crate) async fn serve(cx: &Context, args: ServeArgs) -> Result<Exit, Failure
             () = &mut idle, if !stopping => stop.cancel(),
         }
         stopping = true;
+    }
+}
+
+/// Where to listen, and who is let in there.
+fn doors(args: ServeArgs) -> Doors {
+    let (client_ca, client_required) = (args.tls_client_ca, args.tls_client_required);
+    let tls = args.tls_certificate.zip(args.tls_key).map(|(certificate, key)| {
+        ax_server::tls::Settings { certificate, key, client_ca, client_required }
+    });
+    Doors {
+        listen: args.listen,
+        open: args.insecure_no_auth,
+        origins: args.allow_origin,
+        locks: Locks { auth: args.auth, tls },
     }
 }
 
