@@ -98,6 +98,15 @@ codes! {
     Unauthenticated = 4001, retryable false, "send a valid key or token";
     /// Whoever makes the request must not do so.
     Forbidden = 4002, retryable false, "ask an administrator for the right to do so";
+    /// The key or token was good once.
+    Expired = 4003, retryable false,
+        "get a new one: `ax auth key create`, or from the identity provider";
+    /// Too many requests in a short time.
+    RateLimited = 4004, retryable true, "wait as long as the answer says, or ask for less";
+    /// Too many requests at the same time.
+    Crowded = 4005, retryable true, "let some of the requests under way end first";
+    /// What an administrator does cannot be put into the audit log.
+    Unrecorded = 4006, retryable true, "look at the disk of the data directory";
     /// No server answers.
     Unavailable = 3001, retryable true, "";
     /// Another server has the session.

@@ -194,13 +194,13 @@ fn everything(principal: Arc<str>) -> Identity {
     Identity { principal, grant: Arc::new(Everything) }
 }
 
-fn text(headers: &HeaderMap, name: &str) -> Arc<str> {
+pub(crate) fn text(headers: &HeaderMap, name: &str) -> Arc<str> {
     let value = headers.get(name).and_then(|value| value.to_str().ok());
     value.filter(|value| value.len() <= ID_BYTES_MAX).unwrap_or_default().into()
 }
 
 /// The name of a user; `uid:1000` if it has none.
-fn user(uid: u32) -> Arc<str> {
+pub(crate) fn user(uid: u32) -> Arc<str> {
     static USERS: OnceLock<BTreeMap<u32, Arc<str>>> = OnceLock::new();
     let users = USERS.get_or_init(|| {
         let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();

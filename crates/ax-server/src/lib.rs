@@ -9,6 +9,8 @@
 //! Start with [`Server`].
 
 mod api;
+pub mod audit;
+pub mod auth;
 mod caller;
 mod connections;
 mod convert;
@@ -19,6 +21,7 @@ mod rest;
 mod router;
 mod serve;
 mod status;
+pub mod tls;
 
 pub use caller::{Act, Asker, Everything, Grant, Identity, Peer};
 pub use connections::Connections;

@@ -57,20 +57,21 @@ const fn grpc(code: Code) -> Grpc {
             Grpc::NotFound
         }
         Code::NoMethod | Code::MediaType => Grpc::Unimplemented,
-        Code::Unauthenticated => Grpc::Unauthenticated,
+        Code::Unauthenticated | Code::Expired => Grpc::Unauthenticated,
         Code::Forbidden => Grpc::PermissionDenied,
         Code::KeyReused | Code::OtherAgent | Code::Exists => Grpc::AlreadyExists,
         Code::Busy | Code::Idle | Code::NotOpen | Code::Version | Code::Directory => {
             Grpc::FailedPrecondition
         }
-        Code::QueueFull | Code::Full => Grpc::ResourceExhausted,
+        Code::QueueFull | Code::Full | Code::RateLimited | Code::Crowded => Grpc::ResourceExhausted,
         Code::OutOfRange | Code::Cut => Grpc::OutOfRange,
         Code::Locked
         | Code::Poisoned
         | Code::Read
         | Code::Unavailable
         | Code::Elsewhere
-        | Code::Stopping => Grpc::Unavailable,
+        | Code::Stopping
+        | Code::Unrecorded => Grpc::Unavailable,
         Code::Damaged => Grpc::DataLoss,
         Code::Internal => Grpc::Internal,
     }
@@ -87,7 +88,7 @@ pub(crate) const fn http(code: Code) -> StatusCode {
         Code::Deleted | Code::Cut => StatusCode::GONE,
         Code::NoMethod => StatusCode::METHOD_NOT_ALLOWED,
         Code::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::Unauthenticated | Code::Expired => StatusCode::UNAUTHORIZED,
         Code::Forbidden => StatusCode::FORBIDDEN,
         Code::KeyReused
         | Code::OtherAgent
@@ -95,11 +96,14 @@ pub(crate) const fn http(code: Code) -> StatusCode {
         | Code::Busy
         | Code::Idle
         | Code::NotOpen => StatusCode::CONFLICT,
-        Code::QueueFull => StatusCode::TOO_MANY_REQUESTS,
+        Code::QueueFull | Code::RateLimited | Code::Crowded => StatusCode::TOO_MANY_REQUESTS,
         Code::Full => StatusCode::INSUFFICIENT_STORAGE,
-        Code::Locked | Code::Poisoned | Code::Read | Code::Unavailable | Code::Stopping => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        Code::Locked
+        | Code::Poisoned
+        | Code::Read
+        | Code::Unavailable
+        | Code::Stopping
+        | Code::Unrecorded => StatusCode::SERVICE_UNAVAILABLE,
         Code::Damaged | Code::Version | Code::Directory | Code::Internal => {
             StatusCode::INTERNAL_SERVER_ERROR
         }
@@ -126,7 +130,7 @@ pub(crate) fn response(error: &Error) -> Response {
     if error.code.retryable() && status != StatusCode::CONFLICT {
         headers.insert(header::RETRY_AFTER, RETRY_AFTER);
     }
-    if error.code == Code::Unauthenticated {
+    if status == StatusCode::UNAUTHORIZED {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     response

@@ -1,6 +1,7 @@
 //! The engine within this process.
 
 use crate::failure::Failure;
+use crate::guard::Locks;
 use crate::paths::{DataDir, Holder, unusable};
 use crate::time::now;
 use ax_core::id::SessionId;
@@ -47,14 +48,20 @@ pub(crate) struct Doors {
     pub(crate) open: bool,
     /// Origins of web pages that may use the server.
     pub(crate) origins: Vec<String>,
+    /// Who is let in.
+    pub(crate) locks: Locks,
 }
 
 impl Doors {
     /// Begins to listen. Nobody is answered yet.
     async fn listeners(&self) -> Result<Vec<Listener>, Failure> {
         let mut listeners = Vec::new();
+        let tls = self.locks.tls()?;
         for address in &self.listen {
-            let listener = Listener::tcp(*address).await?;
+            let mut listener = Listener::tcp(*address).await?;
+            if let Some(tls) = &tls {
+                listener = listener.secured(Arc::clone(tls) as _);
+            }
             listeners.push(if self.open { listener.open_to_anybody() } else { listener });
         }
         Ok(listeners)
@@ -93,7 +100,11 @@ impl Embedded {
             _ => Doors::default(),
         };
         let mut listeners = doors.listeners().await?;
-        let options = ax_server::Options { origins: doors.origins, ..Default::default() };
+        let auth = doors.locks.auth(data)?;
+        // An address at which nobody can be known has no guard, and is refused.
+        let known = doors.open || doors.listen.is_empty() || auth.knows_anybody();
+        let guard = known.then(|| auth.guard());
+        let options = ax_server::Options { guard, origins: doors.origins, ..Default::default() };
         ax_server::check(&listeners, &options)?;
         let log: Arc<dyn EventLog> = Arc::new(open_log(data).await?);
         let late = late(&*log).await?;

@@ -99,7 +99,7 @@ impl Failure {
 const fn exit_of(code: u16) -> Exit {
     match code {
         1006 | 1007 => Exit::Unavailable,
-        1101 | 2002 | 2005 | 2006 | 4001 => Exit::Configuration,
+        1101 | 2002 | 2005 | 2006 | 4001 | 4003 => Exit::Configuration,
         1000..2000 => Exit::Usage,
         _ => Exit::Unavailable,
     }
@@ -154,8 +154,10 @@ impl From<ax_server::BindError> for Failure {
 
 impl From<ax_server::ServeError> for Failure {
     fn from(error: ax_server::ServeError) -> Self {
-        Self::new(Code::Unauthenticated, error.to_string())
-            .hint("set authentication up, or say --insecure-no-auth if that is what you want")
+        Self::new(Code::Unauthenticated, error.to_string()).hint(
+            "make a key with `ax auth key create`, or name an identity provider with --auth; \
+                 --insecure-no-auth lets anybody in",
+        )
     }
 }
 

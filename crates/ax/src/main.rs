@@ -9,6 +9,7 @@ mod cmd;
 mod embed;
 mod exit;
 mod failure;
+mod guard;
 mod input;
 mod interrupt;
 mod link;
@@ -118,6 +119,7 @@ async fn dispatch(cx: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Branch(args) => cmd::branch::branch(cx, args).await,
         Command::Tree(args) => cmd::branch::tree(cx, args).await,
         Command::Agent(args) => cmd::agent::agent(cx, args).await,
+        Command::Auth(args) => cmd::auth::auth(cx, args).await,
         Command::Fsck(args) => cmd::fsck::fsck(cx, &args).await,
         Command::Doctor => cmd::doctor::doctor(cx).await,
         Command::Demo(args) => cmd::demo::demo(cx, &args).await,

@@ -1,9 +1,11 @@
 //! The command line.
 
 mod agent;
+mod auth;
 mod session;
 
 pub(crate) use agent::{AgentArgs, AgentCommand, Template};
+pub(crate) use auth::{AuthArgs, AuthCommand, KeyCommand, ShareCommand};
 pub(crate) use session::{SessionArgs, SessionCommand, StateName};
 
 use crate::out::Color;
@@ -95,6 +97,8 @@ pub(crate) enum Command {
     Tree(TreeArgs),
     /// Make, store, list, show, validate and delete agents
     Agent(AgentArgs),
+    /// Make and revoke keys, show the audit log
+    Auth(AuthArgs),
     /// Check what is stored, and repair it
     Fsck(FsckArgs),
     /// Check that everything is there that ax needs
@@ -166,6 +170,21 @@ pub(crate) struct ServeArgs {
     /// for all; may be given more than once
     #[arg(long, value_name = "ORIGIN", requires = "listen")]
     pub(crate) allow_origin: Vec<String>,
+    /// File that says who is let in at addresses beside those with a key, and how often
+    #[arg(long, value_name = "FILE", requires = "listen")]
+    pub(crate) auth: Option<PathBuf>,
+    /// Certificate for TLS at the addresses, in PEM; read again when it changes
+    #[arg(long, value_name = "FILE", requires = "listen", requires = "tls_key")]
+    pub(crate) tls_certificate: Option<PathBuf>,
+    /// Key of the certificate, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Authorities whose certificates clients may show, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    pub(crate) tls_client_ca: Option<PathBuf>,
+    /// Turn clients without a certificate away
+    #[arg(long, requires = "tls_client_ca")]
+    pub(crate) tls_client_required: bool,
     /// Stop after so many seconds without a client and without work
     #[arg(long, value_name = "SECS")]
     pub(crate) idle_exit: Option<u64>,

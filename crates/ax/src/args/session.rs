@@ -41,6 +41,15 @@ pub(crate) enum SessionCommand {
         /// Title
         title: String,
     },
+    /// Print a link, or a token, with which anybody may read a session
+    Share {
+        /// Session: id or name
+        session: String,
+        /// When it stops to hold, such as 12h or 7d
+        #[arg(long, value_name = "TIME", default_value = "7d")]
+        #[arg(value_parser = super::auth::time)]
+        expires: u64,
+    },
     /// Write a session to a file that any ax can import
     Export {
         /// Session: id or name

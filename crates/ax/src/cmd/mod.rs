@@ -1,6 +1,7 @@
 //! The commands, a module each.
 
 pub(crate) mod agent;
+pub(crate) mod auth;
 pub(crate) mod branch;
 pub(crate) mod demo;
 pub(crate) mod doctor;

@@ -4,6 +4,7 @@ use crate::args::ServeArgs;
 use crate::embed::{Doors, Embedded, Purpose};
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::guard::Locks;
 use crate::interrupt::Interrupts;
 use crate::link::{Context, tell_late};
 use crate::paths::{DataDir, Holder};
@@ -46,14 +47,15 @@ pub(crate) async fn serve(cx: &Context, args: ServeArgs) -> Result<Exit, Failure
     }
     let data = cx.data()?;
     let mut interrupts = Interrupts::new()?;
-    let doors =
-        Doors { listen: args.listen, open: args.insecure_no_auth, origins: args.allow_origin };
+    let (runs_max, idle_exit) = (args.runs_max as usize, args.idle_exit);
+    let (standby, after) = (args.standby, Duration::from_secs(args.takeover_after));
+    let doors = doors(args);
     let open = doors.open;
-    let runs_max = args.runs_max as usize;
+    let plain =
+        doors.locks.tls.is_none() && doors.listen.iter().any(|address| !address.ip().is_loopback());
     let purpose = || Purpose::Serve { runs_max, doors: doors.clone() };
-    let after = Duration::from_secs(args.takeover_after);
     let opened = tokio::select! {
-        opened = open_when_free(cx, &data, purpose, args.standby, after) => opened,
+        opened = open_when_free(cx, &data, purpose, standby, after) => opened,
         _terminated = interrupts.next() => return Ok(Exit::Interrupted),
     };
     let mut embedded = opened.map_err(|failure| name(&data, failure))?;
@@ -64,9 +66,12 @@ pub(crate) async fn serve(cx: &Context, args: ServeArgs) -> Result<Exit, Failure
             "anybody who reaches {at} can run agents as this user: there is no authentication"
         ));
     }
+    if plain && !open {
+        cx.out.notice("keys and contents cross the network in the clear: see --tls-certificate");
+    }
     announce(cx, &data, &embedded.addresses)?;
     let (log, connections) = (Arc::clone(&embedded.log), embedded.connections.clone());
-    let idle = idle(args.idle_exit, embedded.engine.clone(), log, connections);
+    let idle = idle(idle_exit, embedded.engine.clone(), log, connections);
     tokio::pin!(idle);
     let mut stopping = false;
     loop {
@@ -127,6 +132,20 @@ async fn open_when_free(
             Lock::Free | Lock::Busy(_) => return Err(locked),
         }
         sleep(LOCKED_LOOK).await;
+    }
+}
+
+/// Where to listen, and who is let in there.
+fn doors(args: ServeArgs) -> Doors {
+    let (client_ca, client_required) = (args.tls_client_ca, args.tls_client_required);
+    let tls = args.tls_certificate.zip(args.tls_key).map(|(certificate, key)| {
+        ax_server::tls::Settings { certificate, key, client_ca, client_required }
+    });
+    Doors {
+        listen: args.listen,
+        open: args.insecure_no_auth,
+        origins: args.allow_origin,
+        locks: Locks { auth: args.auth, tls },
     }
 }
 

@@ -22,8 +22,12 @@ const PAGE_SESSIONS: u32 = 500;
 const TITLE_CHARS_MAX: usize = 40;
 
 pub(crate) async fn session(cx: &Context, args: SessionArgs) -> Result<Exit, Failure> {
+    if let SessionCommand::Share { session, expires } = args.command {
+        return super::auth::session(cx, session, expires).await.map(|()| Exit::Done);
+    }
     let link = cx.link(Need::Record).await?;
     let done = match args.command {
+        SessionCommand::Share { .. } => unreachable!("that is above"),
         SessionCommand::List { state, agent, limit } => {
             let states = state.into_iter().map(|state| number(state).into()).collect();
             let agent = agent.unwrap_or_default();

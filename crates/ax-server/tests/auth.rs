@@ -1,0 +1,565 @@
+//! Who may do what, over real sockets and both protocols: each test is an attack, or a rule that
+//! somebody would like to get around.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+#[expect(dead_code, reason = "other tests use more of it")]
+mod support;
+
+use ax_core::id::Namespace;
+use ax_core::time::Timestamp;
+use ax_engine::{Clock as _, SystemClock};
+use ax_server::Options;
+use ax_server::audit::Kind;
+use ax_server::auth::limits::Quota;
+use ax_server::auth::{Auth, Keys, NewKey, Role, Settings, Shared, Shares};
+use prost::Message as _;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use support::{Answer, MANIFEST, World};
+use tempfile::TempDir;
+
+/// A session that nobody ever made.
+const NOBODYS: &str = "ses_0123456789abcdef0123456789abcdef";
+
+/// A guarded server with two tenants, and keys of all kinds.
+struct Guarded {
+    world: World,
+    auth: Arc<Auth>,
+    keys: Keys,
+    shares: Shares,
+    root: String,
+    /// A session of the namespace `theirs`.
+    session: String,
+    dir: TempDir,
+}
+
+impl Guarded {
+    async fn new(settings: Settings) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let auth = Auth::open(dir.path(), settings).unwrap();
+        let options = Options { guard: Some(auth.guard()), ..Options::default() };
+        let world = World::with(options, false).await;
+        let (keys, shares) = (Keys::of(dir.path()), Shares::of(dir.path()));
+        let root = key(&keys, "root", Role::Admin, None, None);
+        let session = String::new();
+        let mut guarded = Self { world, auth, keys, shares, root, session, dir };
+        for namespace in ["theirs", "mine"] {
+            let body = json!({"manifest": MANIFEST, "namespace": namespace});
+            let applied = guarded.send(&guarded.root, "POST", "/v1/agents", Some(&body)).await;
+            assert_eq!(applied.status, 200, "{applied:?}");
+            let body = submission(namespace);
+            let sent = guarded.send(&guarded.root, "POST", "/v1/inputs", Some(&body)).await;
+            guarded.session = sent.json()["session"].as_str().unwrap().to_owned();
+            if namespace == "theirs" {
+                continue;
+            }
+        }
+        let listed = guarded.send(&guarded.root, "GET", "/v1/sessions?namespace=theirs", None);
+        let listed = listed.await.json();
+        guarded.session = listed["sessions"][0]["id"].as_str().unwrap().to_owned();
+        guarded
+    }
+
+    fn key(&self, name: &str, role: Role, namespace: Option<&str>) -> String {
+        key(&self.keys, name, role, namespace, None)
+    }
+
+    fn share(&self, session: &str, expires_at: Timestamp) -> String {
+        let namespace = Namespace::new("theirs").unwrap();
+        let session = session.parse().unwrap();
+        self.shares.make(&Shared { namespace, session, expires_at }).unwrap()
+    }
+
+    async fn send(&self, token: &str, method: &str, path: &str, body: Option<&Value>) -> Answer {
+        let lines = match token {
+            "" => String::new(),
+            token => format!("authorization: Bearer {token}\r\n"),
+        };
+        let kind = if body.is_some() { "content-type: application/json\r\n" } else { "" };
+        let body = body.map(Value::to_string).unwrap_or_default();
+        self.world.send(method, path, &format!("{lines}{kind}"), body.as_bytes()).await
+    }
+
+    /// Calls a method with a message; returns the status, the message and the code.
+    async fn call(&self, token: &str, path: &str, message: &[u8]) -> (String, String, String) {
+        let stream = tokio::net::TcpStream::connect(self.world.address).await.unwrap();
+        let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+        let driver = tokio::spawn(connection);
+        let request = http::Request::post(format!("http://x{path}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .header("authorization", format!("Bearer {token}"))
+            .body(())
+            .unwrap();
+        let (answer, mut body) = client.send_request(request, false).unwrap();
+        let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+        // A server that has refused already need not read on.
+        drop(body.send_data([&[0], &length[..], message].concat().into(), true));
+        let answer = answer.await.unwrap();
+        let (head, mut body) = answer.into_parts();
+        let mut headers = head.headers;
+        // A stream that is open is an answer, too.
+        if !headers.contains_key("grpc-status") && !path.ends_with("Follow") {
+            while let Some(data) = body.data().await {
+                let Ok(data) = data else { break };
+                body.flow_control().release_capacity(data.len()).unwrap();
+            }
+            headers.extend(body.trailers().await.unwrap().unwrap_or_default());
+        }
+        driver.abort();
+        let text = |name: &str| {
+            headers.get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
+        };
+        let details = base64(&text("ax-error-bin"));
+        let details = ax_proto::v1::Error::decode(&details[..]).unwrap();
+        (text("grpc-status"), details.message, details.code)
+    }
+}
+
+fn base64(text: &str) -> Vec<u8> {
+    use ::base64::Engine as _;
+    ::base64::engine::general_purpose::STANDARD_NO_PAD.decode(text.trim_end_matches('=')).unwrap()
+}
+
+fn key(
+    keys: &Keys,
+    name: &str,
+    role: Role,
+    namespace: Option<&str>,
+    expires_at: Option<Timestamp>,
+) -> String {
+    let namespace = namespace.map(|name| Namespace::new(name).unwrap());
+    let new = NewKey { name: name.into(), role, namespace, expires_at };
+    keys.create(new, SystemClock.now()).unwrap().text
+}
+
+fn submission(namespace: &str) -> Value {
+    let part = json!({"kind": "PART_KIND_TEXT", "mediaType": "text/plain",
+        "body": {"text": "hello"}});
+    json!({"agent": "done", "namespace": namespace, "parts": [part]})
+}
+
+/// Sends a request whose header lines say how long its body is; returns all that comes back.
+async fn as_it_is(guarded: &Guarded, method: &str, path: &str, lines: &str, body: &str) -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut stream = tokio::net::TcpStream::connect(guarded.world.address).await.unwrap();
+    let head = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{lines}\r\n");
+    // A server that has refused already need not read on.
+    drop(stream.write_all(format!("{head}{body}").as_bytes()).await);
+    let mut answer = Vec::new();
+    drop(stream.read_to_end(&mut answer).await);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// All operations of the HTTP side, as the server itself describes them.
+async fn operations(guarded: &Guarded) -> Vec<(String, String)> {
+    let document = guarded.send(&guarded.root, "GET", "/v1/openapi.json", None).await.json();
+    let mut operations = Vec::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for method in methods.as_object().unwrap().keys().filter(|name| *name != "parameters") {
+            operations.push((method.to_uppercase(), path.clone()));
+        }
+    }
+    assert!(operations.len() >= 25, "{operations:?}");
+    operations
+}
+
+/// All methods of gRPC.
+fn methods() -> Vec<String> {
+    let set = prost_types::FileDescriptorSet::decode(ax_proto::API_DESCRIPTORS).unwrap();
+    let mut methods = Vec::new();
+    for file in &set.file {
+        for service in &file.service {
+            methods.extend(
+                service.method.iter().map(|method| {
+                    format!("/{}.{}/{}", file.package(), service.name(), method.name())
+                }),
+            );
+        }
+    }
+    methods
+}
+
+/// A message whose first two fields are texts: what every request about something begins with.
+fn message(namespace: &str, about: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (tag, text) in [(0x0a, namespace), (0x12, about)] {
+        if !text.is_empty() {
+            bytes.push(tag);
+            bytes.push(u8::try_from(text.len()).unwrap());
+            bytes.extend(text.as_bytes());
+        }
+    }
+    bytes
+}
+
+fn filled(path: &str, session: &str) -> String {
+    path.replace("{session}", session).replace("{agent}", "done").replace("{id}", "blob_00")
+}
+
+#[tokio::test]
+async fn nobody_gets_in_without_a_credential_whatever_the_method() {
+    let guarded = Guarded::new(Settings::default()).await;
+    for (method, path) in operations(&guarded).await {
+        let path = filled(&path, &guarded.session);
+        let answer = guarded.send("", &method, &path, None).await;
+        if ["/healthz", "/readyz"].contains(&path.as_str()) {
+            continue;
+        }
+        let (status, code, _) = answer.error();
+        assert_eq!((status, code.as_str()), (401, "AX4001"), "{method} {path}");
+        assert!(answer.headers.contains("www-authenticate: bearer"), "{}", answer.headers);
+    }
+    for method in methods() {
+        let called = guarded.call("nonsense", &method, &message("theirs", &guarded.session)).await;
+        assert_eq!((called.0.as_str(), called.2.as_str()), ("16", "AX4001"), "{method}");
+    }
+}
+
+#[tokio::test]
+async fn another_namespaces_ids_answer_like_ids_that_do_not_exist() {
+    let guarded = Guarded::new(Settings::default()).await;
+    let mine = guarded.key("mine", Role::Admin, Some("mine"));
+    let session = guarded.session.clone();
+    let (mut compared, mut called) = (0, 0);
+    for (method, path) in operations(&guarded).await {
+        if !path.contains("{session}") {
+            continue;
+        }
+        for query in ["", "?namespace=theirs"] {
+            let body = submission("");
+            let body = (method != "GET" && method != "DELETE").then_some(match &path {
+                path if path.ends_with("/inputs") => &body,
+                _ => &Value::Null,
+            });
+            let body = body.map(|body| if body.is_null() { json!({}) } else { body.clone() });
+            let mut answers = Vec::new();
+            for id in [session.as_str(), NOBODYS] {
+                let path = format!("{}{query}", filled(&path, id));
+                let answer = guarded.send(&mine, &method, &path, body.as_ref()).await;
+                let (status, code, message) = answer.error();
+                answers.push((status, code, message.replace(id, "ID")));
+            }
+            assert_eq!(answers[0], answers[1], "{method} {path}{query}");
+            // What is malformed is refused for another reason, which is no secret either.
+            if answers[0].1 == "AX1002" {
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared >= 12, "{compared}");
+    for method in methods().iter().filter(|method| method.contains(".Sessions/")) {
+        for namespace in ["", "theirs"] {
+            let mut answers = Vec::new();
+            for id in [session.as_str(), NOBODYS] {
+                let (status, text, code) =
+                    guarded.call(&mine, method, &message(namespace, id)).await;
+                answers.push((status, text.replace(id, "ID"), code));
+            }
+            assert_eq!(answers[0], answers[1], "{method}");
+            if answers[0].2 == "AX1002" {
+                called += 1;
+            }
+        }
+    }
+    assert!(called >= 12, "{called}");
+    let listed = guarded.send(&mine, "GET", "/v1/sessions", None).await.json();
+    assert!(!listed.to_string().contains(&session));
+    assert_eq!(listed["sessions"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn another_namespaces_contents_and_agents_are_not_there_either() {
+    let guarded = Guarded::new(Settings::default()).await;
+    let mine = guarded.key("mine", Role::Admin, Some("mine"));
+    let path = "/v1/blobs?namespace=theirs";
+    let lines = format!("authorization: Bearer {}\r\n", guarded.root);
+    let put = guarded.world.send("POST", path, &lines, b"their content").await.json();
+    let blob = put["id"].as_str().unwrap();
+    let none = format!("blob_{}", "0".repeat(64));
+    let mut answers = Vec::new();
+    for id in [blob, &none] {
+        let answer = guarded.send(&mine, "GET", &format!("/v1/blobs/{id}"), None).await;
+        let (status, code, message) = answer.error();
+        answers.push((status, code, message.replace(id, "ID")));
+    }
+    assert_eq!(answers[0], answers[1]);
+    assert_eq!(answers[0].1, "AX1015");
+    // Naming a namespace tells nothing, not even whether it exists.
+    let mut answers = Vec::new();
+    for namespace in ["theirs", "nobodys"] {
+        for path in ["/v1/sessions", "/v1/agents", "/v1/agents/done", "/v1/usage"] {
+            let path = format!("{path}?namespace={namespace}");
+            answers.push((path.replace(namespace, "N"), guarded.send(&mine, "GET", &path, None)));
+        }
+    }
+    let mut seen = Vec::new();
+    for (path, answer) in answers {
+        let (status, code, message) = answer.await.error();
+        assert_eq!((status, code.as_str()), (403, "AX4002"), "{path}");
+        seen.push((path, message));
+    }
+    let (theirs, nobodys) = seen.split_at(4);
+    assert_eq!(theirs, nobodys);
+}
+
+#[tokio::test]
+async fn each_role_does_what_it_may_and_no_more() {
+    let guarded = Guarded::new(Settings::default()).await;
+    let session = guarded.session.clone();
+    let viewer = guarded.key("viewer", Role::Viewer, Some("theirs"));
+    let operator = guarded.key("operator", Role::Operator, Some("theirs"));
+    let admin = guarded.key("admin", Role::Admin, Some("theirs"));
+    let everywhere = guarded.key("reader", Role::Viewer, None);
+    for (method, path) in operations(&guarded).await {
+        let route = filled(&path, &session);
+        let status = |token: String| {
+            let (guarded, method, route) = (&guarded, &method, &route);
+            async move { guarded.send(&token, method, route, None).await.status }
+        };
+        let (changes, of_the_server) = (
+            method != "GET" && !path.ends_with("/validate"),
+            path == "/v1/shutdown" || path.starts_with("/v1/agents") && method != "GET",
+        );
+        if path.ends_with("/follow") || method == "DELETE" && path.contains("{session}") {
+            continue;
+        }
+        assert_eq!(status(viewer.clone()).await == 403, changes || path == "/v1/info", "{path}");
+        assert_eq!(status(everywhere.clone()).await == 403, changes, "{path}");
+        let refused = of_the_server || path == "/v1/info";
+        assert_eq!(status(operator.clone()).await == 403, refused, "{path}");
+        assert_eq!(status(admin.clone()).await == 403, refused, "{path}");
+    }
+    let path = format!("/v1/sessions/{session}");
+    for token in [&viewer, &operator] {
+        let (status, code, _) = guarded.send(token, "DELETE", &path, None).await.error();
+        assert_eq!((status, code.as_str()), (403, "AX4002"));
+    }
+    assert_eq!(guarded.send(&admin, "DELETE", &path, None).await.status, 200);
+}
+
+#[tokio::test]
+async fn wrong_expired_revoked_and_replayed_credentials_are_refused() {
+    let guarded = Guarded::new(Settings::default()).await;
+    let good = guarded.key("good", Role::Viewer, Some("theirs"));
+    let get = |token: String| {
+        let guarded = &guarded;
+        async move {
+            let answer = guarded.send(&token, "GET", "/v1/sessions", None).await;
+            if answer.status == 200 {
+                (200, String::new())
+            } else {
+                (answer.status, answer.error().1)
+            }
+        }
+    };
+    let unknown = (401, "AX4001".to_owned());
+    let expired = (401, "AX4003".to_owned());
+    assert_eq!(get(good.clone()).await.0, 200);
+    let mut wrong = good.clone();
+    wrong.replace_range(30..31, if &good[30..31] == "7" { "8" } else { "7" });
+    for wrong in [&wrong, "axk_", "axk_x_y", "axs_", "axs_000", "x", "a.b.c", "Bearer", "\u{7f}"] {
+        assert_eq!(get(wrong.to_owned()).await, unknown, "{wrong:?}");
+    }
+    let past = Some(Timestamp { millis: SystemClock.now().millis - 1 });
+    assert_eq!(get(key(&guarded.keys, "old", Role::Viewer, None, past)).await, expired);
+    guarded.keys.revoke("good", SystemClock.now()).unwrap();
+    assert_eq!(get(good.clone()).await, unknown, "it was good a moment ago");
+    let path = format!("/v1/sessions/{}", guarded.session);
+    let soon = SystemClock.now().plus_millis(3_600_000);
+    let share = guarded.share(&guarded.session, soon);
+    assert_eq!(guarded.send(&share, "GET", &path, None).await.status, 200);
+    guarded.shares.rotate().unwrap();
+    assert_eq!(guarded.send(&share, "GET", &path, None).await.error().1, "AX4001");
+    let late = guarded.share(&guarded.session, Timestamp { millis: 1 });
+    assert_eq!(guarded.send(&late, "GET", &path, None).await.error().1, "AX4003");
+    let two = format!("authorization: Bearer {}\r\n", guarded.root).repeat(2);
+    let answer = guarded.world.send("GET", "/v1/sessions", &two, b"").await;
+    assert_eq!(answer.error().1, "AX4001");
+    let basic = "authorization: Basic cm9vdDpyb290\r\n";
+    assert_eq!(guarded.world.send("GET", "/v1/sessions", basic, b"").await.error().1, "AX4001");
+}
+
+#[tokio::test]
+async fn a_share_token_reads_its_session_and_does_nothing_else() {
+    let guarded = Guarded::new(Settings::default()).await;
+    let session = guarded.session.clone();
+    let body = submission("theirs");
+    let other = guarded.send(&guarded.root, "POST", "/v1/inputs", Some(&body)).await.json();
+    let other = other["session"].as_str().unwrap();
+    let soon = SystemClock.now().plus_millis(3_600_000);
+    let token = guarded.share(&session, soon);
+    for (method, path) in operations(&guarded).await {
+        let own = filled(&path, &session);
+        let reads = ["", "/events", "/follow"].map(|end| format!("/v1/sessions/{{session}}{end}"));
+        if method == "GET" && reads.contains(&path) {
+            let (status, code, message) =
+                guarded.send(&token, "GET", &filled(&path, other), None).await.error();
+            assert_eq!((status, code.as_str()), (404, "AX1002"), "{path}");
+            assert_eq!(message, format!("there is no session {other}"));
+        } else if !["/healthz", "/readyz", "/metrics"].contains(&path.as_str()) {
+            let (status, code, _) = guarded.send(&token, &method, &own, None).await.error();
+            assert_eq!((status, code.as_str()), (403, "AX4002"), "{method} {path}");
+        }
+    }
+    for method in methods() {
+        let reads = ["Follow", "ListEvents", "GetSession"];
+        if !reads.iter().any(|read| method.ends_with(&format!("Sessions/{read}"))) {
+            let (status, _, code) = guarded.call(&token, &method, &message("", &session)).await;
+            assert_eq!((status.as_str(), code.as_str()), ("7", "AX4002"), "{method}");
+        }
+    }
+    // In an address it is good for the same, and no other credential is.
+    let path = format!("/v1/sessions/{session}/events");
+    let linked = guarded.send("", "GET", &format!("{path}?limit=1&share={token}"), None).await;
+    assert_eq!(linked.json()["events"].as_array().unwrap().len(), 1);
+    let twice = format!("{path}?share={token}&share={token}");
+    assert_eq!(guarded.send("", "GET", &twice, None).await.error().1, "AX4001");
+    assert_eq!(guarded.send(&guarded.root, "GET", &twice, None).await.error().1, "AX4001");
+    for query in [format!("share={}", guarded.root), format!("key={}", guarded.root)] {
+        let answer = guarded.send("", "GET", &format!("{path}?{query}"), None).await;
+        assert_eq!(answer.error().1, "AX4001");
+        assert!(!String::from_utf8_lossy(&answer.body).contains(&guarded.root[20..]));
+    }
+    let posted = guarded.send("", "POST", &format!("/v1/inputs?share={token}"), Some(&body)).await;
+    assert_eq!(posted.error().1, "AX4001");
+}
+
+#[tokio::test]
+async fn who_asks_too_much_is_told_when_to_come_back() {
+    let mut settings = Settings::default();
+    settings.limits.caller = Quota { per_second: 1, burst: 3, calls: 8, streams: 1 };
+    settings.limits.failures_per_second = 2;
+    settings.limits.request_bytes = 1_000;
+    let guarded = Guarded::new(settings).await;
+    let (one, other) =
+        (guarded.key("one", Role::Viewer, Some("theirs")), guarded.key("two", Role::Viewer, None));
+    let mut statuses = Vec::new();
+    for _ in 0..5 {
+        let answer = guarded.send(&one, "GET", "/v1/sessions", None).await;
+        if answer.status == 429 {
+            assert_eq!(answer.error().1, "AX4004");
+            assert!(answer.headers.contains("retry-after: "), "{}", answer.headers);
+        }
+        statuses.push(answer.status);
+    }
+    assert_eq!(statuses, [200, 200, 200, 429, 429]);
+    assert_eq!(guarded.send(&other, "GET", "/v1/sessions", None).await.status, 200);
+    let (status, _, code) =
+        guarded.call(&one, "/agentexecutor.v1.Sessions/ListSessions", &[]).await;
+    assert_eq!((status.as_str(), code.as_str()), ("8", "AX4004"));
+    // Whoever tries keys is slowed down, and those who have one are not.
+    for _ in 0..2 {
+        guarded.send("wrong", "GET", "/v1/sessions", None).await;
+    }
+    assert_eq!(guarded.send("wrong", "GET", "/v1/sessions", None).await.error().1, "AX4004");
+    assert_eq!(guarded.send(&other, "GET", "/v1/sessions", None).await.status, 200);
+}
+
+#[tokio::test]
+async fn only_so_many_streams_are_open_at_a_time() {
+    let mut settings = Settings::default();
+    settings.limits.caller.streams = 1;
+    settings.limits.request_bytes = 1_000;
+    let guarded = Guarded::new(settings).await;
+    let viewer = guarded.key("one", Role::Viewer, Some("theirs"));
+    let path = format!("/v1/sessions/{}/follow", guarded.session);
+    let lines = format!("authorization: Bearer {viewer}\r\n");
+    let mut stream = guarded.world.follow(&path, &lines).await;
+    stream.until("session.created").await;
+    let second = guarded.send(&viewer, "GET", &path, None).await;
+    assert_eq!((second.status, second.error().1.as_str()), (429, "AX4005"));
+    drop(stream);
+    // The place is free as soon as the server has seen that the first is gone.
+    loop {
+        let lines = format!("{lines}connection: close\r\n");
+        let path = format!("{path}?untilIdle=true");
+        if guarded.world.send("GET", &path, &lines, b"").await.status == 200 {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    let operator = guarded.key("two", Role::Operator, Some("theirs"));
+    let large = json!({"name": "x".repeat(1_000)});
+    let path = format!("/v1/sessions/{}/signals", guarded.session);
+    let refused = guarded.send(&operator, "POST", &path, Some(&large)).await;
+    assert_eq!((refused.status, refused.error().1.as_str()), (413, "AX1013"));
+    let lines = format!(
+        "authorization: Bearer {operator}\r\ncontent-type: application/json\r\n\
+         transfer-encoding: chunked\r\n"
+    );
+    let chunk = format!("7d0\r\n{}\r\n0\r\n\r\n", " ".repeat(2_000));
+    let refused = as_it_is(&guarded, "POST", &path, &lines, &chunk).await;
+    assert!(["HTTP/1.1 400", "HTTP/1.1 413"].contains(&&refused[..12]), "{refused}");
+}
+
+#[tokio::test]
+async fn acts_and_denials_are_recorded_without_any_secret() {
+    let guarded = Guarded::new(Settings::default()).await;
+    let viewer = guarded.key("eve", Role::Viewer, Some("theirs"));
+    let path = format!("/v1/sessions/{}", guarded.session);
+    assert_eq!(guarded.send(&viewer, "DELETE", &path, None).await.status, 403);
+    assert_eq!(
+        guarded
+            .send(&guarded.root, "DELETE", &format!("{path}?namespace=theirs"), None)
+            .await
+            .status,
+        200
+    );
+    guarded.send("axk_wrong", "GET", "/v1/sessions", None).await;
+    let lines = guarded.auth.audit().read().unwrap();
+    let find = |kind: Kind, what: &str| {
+        let found = lines.iter().filter(|line| line.kind == kind && line.what.ends_with(what));
+        found.last().unwrap_or_else(|| panic!("{what} is not in {lines:?}"))
+    };
+    let denied = find(Kind::Denied, "Sessions/DeleteSession");
+    assert_eq!((denied.who.as_str(), denied.result.as_str()), ("key:eve", "AX4002"));
+    assert!(denied.from.starts_with("127.0.0.1:"), "{denied:?}");
+    assert_eq!(find(Kind::Asked, "Sessions/DeleteSession").who, "key:root");
+    let done = find(Kind::Done, "Sessions/DeleteSession");
+    assert_eq!((done.about.as_str(), done.result.as_str()), (guarded.session.as_str(), "ok"));
+    assert_eq!(done.namespace, "theirs");
+    assert_eq!(find(Kind::Denied, "Sessions/ListSessions").result, "AX4001");
+    let text = format!("{lines:?}");
+    for secret in [&viewer, &guarded.root] {
+        assert!(!text.contains(&secret[17..]));
+    }
+}
+
+#[tokio::test]
+async fn an_act_that_cannot_be_recorded_is_not_carried_out() {
+    let guarded = Guarded::new(Settings::default()).await;
+    let audit = guarded.dir.path().join("audit");
+    std::fs::remove_dir_all(&audit).unwrap();
+    std::fs::write(&audit, "in the way").unwrap();
+    let path = format!("/v1/sessions/{}?namespace=theirs", guarded.session);
+    let (status, code, _) = guarded.send(&guarded.root, "DELETE", &path, None).await.error();
+    assert_eq!((status, code.as_str()), (503, "AX4006"));
+    assert_eq!(guarded.send(&guarded.root, "GET", &path, None).await.status, 200);
+}
+
+#[tokio::test]
+async fn what_is_not_in_the_table_is_not_there() {
+    let guarded = Guarded::new(Settings::default()).await;
+    let viewer = guarded.key("eve", Role::Admin, Some("theirs"));
+    let session = &guarded.session;
+    for path in [
+        "/v1/secrets".to_owned(),
+        format!("/v1/sessions/{session}/"),
+        format!("/v1//sessions/{session}"),
+        format!("/v1/sessions/{session}/events/"),
+        format!("/v1/sessions/../sessions/{session}"),
+        format!("/V1/sessions/{session}"),
+        "/agentexecutor.v1.Server/Shutdown".to_owned(),
+        "/../../../../etc/passwd".to_owned(),
+        "/v1/blobs/../../etc/passwd".to_owned(),
+        "/v1/blobs/..%2f..%2fetc%2fpasswd".to_owned(),
+        "/v1/blobs/%2e%2e%2f%2e%2e%2fetc%2fpasswd".to_owned(),
+    ] {
+        let answer = guarded.send(&viewer, "GET", &path, None).await;
+        let (status, _, message) = answer.error();
+        assert!([400, 404].contains(&status), "{path}: {answer:?}");
+        assert!(!message.contains("root:"), "{message}");
+    }
+}

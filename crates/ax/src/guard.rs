@@ -1,0 +1,50 @@
+//! Who is let in at the addresses of a server, as its settings say.
+
+use crate::failure::Failure;
+use crate::paths::DataDir;
+use ax_engine::Code;
+use ax_server::auth::{self, Auth};
+use ax_server::tls::{self, Tls};
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What is in front of the addresses.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Locks {
+    /// The file with the settings of authentication, in YAML or JSON.
+    pub(crate) auth: Option<PathBuf>,
+    pub(crate) tls: Option<tls::Settings>,
+}
+
+impl Locks {
+    /// Opens what says who callers are.
+    pub(crate) fn auth(&self, data: &DataDir) -> Result<Arc<Auth>, Failure> {
+        let settings = match &self.auth {
+            Some(path) => read(path)?,
+            None => auth::Settings::default(),
+        };
+        Auth::open(&data.root, settings)
+            .map_err(|error| wrong("the settings of authentication do not do", &error))
+    }
+
+    /// Opens the certificates, if there are any.
+    pub(crate) fn tls(&self) -> Result<Option<Arc<Tls>>, Failure> {
+        let opened = self.tls.clone().map(Tls::open).transpose();
+        opened.map_err(|error| wrong("there can be no TLS", &error))
+    }
+}
+
+/// Reads the settings of authentication.
+pub(crate) fn read(path: &Path) -> Result<auth::Settings, Failure> {
+    let text = std::fs::read_to_string(path);
+    let text = text.map_err(|error| Failure::file("read", path, &error))?;
+    serde_saphyr::from_str(&text).map_err(|error| {
+        let what = format!("{} is malformed", path.display());
+        Failure::new(Code::Directory, what).because(&error).hint("docs/security.md describes it")
+    })
+}
+
+fn wrong(what: &str, error: &dyn Error) -> Failure {
+    Failure::new(Code::Directory, what).because(error).hint("docs/security.md describes them")
+}
