@@ -9,6 +9,7 @@
 //! Start with [`Server`].
 
 mod api;
+mod ax1;
 mod caller;
 mod connections;
 mod convert;
