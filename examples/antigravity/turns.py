@@ -21,6 +21,7 @@ class Turns:
 
     def __init__(self, directory: pathlib.Path) -> None:
         self._dir = directory
+        self.name = directory.name
         self._dir.mkdir(parents=True, exist_ok=True)
         self._current = self._dir / "current.json"
 
@@ -79,7 +80,8 @@ class Turn:
         """Names a call: the same call of another try of this turn has the same name."""
         call = json.dumps([tool, arguments], sort_keys=True)
         seen = self._occurrences[call] = self._occurrences.get(call, 0) + 1
-        return f"{self.execution}:{hashlib.sha256(call.encode()).hexdigest()[:16]}:{seen}"
+        digest = hashlib.sha256(call.encode()).hexdigest()[:16]
+        return f"{self._turns.name}:{self.execution}:{digest}:{seen}"
 
 
 def once(file: pathlib.Path, key: str, text: str, linger: Callable[[], None]) -> bool:

@@ -58,6 +58,7 @@ const LANES: &[Lane] = &[
     ("fakemodel", |_| python::fakemodel()),
     ("langgraph", python::langgraph),
     ("api", api::test),
+    ("ax1", |_| python::ax1()),
 ];
 
 /// Runs all lanes, or those that are named.

@@ -9,7 +9,7 @@ use super::who::{Act, Asked};
 use crate::convert;
 use crate::status::status;
 use ax_core::id::{AskId, Seq};
-use ax_core::session::{Answer, IdempotencyKey, Kind, Part, SubmitPolicy};
+use ax_core::session::{Answer, Event, IdempotencyKey, Kind, Part, SubmitPolicy};
 use ax_engine::{Code, Engine, Error, FollowOptions, SessionView, Submission, Until, codec};
 use ax_proto::ax1;
 use tonic::{Request, Status};
@@ -18,6 +18,8 @@ use tonic::{Request, Status};
 const KEY: &str = "ax-idempotency-key";
 /// The agent of a conversation that names none, if there is one of this name.
 const DEFAULT_AGENT: &str = "default";
+/// Within how many events a conversation has its first input.
+const FIRST_EVENTS: usize = 16;
 /// Through what questions are answered.
 const VIA: &str = "ax1";
 
@@ -134,7 +136,7 @@ impl Exec {
         let submission = Submission {
             session: Some(session),
             agent,
-            key: Some(self.key(view)),
+            key: Some(self.key(view).await?),
             parts: inputs::store(&self.engine, &namespace, parts).await?,
             policy: Some(SubmitPolicy::Reject),
             title: None,
@@ -163,17 +165,35 @@ impl Exec {
 
     /// The key of the input. A client that says what it has seen last says the same again after
     /// the same step; one that does not, only while what it said is under way, or as its first.
-    fn key(&self, view: Option<&SessionView>) -> IdempotencyKey {
+    async fn key(&self, view: Option<&SessionView>) -> Result<IdempotencyKey, Error> {
         if let Some(key) = &self.key {
-            return key.clone();
+            return Ok(key.clone());
         }
         let exec = view.and_then(|view| view.status.exec).map_or(0, |exec| exec.0);
-        let turn = match view {
-            _ if self.seen > Seq::ZERO => 0,
-            Some(view) if !is_under_way(view) && exec > 1 => exec.saturating_add(1),
-            _ => exec.max(1),
+        let of_turn = |turn| inputs::key(self.seen, turn, &self.inputs);
+        let Some(view) = view.filter(|_| self.seen == Seq::ZERO) else {
+            return Ok(of_turn(if self.seen > Seq::ZERO { 0 } else { 1 }));
         };
-        inputs::key(self.seen, turn, &self.inputs)
+        if is_under_way(view) {
+            return Ok(of_turn(exec.max(1)));
+        }
+        let first = of_turn(1);
+        if exec <= 1 && self.is_first_input(&first).await? {
+            return Ok(first);
+        }
+        Ok(of_turn(exec.saturating_add(1)))
+    }
+
+    /// Whether the first input of the conversation has this key.
+    async fn is_first_input(&self, wanted: &IdempotencyKey) -> Result<bool, Error> {
+        let Asked { namespace, session, .. } = &self.asked;
+        let page = self.engine.events(namespace, session, Seq::ZERO, FIRST_EVENTS).await?;
+        for (seq, encoded) in &page.events {
+            if let Kind::InputReceived { key, .. } = decode(*seq, encoded)?.kind {
+                return Ok(key.as_ref() == Some(wanted));
+            }
+        }
+        Ok(false)
     }
 
     async fn default_agent(&self) -> Result<String, Error> {
@@ -220,10 +240,7 @@ impl Exec {
             let Some((last, _)) = page.events.last() else { return Ok(None) };
             at = *last;
             for (seq, encoded) in &page.events {
-                let event = codec::decode_event(encoded).map_err(|error| {
-                    Error::new(Code::Damaged, format!("event {seq} cannot be read"))
-                        .caused_by(&error)
-                })?;
+                let event = decode(*seq, encoded)?;
                 if matches!(&event.kind, Kind::AskAnswered { ask: of, answer: given, .. }
                     if *of == ask && given == answer)
                 {
@@ -232,6 +249,12 @@ impl Exec {
             }
         }
     }
+}
+
+fn decode(seq: Seq, encoded: &[u8]) -> Result<Event, Error> {
+    codec::decode_event(encoded).map_err(|error| {
+        Error::new(Code::Damaged, format!("event {seq} cannot be read")).caused_by(&error)
+    })
 }
 
 /// What a client listens to that says nothing new.
