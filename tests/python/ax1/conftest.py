@@ -19,6 +19,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import grpc
@@ -131,10 +132,12 @@ def binary() -> str:
 
 
 @pytest.fixture
-def server(tmp_path):
-    server = Server(tmp_path)
-    yield server
-    server.stop()
+def server():
+    # The path of a socket is short.
+    with tempfile.TemporaryDirectory(prefix="ax1-") as directory:
+        server = Server(pathlib.Path(directory))
+        yield server
+        server.stop()
 
 
 @pytest.fixture

@@ -120,13 +120,13 @@ def processes(mark: str) -> list[str]:
     return found
 
 
-def test_a_server_may_be_there_already_or_be_told_a_port(server, tmp_path):
+def test_a_server_may_be_there_already_or_be_told_a_port(server):
     command = [sys.executable, HARNESS, "127.0.0.1:{port}"]
     server.apply("port", {"type": "ax1", "command": command, "env": CACHE}, retry=QUICK)
     request = exec_request("one", "hello", harness_id="port")
     assert texts(run(server, request)) == ["you said: hello"]
-    socket = tmp_path / "there.sock"
-    env = dict(os.environ, AX_HARNESS_STATE=str(tmp_path))
+    socket = server.dir / "there.sock"
+    env = dict(os.environ, AX_HARNESS_STATE=str(server.dir))
     there = subprocess.Popen([sys.executable, HARNESS, f"unix:{socket}"], env=env)
     try:
         section = {"type": "ax1", "address": f"unix://{socket}"}
