@@ -9,11 +9,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("ax-proto", &[]),
     ("ax-log", &["ax-core"]),
     ("ax-store", &["ax-core"]),
-    ("ax-harness", &["ax-core"]),
+    ("ax-harness", &["ax-core", "ax-proto"]),
     ("ax-fakemodel", &[]),
     ("ax-engine", &["ax-core", "ax-log", "ax-store", "ax-harness", "ax-proto"]),
     ("ax-client", &["ax-proto"]),
-    ("ax-server", &["ax-core", "ax-engine", "ax-proto"]),
+    ("ax-server", &["ax-core", "ax-engine", "ax-harness", "ax-proto"]),
     (
         "ax",
         &[

@@ -47,6 +47,16 @@ pub(crate) fn langgraph(seed: u64) -> Result<Tally> {
     test::nextest(cargo, &["--workspace", "-E", "package(ax) and binary(langgraph)"])
 }
 
+/// Lets clients and harnesses of the AX wire, the Antigravity SDK among them, talk to a server.
+pub(crate) fn ax1() -> Result<Tally> {
+    let requirements =
+        ["tests/python/ax1/requirements.txt", "examples/antigravity/requirements.txt"];
+    let venv = Venv::get("ax1", &requirements)?;
+    let ax = test::programs()?.join("ax");
+    let cache = tree::target()?.join("venvs/ax1-stubs");
+    venv.pytest(&tree::root().join("tests/python/ax1"), &[("AX", ax), ("XDG_CACHE_HOME", cache)])
+}
+
 /// What the SDK is tested with, the frameworks that it helps included.
 fn sdk_venv() -> Result<Venv> {
     Venv::get("sdk", &["xtask/python/sdk.txt", "examples/langgraph/requirements.txt"])

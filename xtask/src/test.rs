@@ -60,6 +60,7 @@ const LANES: &[Lane] = &[
     ("langgraph", python::langgraph),
     ("api", api::test),
     ("cut", cut),
+    ("ax1", |_| python::ax1()),
 ];
 
 /// Runs all lanes, or those that are named.

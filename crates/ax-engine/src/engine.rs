@@ -401,6 +401,21 @@ impl Engine {
         self.inner.agents.delete(namespace, agent).await
     }
 
+    /// Returns the directory of a session, which may not exist yet.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`Error`] if there is no such session.
+    pub async fn workspace(
+        &self,
+        namespace: &Namespace,
+        session: &SessionRef,
+    ) -> Result<PathBuf, Error> {
+        let key = SessionKey::new(namespace.clone(), session.id);
+        self.inner.must_exist(&key).await?;
+        Ok(self.inner.workspace_path(&key))
+    }
+
     /// Returns the blob store.
     pub fn blobs(&self) -> &Blobs {
         &self.inner.blobs

@@ -73,6 +73,8 @@ codes! {
     NoMethod = 1018, retryable false, "GET /v1/openapi.json describes the routes there are";
     /// The content is of a type that the route does not take.
     MediaType = 1019, retryable false, "";
+    /// There is no such file in the workspace.
+    NoFile = 1020, retryable false, "a path begins at the workspace of the session";
     /// A manifest is malformed.
     Manifest = 1101, retryable false, "`ax agent validate -f FILE` lists everything that is wrong";
     /// A harness said something malformed.

@@ -148,7 +148,7 @@ impl Inner {
         })?;
         let mut harness = manifest.harness;
         if let (Some(dir), Some(fields)) = (&stored.dir, harness.as_object_mut())
-            && fields.get("type").and_then(serde_json::Value::as_str) == Some("process")
+            && starts_a_program(fields)
             && !fields.contains_key("dir")
         {
             drop(fields.insert("dir".into(), dir.to_string_lossy().into()));
@@ -156,7 +156,7 @@ impl Inner {
         Ok(harness)
     }
 
-    fn workspace_path(&self, key: &SessionKey) -> PathBuf {
+    pub(crate) fn workspace_path(&self, key: &SessionKey) -> PathBuf {
         let namespace = self.data_dir.join("workspaces").join(key.namespace.as_str());
         namespace.join(key.session.to_string())
     }
@@ -171,4 +171,10 @@ impl Inner {
         })?;
         Ok(path)
     }
+}
+
+/// Whether a harness is a program of its own, whose relative paths begin beside the manifest.
+fn starts_a_program(harness: &serde_json::Map<String, serde_json::Value>) -> bool {
+    let kind = harness.get("type").and_then(serde_json::Value::as_str);
+    kind == Some("process") || kind == Some("ax1") && harness.contains_key("command")
 }

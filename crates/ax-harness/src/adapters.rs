@@ -1,5 +1,6 @@
 //! All adapters behind one [`Launcher`].
 
+use crate::ax1::Ax1Harness;
 use crate::builtin::BuiltinHarness;
 use crate::config::{ConfigError, closest};
 use crate::launch::{Exit, Io, Launch, Launcher};
@@ -10,12 +11,13 @@ use futures::future::BoxFuture;
 use serde_json::Value;
 
 /// What `harness.type` can be.
-const TYPES: [&str; 2] = ["builtin", "process"];
+const TYPES: [&str; 3] = ["ax1", "builtin", "process"];
 
 /// Runs whatever kind of harness a manifest names.
 #[derive(Clone, Debug)]
 pub struct Adapters {
     process: ProcessHarness,
+    ax1: Ax1Harness,
     builtin: BuiltinHarness,
 }
 
@@ -24,6 +26,7 @@ impl Adapters {
     pub fn new(options: Options) -> Self {
         Self {
             process: ProcessHarness::new(options.clone()),
+            ax1: Ax1Harness::new(options.clone()),
             builtin: BuiltinHarness::new(options),
         }
     }
@@ -36,6 +39,7 @@ impl Adapters {
     pub fn validate(harness: &Value) -> Result<(), ConfigError> {
         match harness.get("type").and_then(Value::as_str) {
             Some("process") => ProcessHarness::validate(harness),
+            Some("ax1") => Ax1Harness::validate(harness),
             Some("builtin") => BuiltinHarness::validate(harness),
             Some(other) => Err(unknown(other)),
             None => Err(ConfigError::new("type", "is missing or not a text")
@@ -56,6 +60,7 @@ impl Launcher for Adapters {
     fn launch(&self, launch: Launch, io: Io) -> BoxFuture<'static, Exit> {
         match launch.agent.harness.get("type").and_then(Value::as_str) {
             Some("process") => self.process.launch(launch, io),
+            Some("ax1") => self.ax1.launch(launch, io),
             Some("builtin") => self.builtin.launch(launch, io),
             _ => Box::pin(async move {
                 let wrong = Self::validate(&launch.agent.harness).err();
@@ -77,7 +82,7 @@ impl Launcher for Adapters {
     }
 
     fn reap_orphans(&self) -> BoxFuture<'static, ()> {
-        // Both use the same run directory.
+        // All use the same run directory.
         self.process.reap_orphans()
     }
 }

@@ -46,6 +46,22 @@ pub(crate) fn parse<T: DeserializeOwned>(section: &Value) -> Result<T, ConfigErr
     })
 }
 
+/// Checks what a manifest adds to the environment.
+pub(crate) fn check_variable(name: &str, value: &str) -> Result<(), ConfigError> {
+    let field = format!("env.{name}");
+    if name.is_empty() || name.contains(['=', '\0']) {
+        return Err(ConfigError::new(&field, "is not the name of an environment variable"));
+    }
+    if name.starts_with("AX_") {
+        return Err(ConfigError::new(&field, "names that begin with AX_ are set by the runtime")
+            .suggest("choose another name, or hand the value over in `config`"));
+    }
+    if value.contains('\0') {
+        return Err(ConfigError::new(&field, "contains a NUL character"));
+    }
+    Ok(())
+}
+
 /// Returns which of `candidates` a misspelt name is closest to, if one is close.
 pub(crate) fn closest<'a>(
     name: &str,

@@ -5,10 +5,11 @@
 //! sandbox either.
 //!
 //! Start with [`Launcher`]. [`ProcessHarness`] runs any program, [`BuiltinHarness`] is a loop of
-//! model and tools, [`Adapters`] is both; [`supervise`] sees to it that nothing of a program
-//! outlives its attempt.
+//! model and tools, [`Ax1Harness`] is a client of servers that speak the AX wire, [`Adapters`] is
+//! all of them; [`supervise`] sees to it that nothing of a program outlives its attempt.
 
 mod adapters;
+pub mod ax1;
 mod builtin;
 mod config;
 mod environment;
@@ -17,6 +18,7 @@ mod process;
 pub mod supervise;
 
 pub use adapters::Adapters;
+pub use ax1::Ax1Harness;
 pub use builtin::BuiltinHarness;
 pub use config::ConfigError;
 pub use launch::{

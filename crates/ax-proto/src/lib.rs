@@ -19,7 +19,15 @@ pub mod store {
     }
 }
 
-/// The descriptors of all of it, as an encoded `google.protobuf.FileDescriptorSet`.
+/// The AX wire, generation 1: see `docs/formats/ax1.md`.
+pub mod ax1 {
+    include!(concat!(env!("OUT_DIR"), "/ax.rs"));
+
+    /// Its descriptors, as an encoded `google.protobuf.FileDescriptorSet`.
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/ax1-descriptor.bin"));
+}
+
+/// The descriptors of our own wire types, as an encoded `google.protobuf.FileDescriptorSet`.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptor.bin"));
 
 /// The descriptors of the public interfaces alone: what a server tells clients that ask.

@@ -11,6 +11,7 @@
 mod api;
 pub mod audit;
 pub mod auth;
+mod ax1;
 mod caller;
 mod connections;
 mod convert;

@@ -2,6 +2,7 @@
 
 use crate::REQUEST_BYTES_MAX;
 use crate::api::Api;
+use crate::ax1;
 use crate::grpc::{Admin, Agents, Sessions};
 use crate::rest;
 use crate::serve::Server;
@@ -32,8 +33,9 @@ const METHODS_ALLOWED: HeaderValue = HeaderValue::from_static("GET, POST, PATCH,
 /// How long a browser may remember what is allowed, in seconds.
 const ALLOWED_SECONDS: HeaderValue = HeaderValue::from_static("600");
 /// What has a health; the empty name stands for the server.
-const SERVICES: [&str; 4] = [
+const SERVICES: [&str; 5] = [
     "",
+    ax1::HEALTH_NAME,
     SessionsServer::<Sessions>::NAME,
     AgentsServer::<Agents>::NAME,
     ServerServer::<Admin>::NAME,
@@ -44,6 +46,7 @@ const ALWAYS: &[&str] = &["/grpc.health.v1.Health/", "/healthz", "/readyz", "/me
 /// Puts everything together. What is returned beside says whether the server is healthy.
 pub(crate) async fn router(server: Server) -> (Router, HealthReporter) {
     let (stop, options) = (server.stop.clone(), server.options.clone());
+    let engine = server.engine.clone();
     let api = Api::new(Arc::new(server));
     let (health, health_service) = tonic_health::server::health_reporter();
     for service in SERVICES {
@@ -56,6 +59,7 @@ pub(crate) async fn router(server: Server) -> (Router, HealthReporter) {
     let router = grpc(router, sessions.max_decoding_message_size(REQUEST_BYTES_MAX));
     let router = grpc(router, agents.max_decoding_message_size(REQUEST_BYTES_MAX));
     let router = grpc(router, admin.max_decoding_message_size(REQUEST_BYTES_MAX));
+    let router = ax1::routes(router, &engine);
     let router = reflection(grpc(router, health_service));
     let router = router.fallback(no_route).method_not_allowed_fallback(no_method);
     let router = match options.guard {
@@ -96,6 +100,7 @@ fn reflection(router: Router) -> Router {
     let builder = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(ax_proto::API_DESCRIPTORS)
+            .register_encoded_file_descriptor_set(ax_proto::ax1::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let v1 = builder().build_v1().expect("the descriptors are generated");

@@ -53,9 +53,12 @@ const fn grpc(code: Code) -> Grpc {
         Code::Invalid | Code::WrongAnswer | Code::TooLarge | Code::Manifest | Code::Frame => {
             Grpc::InvalidArgument
         }
-        Code::NoSession | Code::NoAgent | Code::NoBlob | Code::Deleted | Code::NoRoute => {
-            Grpc::NotFound
-        }
+        Code::NoSession
+        | Code::NoAgent
+        | Code::NoBlob
+        | Code::NoFile
+        | Code::Deleted
+        | Code::NoRoute => Grpc::NotFound,
         Code::NoMethod | Code::MediaType => Grpc::Unimplemented,
         Code::Unauthenticated | Code::Expired => Grpc::Unauthenticated,
         Code::Forbidden => Grpc::PermissionDenied,
@@ -84,7 +87,9 @@ pub(crate) const fn http(code: Code) -> StatusCode {
             StatusCode::BAD_REQUEST
         }
         Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        Code::NoSession | Code::NoAgent | Code::NoBlob | Code::NoRoute => StatusCode::NOT_FOUND,
+        Code::NoSession | Code::NoAgent | Code::NoBlob | Code::NoFile | Code::NoRoute => {
+            StatusCode::NOT_FOUND
+        }
         Code::Deleted | Code::Cut => StatusCode::GONE,
         Code::NoMethod => StatusCode::METHOD_NOT_ALLOWED,
         Code::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,

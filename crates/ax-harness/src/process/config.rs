@@ -77,7 +77,7 @@ impl Config {
             return Err(ConfigError::new(&field, "contains a NUL character"));
         }
         for (name, value) in &self.env {
-            check_variable(name, value)?;
+            config::check_variable(name, value)?;
         }
         if self.stop_grace_ms > STOP_GRACE_MILLIS_MAX {
             let cause = format!("must be at most {STOP_GRACE_MILLIS_MAX}");
@@ -88,21 +88,6 @@ impl Config {
         }
         Ok(())
     }
-}
-
-fn check_variable(name: &str, value: &str) -> Result<(), ConfigError> {
-    let field = format!("env.{name}");
-    if name.is_empty() || name.contains(['=', '\0']) {
-        return Err(ConfigError::new(&field, "is not the name of an environment variable"));
-    }
-    if name.starts_with("AX_") {
-        return Err(ConfigError::new(&field, "names that begin with AX_ are set by the runtime")
-            .suggest("choose another name, or hand the value over in `config`"));
-    }
-    if value.contains('\0') {
-        return Err(ConfigError::new(&field, "contains a NUL character"));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ mod decode;
 mod encode;
 mod line;
 mod outbox;
-mod tail;
+pub(crate) mod tail;
 mod text;
 
 use crate::config::ConfigError;

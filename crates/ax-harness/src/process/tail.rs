@@ -3,26 +3,26 @@
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// How much is kept, in bytes.
-pub(super) const TAIL_BYTES_MAX: usize = 64 * 1024;
+pub(crate) const TAIL_BYTES_MAX: usize = 64 * 1024;
 
 /// The longest message of a failure, in bytes.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
 /// Keeps the last [`TAIL_BYTES_MAX`] bytes of a stream.
 #[derive(Debug)]
-pub(super) struct Tail<R> {
+pub(crate) struct Tail<R> {
     from: Option<R>,
     kept: Vec<u8>,
     dropped: u64,
 }
 
 impl<R: AsyncRead + Unpin> Tail<R> {
-    pub(super) const fn new(from: Option<R>) -> Self {
+    pub(crate) const fn new(from: Option<R>) -> Self {
         Self { from, kept: Vec::new(), dropped: 0 }
     }
 
     /// Reads a little more. May be dropped and called again.
-    pub(super) async fn read(&mut self) {
+    pub(crate) async fn read(&mut self) {
         let Some(from) = &mut self.from else { return };
         self.kept.reserve(TAIL_BYTES_MAX);
         // A stream that cannot be read has ended as far as we are concerned.
@@ -41,17 +41,17 @@ impl<R: AsyncRead + Unpin> Tail<R> {
     }
 
     /// Reads no more.
-    pub(super) fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.from = None;
     }
 
     /// Returns whether everything was read.
-    pub(super) const fn is_done(&self) -> bool {
+    pub(crate) const fn is_done(&self) -> bool {
         self.from.is_none()
     }
 
     /// Adds what was kept to a message, as far as there is room in it.
-    pub(super) fn after(&mut self, message: &str) -> String {
+    pub(crate) fn after(&mut self, message: &str) -> String {
         self.trim();
         let text = String::from_utf8_lossy(&self.kept);
         let text = text.trim();
