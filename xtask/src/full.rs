@@ -87,7 +87,7 @@ const LANES: &[Lane] = &[
     Lane {
         name: "load",
         pieces: 1,
-        work: load,
+        work: heavy,
         shows: Some("10 000 sessions, 500 of them at work, 2 000 followers, for 10 minutes"),
     },
     Lane {
@@ -240,7 +240,7 @@ fn cut(piece: u64, seed: u64) -> Result<Counts> {
     counts.context("the test printed no summary")
 }
 
-fn load(_piece: u64, _seed: u64) -> Result<Counts> {
+fn heavy(_piece: u64, _seed: u64) -> Result<Counts> {
     let mut cargo = Program::new("cargo");
     for (name, value) in LOAD {
         cargo = cargo.env(name, value);

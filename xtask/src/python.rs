@@ -54,7 +54,8 @@ pub(crate) fn ax1() -> Result<Tally> {
     let venv = Venv::get("ax1", &requirements)?;
     let ax = test::programs()?.join("ax");
     let cache = tree::target()?.join("venvs/ax1-stubs");
-    venv.pytest(&tree::root().join("tests/python/ax1"), &[("AX", ax), ("XDG_CACHE_HOME", cache)])
+    let env = [("AX", ax), ("XDG_CACHE_HOME", cache)];
+    venv.pytest(&tree::root().join("tests/python/ax1"), &[], &env)
 }
 
 /// What the SDK is tested with, the frameworks that it helps included.

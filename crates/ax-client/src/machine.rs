@@ -263,7 +263,7 @@ mod tests {
                 let answer = said(&machine.handle(100, input));
                 let row = expected.iter().find(|row| (row.0, row.1) == (word(state), name));
                 // What the table does not name changes nothing.
-                let (then, say) = row.map_or((word(state), ""), |row| (row.2, row.3));
+                let (then, say) = row.map_or_else(|| (word(state), ""), |row| (row.2, row.3));
                 assert_eq!((word(machine.state), answer.as_str()), (then, say), "{state:?} {name}");
                 assert_eq!(machine.last, if say == "event 3" { 3 } else { 2 }, "{state:?} {name}");
             }

@@ -107,6 +107,7 @@ pub(crate) const fn http(code: Code) -> StatusCode {
         | Code::Poisoned
         | Code::Read
         | Code::Unavailable
+        | Code::Elsewhere
         | Code::Stopping
         | Code::Unrecorded => StatusCode::SERVICE_UNAVAILABLE,
         Code::Damaged | Code::Version | Code::Directory | Code::Internal => {

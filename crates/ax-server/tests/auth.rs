@@ -291,12 +291,13 @@ async fn another_namespaces_contents_and_agents_are_not_there_either() {
     for namespace in ["theirs", "nobodys"] {
         for path in ["/v1/sessions", "/v1/agents", "/v1/agents/done", "/v1/usage"] {
             let path = format!("{path}?namespace={namespace}");
-            answers.push((path.replace(namespace, "N"), guarded.send(&mine, "GET", &path, None)));
+            let answer = guarded.send(&mine, "GET", &path, None).await;
+            answers.push((path.replace(namespace, "N"), answer));
         }
     }
     let mut seen = Vec::new();
     for (path, answer) in answers {
-        let (status, code, message) = answer.await.error();
+        let (status, code, message) = answer.error();
         assert_eq!((status, code.as_str()), (403, "AX4002"), "{path}");
         seen.push((path, message));
     }
@@ -510,8 +511,8 @@ async fn acts_and_denials_are_recorded_without_any_secret() {
     guarded.send("axk_wrong", "GET", "/v1/sessions", None).await;
     let lines = guarded.auth.audit().read().unwrap();
     let find = |kind: Kind, what: &str| {
-        let found = lines.iter().filter(|line| line.kind == kind && line.what.ends_with(what));
-        found.last().unwrap_or_else(|| panic!("{what} is not in {lines:?}"))
+        let mut found = lines.iter().filter(|line| line.kind == kind && line.what.ends_with(what));
+        found.next_back().unwrap_or_else(|| panic!("{what} is not in {lines:?}"))
     };
     let denied = find(Kind::Denied, "Sessions/DeleteSession");
     assert_eq!((denied.who.as_str(), denied.result.as_str()), ("key:eve", "AX4002"));

@@ -12,6 +12,7 @@ use crate::paths::{DataDir, Holder, unusable};
 use ax_client::{Client, Patience};
 use ax_engine::Code;
 use ax_proto::v1;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{major, minor};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::fs;
@@ -20,8 +21,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep, timeout};
 
 /// How long one question to a server may take.
@@ -122,9 +121,11 @@ pub(crate) async fn end(data: &DataDir, server: &Holder, out: &Out) -> Result<()
 
 /// Waits until a process is dead.
 async fn death(process: OwnedFd) -> io::Result<()> {
-    let process = AsyncFd::with_interest(process, Interest::READABLE)?;
-    let _dead = process.readable().await?;
-    Ok(())
+    let wait = move || {
+        let mut watched = [PollFd::new(&process, PollFlags::IN)];
+        rustix::io::retry_on_intr(|| poll(&mut watched, None)).map(drop)
+    };
+    Ok(tokio::task::spawn_blocking(wait).await.map_err(io::Error::other)??)
 }
 
 fn cannot_end(data: &DataDir, pid: Pid, error: &io::Error) -> Failure {

@@ -26,7 +26,7 @@ use crash::dice::Dice;
 use crash::oracle::Counts;
 use crash::round::{self, Plan};
 use crash::server::{self, Server};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,6 +36,13 @@ use tokio::time::{sleep, timeout};
 
 /// How many rounds, unless the environment says.
 const ROUNDS_DEFAULT: u64 = 2;
+/// Sends a server a signal, if it is still there.
+fn signal(server: &Server, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(server.pid()).unwrap()).unwrap();
+    // It is a child that nobody has waited for, so that the number is its own.
+    let _gone_already = kill_process(pid, signal);
+}
+
 /// How long a server may be silent, in seconds.
 const TAKEOVER_SECONDS: &str = "1";
 
@@ -128,7 +135,7 @@ impl Pair {
         let (pause, long) = (dice.between(0, 150), dice.chance(50));
         match dice.between(0, 10) {
             0..4 => {
-                self.servers[which].signal(Signal::KILL);
+                signal(&self.servers[which], Signal::KILL);
                 while self.servers[which].has_ended().is_none() {
                     sleep(Duration::from_millis(2)).await;
                 }
@@ -137,9 +144,9 @@ impl Pair {
             }
             _ => {
                 let millis = if long { dice.between(1_500, 3_000) } else { dice.between(10, 700) };
-                self.servers[which].signal(Signal::STOP);
+                signal(&self.servers[which], Signal::STOP);
                 sleep(Duration::from_millis(millis)).await;
-                self.servers[which].signal(Signal::CONT);
+                signal(&self.servers[which], Signal::CONT);
                 // The blow may be under way still.
                 sleep(Duration::from_millis(50)).await;
                 self.mend(Some(which))?;
@@ -201,12 +208,12 @@ fn a_silent_server_is_ended_and_one_that_answers_is_not() {
         first.ready().await;
         let mut never = Server::start(&data, &["--takeover-after", "0"]);
         assert_eq!(ended(&mut never).await, Some(4), "it answers");
-        first.signal(Signal::STOP);
+        signal(&first, Signal::STOP);
         let mut never = Server::start(&data, &["--takeover-after", "0"]);
         assert_eq!(ended(&mut never).await, Some(4), "it is told not to");
         assert!(first.has_ended().is_none());
         assert!(first.errors().contains("does not answer"), "{}", first.errors());
-        first.signal(Signal::CONT);
+        signal(&first, Signal::CONT);
         first.ready().await;
         let mut second = Server::start(&data, &["--standby", "--takeover-after", "1"]);
         let stands_by = || first.errors().contains("standing by");
@@ -218,7 +225,7 @@ fn a_silent_server_is_ended_and_one_that_answers_is_not() {
         .await
         .unwrap();
         assert!(first.has_ended().is_none(), "it answers");
-        first.signal(Signal::STOP);
+        signal(&first, Signal::STOP);
         second.ready().await;
         let status = loop {
             match first.has_ended() {

@@ -112,8 +112,8 @@ impl Running {
         let (frame_sender, frames) = mpsc::channel(64);
         let (told, told_receiver) = mpsc::channel(64);
         let kill = CancellationToken::new();
-        let (kill, may_act) = (kill.clone(), MayAct::default());
-        let io = Io { frames: frame_sender, told: told_receiver, kill, may_act };
+        let may_act = MayAct::default();
+        let io = Io { frames: frame_sender, told: told_receiver, kill: kill.clone(), may_act };
         let exit = tokio::spawn(launcher.launch(launch, io));
         Self { frames, told, kill, exit }
     }

@@ -166,7 +166,7 @@ impl Outputs {
     }
 
     async fn hear(&mut self, seq: Seq, event: Event) -> Result<(), Error> {
-        self.began_after.get_or_insert(seq.prev());
+        self.began_after.get_or_insert_with(|| seq.prev());
         let (exec, attempt) = (event.exec, event.attempt.unwrap_or_default());
         match event.kind {
             Kind::OutputDelta { block, part, text } => {
@@ -211,12 +211,12 @@ impl Outputs {
             }
             Kind::AskRaised { ask, prompt, choices, .. } => {
                 self.release().await?;
-                drop(self.asks.insert(ask, exec));
+                self.asks.insert(ask, exec);
                 self.ask(seq, ask, prompt, &choices)?;
                 self.over |= self.caught_up && self.is_asked();
             }
             Kind::AskAnswered { ask, .. } | Kind::AskExpired { ask } => {
-                drop(self.asks.remove(&ask));
+                self.asks.remove(&ask);
             }
             _ => {}
         }

@@ -75,6 +75,7 @@ pub fn run_shared(seed: u64, steps: u64) -> Result<Report, Vec<String>> {
     let mut world = World {
         seed,
         disk: FakeDisk::new(0),
+        coverage: crate::coverage::Coverage::default(),
         blobs: Blobs::memory(),
         data_dir: dir.path().to_owned(),
         outside: outside.clone(),

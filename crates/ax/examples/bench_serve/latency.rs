@@ -92,6 +92,7 @@ async fn start(
     let mut tasks = Vec::new();
     for some in all.chunks(STREAMS_EACH) {
         let client = server.client();
+        #[expect(clippy::async_yields_async, reason = "each goes on while the next is opened")]
         let opened = some.iter().map(|_| async {
             match wire {
                 Wire::Sse => {

@@ -48,13 +48,6 @@ impl Server {
         self.child.wait().unwrap();
     }
 
-    /// Sends it a signal, if it is still there.
-    pub(crate) fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(i32::try_from(self.pid()).unwrap()).unwrap();
-        // It is a child that nobody has waited for, so that the number is its own.
-        let _gone_already = kill_process(pid, signal);
-    }
-
     /// Asks it to stop (SIGTERM), and waits until it has.
     pub(crate) fn stop(mut self) -> ExitStatus {
         let pid = Pid::from_raw(i32::try_from(self.pid()).unwrap()).unwrap();

@@ -87,7 +87,7 @@ async fn turn(client: &Client, session: &str, text: &str) -> u64 {
             Item::Event(event) => match event.kind {
                 // The agent asks its model: from here on the pace is the model's.
                 Some(Kind::StepStarted(_)) => {
-                    first.get_or_insert(began.elapsed());
+                    first.get_or_insert_with(|| began.elapsed());
                 }
                 Some(Kind::ExecutionCompleted(_)) => completed = true,
                 Some(Kind::ExecutionFailed(failed)) => panic!("{session}: {failed:?}"),

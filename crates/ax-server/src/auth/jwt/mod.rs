@@ -64,7 +64,6 @@ pub struct Settings {
 /// An algorithm that is believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[expect(missing_docs, reason = "the names of RFC 7518 §3.1 and RFC 8037")]
-#[expect(clippy::upper_case_acronyms, reason = "the names of RFC 7518 §3.1 and RFC 8037")]
 pub enum Alg {
     RS256,
     RS384,
