@@ -132,6 +132,56 @@ async fn a_full_disk_refuses_appends_and_takes_them_again_when_there_is_room() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_full_disk_with_a_file_for_segments_to_come_can_be_opened() {
+    let disk = FakeDisk::new(1);
+    let log = open(&disk).unwrap();
+    let mut lease = log.acquire(&key(1)).await.unwrap();
+    for _ in 0..60 {
+        append(&log, &mut lease, 3000).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    log.close().await.unwrap();
+    disk.set_capacity(Some(disk.used_bytes()));
+    let disk = disk.crash();
+    let log = open(&disk).unwrap();
+    assert_eq!(read(&log, &key(1), 0, 10).await.len(), 60);
+    log.close().await.unwrap();
+    let log = open(&disk.crash()).unwrap();
+    assert_eq!(read(&log, &key(1), 0, 10).await.len(), 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_fills_up_at_any_moment_never_poisons_the_log() {
+    for seed in 0..60 {
+        let disk = FakeDisk::new(seed);
+        let log = open(&disk).unwrap();
+        let mut lease = log.acquire(&key(1)).await.unwrap();
+        for _ in 0..20 + seed % 7 {
+            append(&log, &mut lease, 3000).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // From too little for a manifest to enough for a merge.
+        disk.set_capacity(Some(disk.used_bytes() + seed * 2048));
+        for _ in 0..40 {
+            match append(&log, &mut lease, 3000).await {
+                Ok(_) | Err(AppendError::Fault(LogFault::Full { .. })) => {}
+                Err(other) => panic!("seed {seed}: {other:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        disk.set_capacity(None);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        for _ in 0..20 {
+            append(&log, &mut lease, 3000).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let kept = lease.next.0 - 1;
+        let log = open(&disk.crash()).unwrap();
+        assert_eq!(read(&log, &key(1), 0, 10).await.len() as u64, kept, "seed {seed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failed_sync_poisons_the_log_and_loses_nothing() {
     let disk = FakeDisk::new(1);
     let log = open(&disk).unwrap();

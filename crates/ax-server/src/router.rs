@@ -127,7 +127,8 @@ async fn draining(State(stop): State<CancellationToken>, request: Request, next:
     next.run(request).await
 }
 
-/// Lets web pages of named origins read the answers (<https://fetch.spec.whatwg.org/#http-cors-protocol>).
+/// Lets web pages of named origins read the answers
+/// (<https://fetch.spec.whatwg.org/#http-cors-protocol>).
 async fn origins(
     State(origins): State<Arc<Vec<String>>>,
     request: Request,

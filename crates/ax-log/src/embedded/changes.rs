@@ -4,7 +4,7 @@ use ax_core::id::{Epoch, Seq, SessionId, SessionKey};
 
 use super::committer::Committer;
 use super::format::SessionState;
-use super::request::{Branch, Done, Reply};
+use super::request::{Acquired, Branch, Done, Reply};
 use super::sessions::Slot;
 use crate::limits;
 use crate::types::{AcquireError, BranchError, CutError, DeleteError, Lease};
@@ -15,7 +15,7 @@ const UNPIN_COUNT_MAX: usize = 2_000;
 impl Committer {
     pub(super) fn acquire(&mut self, key: SessionKey, reply: Reply<Lease, AcquireError>) {
         let made = self.lease(&key);
-        self.done(Done::Acquire(reply, key, made));
+        self.done(Done::Acquire(reply, Box::new(Acquired { key, made })));
     }
 
     fn lease(&mut self, key: &SessionKey) -> Result<Lease, AcquireError> {

@@ -111,6 +111,9 @@ pub trait DiskFile: Debug + Send + Sync + 'static {
     /// Returns what the system said; `UnexpectedEof` if the file ends before the buffer is full.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
 
+    /// Says that a part of the file will be read soon, so that it may be fetched meanwhile.
+    fn prefetch(&self, _offset: u64, _bytes: u64) {}
+
     /// Writes, not durably.
     ///
     /// # Errors

@@ -215,7 +215,7 @@ impl EventLog for EmbeddedLog {
         async move {
             self.warm(parent)?;
             self.warm(&SessionKey::new(parent.namespace.clone(), child))?;
-            let branch = Branch { parent: parent.clone(), at, child, row };
+            let branch = Box::new(Branch { parent: parent.clone(), at, child, row });
             self.ask(|reply| Request::Branch(branch, reply)).await
         }
         .boxed()

@@ -92,13 +92,15 @@ impl Manifest {
     }
 
     /// Replaces the manifest of a data directory, durably. All files that it names are durable.
+    ///
+    /// If the error says that the disk is full, the manifest is as it was.
     pub(super) fn write(&self, disk: &dyn Disk, dir: &Path) -> io::Result<()> {
         let new = dir.join(NAME_NEW);
         let file = disk.create(&new)?;
         file.write_at(&self.encode(), 0)?;
         file.sync()?;
         disk.rename(&new, &Self::path(dir))?;
-        disk.sync_dir(dir)
+        disk.sync_dir(dir).map_err(io::Error::other)
     }
 
     fn encode(&self) -> Vec<u8> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::format::{Key, SessionRef, SessionState};
+use super::is_full;
 use super::manifest::RunEntry;
 use super::run::{self, Covers, Merged, PIECE_BYTES, Run, RunWriter, Section};
 use super::run_loop::{Failed, put_state};
@@ -91,6 +92,10 @@ fn publish(shared: &Shared, old: &[Arc<Run>], new: &Arc<Run>) -> Result<(), Fail
         manifest.runs.insert(at, new.entry);
     });
     if let Err(error) = changed {
+        if is_full(&error) {
+            drop(shared.disk.remove(&new.path));
+            return Err(Failed::Full);
+        }
         // Which of the two manifests is on disk is not known, so both lists of runs stay.
         let _fault = shared.poison("replacing the manifest failed", &error);
         return Err(Failed::Io(error));

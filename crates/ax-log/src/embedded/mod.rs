@@ -54,9 +54,9 @@ pub const SEGMENT_BYTES_MIN: u64 = 4 * 1024 * 1024;
 /// How many times as long as the one before a segment is, until it has its full length.
 pub const SEGMENT_GROWTH: u64 = 4;
 /// The length that segments grow to, in bytes.
-pub const SEGMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+pub const SEGMENT_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// The most memory that the memtable of one segment takes, in bytes.
-pub const MEMTABLE_BYTES_MAX: usize = 96 * 1024 * 1024;
+pub const MEMTABLE_BYTES_MAX: usize = 48 * 1024 * 1024;
 /// How many memtables may wait to become runs before appends wait for them.
 pub const FROZEN_COUNT_MAX: usize = 2;
 /// How many blocks are being written at the same time at most. A block says which one before it
@@ -69,7 +69,7 @@ pub const COMMIT_COUNT_MAX: usize = 4096;
 /// How long a block of a run is, in bytes, unless one record is longer.
 pub const RUN_BLOCK_BYTES: usize = 16 * 1024;
 /// How many runs of about the same size there may be before they are merged into one.
-pub const RUNS_PER_TIER_MAX: usize = 24;
+pub const RUNS_PER_TIER_MAX: usize = 64;
 
 /// The sizes of a log. The defaults are for a real disk; tests take smaller ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,6 +215,11 @@ impl From<crate::LogFault> for OpenError {
             },
         }
     }
+}
+
+/// Whether an error says that there is no space left.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn io_error(action: &'static str, path: &Path, source: io::Error) -> OpenError {

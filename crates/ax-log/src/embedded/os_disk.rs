@@ -194,6 +194,13 @@ impl DiskFile for OsFile {
         Ok(self.buffered.metadata()?.len())
     }
 
+    fn prefetch(&self, offset: u64, bytes: u64) {
+        // Where it is refused, the reads are slower.
+        let bytes = std::num::NonZeroU64::new(bytes);
+        let advice = rustix::fs::Advice::WillNeed;
+        let _refused = rustix::fs::fadvise(&self.buffered, offset, bytes, advice);
+    }
+
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         self.buffered.read_exact_at(buffer, offset)
     }

@@ -15,7 +15,7 @@ use super::run_loop::{Job, SPARE_COUNT_MAX};
 use super::segment::{self, SegmentFile, SegmentReader, SegmentWriter};
 use super::shared::{Namespaces, Recovered, Shared};
 use super::version::Version;
-use super::{OpenError, Options, fsck, io_error};
+use super::{OpenError, Options, fsck, io_error, is_full};
 
 /// How much of the command line goes into the lock file, in characters.
 const COMMAND_CHARS_MAX: usize = 200;
@@ -37,7 +37,7 @@ pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
     };
     let cache = Arc::new(BlockCache::new(options.limits.index_cache_bytes_max));
     let runs = open_runs(options, &manifest, &cache)?;
-    let Files { live, beheaded, unused, file_next } = files(options, &manifest, &names)?;
+    let Files { live, beheaded, mut unused, file_next } = files(options, &manifest, &names)?;
     let mut namespaces = Namespaces::default();
     for (id, name) in &manifest.namespaces {
         namespaces.insert(*id, name.clone());
@@ -48,11 +48,12 @@ pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
     replayed.check_beheaded(beheaded)?;
     manifest.generation += 1;
     manifest.segment_begun = replayed.begun(&manifest, options)?;
-    manifest.write(disk, dir).map_err(|error| full_or("writing", options, error))?;
+    write_manifest(options, &manifest, &mut unused)?;
     // Only now is what the manifest said durable, if the process before this one was killed.
     let spares = keep_spares(options, unused)?;
-    remove_leftovers(options, &manifest, &names);
-    let (writer, jobs) = replayed.settle(manifest.generation)?;
+    let (writer, mut jobs) = replayed.settle(manifest.generation)?;
+    // Before any run is made, for it may get the name of one of these.
+    jobs.insert(0, Job::Remove { paths: leftovers(options, &manifest, &names) });
     let recovered = Recovered {
         cache,
         version,
@@ -77,11 +78,29 @@ fn lock(options: &Options) -> Result<Box<dyn Held>, OpenError> {
     })
 }
 
-fn full_or(action: &'static str, options: &Options, error: std::io::Error) -> OpenError {
-    match error.kind() {
-        std::io::ErrorKind::StorageFull => OpenError::Full { dir: options.dir.clone() },
-        _ => io_error(action, &Manifest::path(&options.dir), error),
+/// Writes the manifest. If the disk is full, a file for segments to come makes room for it.
+fn write_manifest(
+    options: &Options,
+    manifest: &Manifest,
+    unused: &mut Vec<Unused>,
+) -> Result<(), OpenError> {
+    let (disk, dir) = (&*options.disk, &options.dir);
+    let mut written = manifest.write(disk, dir);
+    if written.as_ref().is_err_and(is_full)
+        && let Some((path, _)) = unused.pop()
+    {
+        // By the manifest that is there, which is durable then, nothing is in that file.
+        let freed = disk.sync_dir(dir).and_then(|()| disk.remove(&path));
+        written = freed.and_then(|()| manifest.write(disk, dir));
     }
+    written.map_err(|error| full_or("writing", options, error))
+}
+
+fn full_or(action: &'static str, options: &Options, error: std::io::Error) -> OpenError {
+    if is_full(&error) {
+        return OpenError::Full { dir: options.dir.clone() };
+    }
+    io_error(action, &Manifest::path(&options.dir), error)
 }
 
 /// Makes the manifest of a new store, if there is nothing that an old one should have named.
@@ -190,13 +209,10 @@ fn keep_spares(options: &Options, mut unused: Vec<Unused>) -> Result<Vec<Segment
     Ok(kept)
 }
 
-fn remove_leftovers(options: &Options, manifest: &Manifest, names: &[String]) {
-    for name in names {
-        let leftover =
-            run::id_of(name).is_some_and(|id| manifest.runs.iter().all(|entry| entry.id != id));
-        if leftover {
-            // It was being written, or was merged; a file that stays is found again next time.
-            drop(options.disk.remove(&options.dir.join(name)));
-        }
-    }
+/// Returns the runs that do not belong to the store: they were being written, or were merged.
+fn leftovers(options: &Options, manifest: &Manifest, names: &[String]) -> Vec<PathBuf> {
+    let leftover = |name: &&String| {
+        run::id_of(name).is_some_and(|id| manifest.runs.iter().all(|entry| entry.id != id))
+    };
+    names.iter().filter(leftover).map(|name| options.dir.join(name)).collect()
 }

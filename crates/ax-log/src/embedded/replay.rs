@@ -123,6 +123,9 @@ pub(super) fn replay(
 fn read_all(live: Vec<Live>) -> Vec<(Live, Result<Segment, OpenError>)> {
     let ends: Vec<_> = live.iter().skip(1).map(|next| Some(next.header.block)).collect();
     let ends = ends.into_iter().chain([None]);
+    for file in &live {
+        file.reader.prefetch();
+    }
     thread::scope(|scope| {
         let readers = live.into_iter().zip(ends).map(|(mut live, end)| {
             scope.spawn(move || {

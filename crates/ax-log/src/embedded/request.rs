@@ -19,7 +19,7 @@ pub(super) enum Request {
     Append(Box<Append>, AppendReply),
     Acquire(SessionKey, Reply<Lease, AcquireError>),
     Release(SessionKey, Epoch),
-    Branch(Branch, Reply<(), BranchError>),
+    Branch(Box<Branch>, Reply<(), BranchError>),
     Cut(SessionKey, Seq, Reply<(), CutError>),
     Delete(SessionKey, Reply<(), DeleteError>),
     Close(Reply<(), LogFault>),
@@ -34,11 +34,18 @@ pub(super) struct Branch {
     pub(super) row: Row,
 }
 
+/// What became of a request for the right to write. It is kept apart, so that answers are small.
+#[derive(Debug)]
+pub(super) struct Acquired {
+    pub(super) key: SessionKey,
+    pub(super) made: Result<Lease, AcquireError>,
+}
+
 /// An answer that may be given when everything that it rests on is durable; also a refusal.
 #[derive(Debug)]
 pub(super) enum Done {
     Append(AppendReply, Box<Append>, Result<Seq, AppendError>),
-    Acquire(Reply<Lease, AcquireError>, SessionKey, Result<Lease, AcquireError>),
+    Acquire(Reply<Lease, AcquireError>, Box<Acquired>),
     Branch(Reply<(), BranchError>, Result<(), BranchError>),
     Cut(Reply<(), CutError>, Result<(), CutError>),
     Delete(Reply<(), DeleteError>, Result<(), DeleteError>),
@@ -49,7 +56,8 @@ impl Done {
     pub(super) fn tell(self) -> Option<(SessionKey, Epoch)> {
         match self {
             Self::Append(reply, append, made) => drop(reply.send((append, made))),
-            Self::Acquire(reply, key, made) => {
+            Self::Acquire(reply, acquired) => {
+                let Acquired { key, made } = *acquired;
                 let lease = reply.send(made).err()?.ok()?;
                 return Some((key, lease.epoch));
             }
@@ -64,7 +72,8 @@ impl Done {
     pub(super) fn refuse(self, fault: LogFault) -> Option<(SessionKey, Epoch)> {
         match self {
             Self::Append(reply, append, _) => drop(reply.send((append, Err(fault.into())))),
-            Self::Acquire(reply, key, made) => {
+            Self::Acquire(reply, acquired) => {
+                let Acquired { key, made } = *acquired;
                 drop(reply.send(Err(fault.into())));
                 return made.ok().map(|lease| (key, lease.epoch));
             }

@@ -1,6 +1,5 @@
 //! How the committer goes on in another segment.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -9,7 +8,7 @@ use super::memtable::Memtable;
 use super::run_loop::Job;
 use super::segment::SegmentFile;
 use super::shared::Shared;
-use super::{FROZEN_COUNT_MAX, SEGMENT_GROWTH};
+use super::{FROZEN_COUNT_MAX, SEGMENT_GROWTH, is_full};
 use crate::types::LogFault;
 
 impl Committer {
@@ -56,10 +55,13 @@ impl Committer {
     }
 
     fn preallocate(&self, bytes: u64) -> Result<SegmentFile, LogFault> {
-        self.shared.preallocate(bytes).map_err(|error| match error.kind() {
-            // Nothing was promised with this file yet: the log is as it was.
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => self.shared.full(),
-            _ => self.shared.poison("preallocating a segment failed", &error),
+        self.shared.preallocate(bytes).map_err(|error| {
+            if is_full(&error) {
+                // Nothing was promised with this file yet: the log is as it was.
+                self.shared.full()
+            } else {
+                self.shared.poison("preallocating a segment failed", &error)
+            }
         })
     }
 

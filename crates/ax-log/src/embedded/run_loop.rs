@@ -2,18 +2,19 @@
 
 use std::io;
 use std::ops::Bound;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::OpenError;
 use super::format::{Key, SessionRef, SessionState, u64_of};
 use super::memtable::{Memtable, SessionTable};
 use super::run::{self, Covers, PIECE_BYTES, Run, RunWriter};
 use super::segment::SegmentFile;
 use super::shared::Shared;
+use super::{OpenError, is_full};
 
 /// How long a piece waits for the segment to fill, at most, in steps of [`PACE_STEP`].
 const PACE_STEPS_MAX: u32 = 4;
@@ -30,6 +31,8 @@ pub(super) const SPARE_COUNT_MAX: usize = 2;
 pub(super) enum Job {
     /// Write a frozen memtable as a run; then its segment's file is free.
     Write { memtable: Arc<Memtable>, file: Option<SegmentFile>, block_next: u64 },
+    /// Remove files that belong to nothing.
+    Remove { paths: Vec<PathBuf> },
     /// See that there is a spare file of this length.
     Spare { bytes: u64 },
 }
@@ -47,10 +50,7 @@ pub(super) enum Failed {
 
 impl From<io::Error> for Failed {
     fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full,
-            _ => Self::Io(error),
-        }
+        if is_full(&error) { Self::Full } else { Self::Io(error) }
     }
 }
 
@@ -74,6 +74,13 @@ pub(super) async fn run(
                     let _gone = merges.send(());
                 }
                 written
+            }
+            Job::Remove { paths } => {
+                for path in paths {
+                    // One that stays is found again at the next opening.
+                    drop(shared.disk.remove(&path));
+                }
+                Ok(())
             }
             Job::Spare { bytes } => prepare(&shared, bytes),
         };

@@ -199,6 +199,11 @@ impl SegmentReader {
         Ok(Self { name, bytes, store, file, window: Bytes::new(), window_at: 0 })
     }
 
+    /// Has the whole file fetched, as it is going to be read.
+    pub(super) fn prefetch(&self) {
+        self.file.prefetch(0, self.bytes);
+    }
+
     /// Returns the header that stands at the start of the file.
     pub(super) fn first_header(&mut self) -> Result<Found, LogFault> {
         let mut header = [0; BLOCK_HEADER_BYTES];

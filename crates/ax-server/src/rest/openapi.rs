@@ -81,7 +81,10 @@ fn operation(route: &Route, used: &mut BTreeSet<String>) -> Value {
         "operationId": format!("{}{suffix}", route.rpc),
         "tags": [method.service],
         "parameters": parameters,
-        "responses": {"200": answer(route, used), "default": {"$ref": "#/components/responses/Refused"}},
+        "responses": {
+            "200": answer(route, used),
+            "default": {"$ref": "#/components/responses/Refused"},
+        },
     });
     if !method.comment.is_empty() {
         operation["description"] = method.comment.clone().into();
