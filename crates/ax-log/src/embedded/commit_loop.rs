@@ -54,6 +54,8 @@ struct Lead {
     held: Option<Request>,
     /// How many places were taken.
     taken: u64,
+    /// How many requests have the last of them.
+    count_last: usize,
     /// How many blocks there were in a row in which nobody else was met.
     lonely: u32,
     closing: Option<Reply<(), LogFault>>,
@@ -74,7 +76,15 @@ impl Commit {
         spawner: &Arc<dyn Spawner>,
         requests: mpsc::UnboundedReceiver<Request>,
     ) -> Self {
-        let lead = Lead { requests, held: None, taken: 0, lonely: 0, closing: None, ended: false };
+        let lead = Lead {
+            requests,
+            held: None,
+            taken: 0,
+            count_last: 0,
+            lonely: 0,
+            closing: None,
+            ended: false,
+        };
         Self {
             shared: Arc::clone(&committer.shared),
             spawner: Arc::clone(spawner),
@@ -99,7 +109,7 @@ impl Commit {
             if lead.ended {
                 return;
             }
-            let going_on = lead.wait().await;
+            let going_on = lead.wait(&self.over).await;
             let count = self.decide(&mut lead, &mut batch);
             match self.place(&mut lead, &mut batch).await {
                 Ok(turn) => {
@@ -192,6 +202,7 @@ impl Commit {
         count: usize,
     ) -> Option<tokio::sync::MutexGuard<'a, Lead>> {
         let served = lead.held.is_none() && lead.requests.is_empty();
+        lead.count_last = count;
         let alone = count <= 1 && served && self.over.load(Ordering::Acquire) == turn.number;
         lead.lonely = if alone { lead.lonely.saturating_add(1) } else { 0 };
         (lead.lonely > LONELY_COUNT || lead.closing.is_some() || count == 0).then_some(lead)
@@ -268,14 +279,19 @@ impl Lead {
     ///
     /// Those who were answered together ask again one after the other, within some microseconds:
     /// were the first taken alone, the rest would wait for its write. This waits for no clock and
-    /// for nobody in particular; where nothing more comes it costs about a microsecond.
-    async fn wait(&mut self) -> bool {
+    /// for nobody in particular; where nothing more comes it costs about a microsecond. While
+    /// another block is being written, one with as many requests as that has is enough: then there
+    /// are always two halves under way.
+    async fn wait(&mut self, over: &AtomicU64) -> bool {
         if self.held.is_none() {
             self.held = self.requests.recv().await;
         }
         let mut before = usize::MAX;
         while before != self.requests.len() && self.requests.len() < COMMIT_COUNT_MAX {
             before = self.requests.len();
+            if before + 1 >= self.count_last && over.load(Ordering::Acquire) < self.taken {
+                break;
+            }
             for _ in 0..GATHER_SPIN_COUNT {
                 std::hint::spin_loop();
             }
