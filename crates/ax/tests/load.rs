@@ -79,7 +79,7 @@ async fn run(size: Size, dir: &Path) -> serde_json::Value {
     apply_agent(&clients[0], &model).await;
     let began = Instant::now();
     worker::begin_all(&clients, size).await;
-    let begin_millis = began.elapsed().as_millis();
+    let begin_millis = u64::try_from(began.elapsed().as_millis()).unwrap();
     let done = CancellationToken::new();
     let memory = Arc::new(Memory::default());
     let watching = tokio::spawn(Arc::clone(&memory).watch(server.pid(), done.clone()));
@@ -104,7 +104,7 @@ async fn run(size: Size, dir: &Path) -> serde_json::Value {
     serde_json::json!({
         "name": "load", "sessions": size.sessions, "active": size.active,
         "followers": size.followers, "seconds": size.seconds, "errors": 0,
-        "begin_millis": u64::try_from(begin_millis).unwrap(), "turns": figures.turns, "delivered": delivered,
+        "begin_millis": begin_millis, "turns": figures.turns, "delivered": delivered,
         "first_event_micros_median": figures.median, "first_event_micros_p99": figures.p99,
         "first_event_micros_most": figures.most, "ratio_percent": figures.ratio_percent,
         "memory_kib_first": first_kib, "memory_kib_most": most_kib, "memory_kib_last": last_kib,

@@ -89,7 +89,7 @@ async fn stream(
     until: Instant,
 ) -> Vec<Duration> {
     let (sender, receiver) = mpsc::channel(WINDOW);
-    let send = |id: u64, sender: mpsc::Sender<v1::SubmitStreamRequest>, session: String| async move {
+    let send = |id: u64, sender: mpsc::Sender<_>, session: String| async move {
         let submit = Some(input(&session, raw::PAYLOAD_BYTES));
         sender.send(v1::SubmitStreamRequest { id, submit }).await.unwrap();
     };
