@@ -54,7 +54,7 @@ const CHUNK_BYTES_MAX: usize = 256 << 10;
 /// How many inputs of one stream are under way at a time.
 const SUBMITS_MAX: usize = 256;
 
-/// The most open connections.
+/// The most open connections; the local socket is never refused.
 const CONNECTION_COUNT_MAX: usize = 10_000;
 /// The most requests at a time on one connection.
 const STREAM_COUNT_MAX: u32 = 4_096;
@@ -75,7 +75,7 @@ const PING_PAUSE: Duration = Duration::from_secs(20);
 /// How long its answer may take.
 const PING_ANSWER_MAX: Duration = Duration::from_secs(20);
 /// How much of a stream waits to be sent, in bytes: what a slow reader costs.
-const SEND_BUFFER_BYTES: usize = 128 << 10;
+const SEND_BUFFER_BYTES: usize = 64 << 10;
 /// How much a peer may send on a stream before it is read, in bytes.
 const WINDOW_BYTES: u32 = 1 << 20;
 /// How long a follower hears nothing at most.

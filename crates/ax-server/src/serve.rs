@@ -186,10 +186,12 @@ async fn accept(shared: &Shared, mut listener: Listener) {
             taken = listener.accept() => taken,
             () = shared.finish.cancelled() => break,
         };
-        if shared.connections.count() < CONNECTION_COUNT_MAX {
-            start(shared, taken);
-        } else {
-            tracing::warn!("a connection was refused: there are too many");
+        match taken {
+            // The local socket stays open to whoever has to put things right.
+            Taken::Tcp { address, .. } if shared.connections.count() >= CONNECTION_COUNT_MAX => {
+                tracing::warn!(%address, "a connection was refused: there are too many");
+            }
+            taken => start(shared, taken),
         }
     }
     if let Kind::Socket(_, path) = &listener.kind

@@ -66,6 +66,8 @@ async fn a_follower_goes_on_after_the_last_id() {
         events.map(|sent| sent.id.clone()).collect()
     };
     let all = ids(&first);
+    // Also in the middle of a text that was streamed.
+    assert!(first.iter().any(|sent| sent.event == "output.delta"), "{first:?}");
     for at in 0..=all.len() {
         // What a browser says on its own is worth more than what the page said once.
         let path = "/v1/sessions/talk/follow?untilIdle=true&after=1";
@@ -75,6 +77,10 @@ async fn a_follower_goes_on_after_the_last_id() {
         let path = format!("/v1/sessions/talk/follow?untilIdle=true&after={at}");
         assert_eq!(ids(&world.follow(&path, "").await.rest().await), all[at..]);
     }
+    let path = "/v1/sessions/talk/follow?untilIdle=true&noDeltas=true";
+    let whole = world.follow(path, "").await.rest().await;
+    assert!(whole.iter().all(|sent| sent.event != "output.delta"), "{whole:?}");
+    assert!(whole.iter().any(|sent| sent.event == "output.message"), "{whole:?}");
     let (path, line) = ("/v1/sessions/talk/follow", "last-event-id: x\r\n");
     assert_eq!(world.send("GET", path, line, b"").await.error().1, "AX1001");
     let path = "/v1/sessions/talk/follow?after=1000";

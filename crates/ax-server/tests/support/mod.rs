@@ -1,7 +1,7 @@
 //! A server on a port of the loopback, in front of a real engine on a log in memory, and the
 //! simplest of HTTP clients.
 
-use ax_core::session::{Failure, Frame};
+use ax_core::session::{Failure, Frame, PartKind};
 use ax_core::time::Timestamp;
 use ax_engine::{Engine, SystemClock, SystemEntropy};
 use ax_harness::{Exit, Io, Launch, Launcher};
@@ -38,14 +38,25 @@ impl Launcher for WhenTold {
             };
             tokio::select! {
                 () = told => {
-                    // An engine that is gone needs no answer.
-                    drop(io.frames.send(Frame::End { result: None }).await);
+                    for frame in said() {
+                        // An engine that is gone needs no answer.
+                        drop(io.frames.send(frame).await);
+                    }
                     Exit::Said
                 }
                 () = io.kill.cancelled() => Exit::Gone(killed),
             }
         })
     }
+}
+
+/// A text in pieces, and the end.
+fn said() -> Vec<Frame> {
+    let block = || "text".into();
+    let piece =
+        |text: &str| Frame::Delta { block: block(), part: PartKind::Text, text: text.into() };
+    let closed = Frame::Output { block: Some(block()), key: None, parts: Vec::new() };
+    vec![piece("one\r\n"), piece("\n\ntwo"), piece("three"), closed, Frame::End { result: None }]
 }
 
 pub(crate) struct World {
