@@ -90,9 +90,14 @@ class Server:
             self._process.wait(60)
 
     def channel(self) -> grpc.Channel:
-        channel = grpc.insecure_channel(f"unix:{self.data}/ax.sock")
+        channel = self._connect()
         self._channels.append(channel)
         return channel
+
+    def _connect(self) -> grpc.Channel:
+        # Else grpcio sends the path of the socket as the authority, which is none (RFC 3986 §3.2).
+        options = [("grpc.default_authority", "localhost")]
+        return grpc.insecure_channel(f"unix:{self.data}/ax.sock", options)
 
     def apply(self, name: str, harness: dict, **limits) -> None:
         manifest = {
@@ -119,7 +124,7 @@ class Server:
     def _serves(self) -> bool:
         assert self._process.poll() is None, (self.dir / "server.err").read_text()
         try:
-            with grpc.insecure_channel(f"unix:{self.data}/ax.sock") as channel:
+            with self._connect() as channel:
                 grpc.channel_ready_future(channel).result(0.5)
             return True
         except grpc.FutureTimeoutError:

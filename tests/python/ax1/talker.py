@@ -1,6 +1,7 @@
 """An agent of the native protocol: says as many things as it is told to, asks, and writes files."""
 
 import json
+import os
 import pathlib
 import sys
 import time
@@ -47,7 +48,7 @@ match words[0]:
             answers = [hear()["answer"]]
         spoken("a", f"answer: {answers[0]['kind']}")
     case "write":
-        pathlib.Path(words[1]).write_text(" ".join(words[2:]))
+        (pathlib.Path(os.environ["AX_WORKSPACE"]) / words[1]).write_text(" ".join(words[2:]))
         spoken("w", "written")
     case "loose":
         # Without a key: void if the attempt is lost, as the first one is.
