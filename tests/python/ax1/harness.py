@@ -36,7 +36,7 @@ class Harness(pb_grpc.HarnessServiceServicer):
             kind = request.WhichOneof("type")
             answer = self.start if kind == "start" else self.cancel
             for response in answer(request, metadata):
-                response.conversation_id = request.conversation_id
+                response.conversation_id = response.conversation_id or request.conversation_id
                 yield response
 
     def cancel(self, request, metadata):
