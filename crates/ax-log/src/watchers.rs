@@ -1,6 +1,6 @@
 //! Who watches which session's head.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use ax_core::id::{Seq, SessionKey};
 use tokio::sync::watch;
@@ -13,7 +13,7 @@ const SWEEP_COUNT_MIN: usize = 64;
 /// The watched heads. A session that nobody watches needs no memory here.
 #[derive(Debug, Default)]
 pub(crate) struct Watchers {
-    heads: HashMap<SessionKey, watch::Sender<HeadState>>,
+    heads: BTreeMap<SessionKey, watch::Sender<HeadState>>,
     sweep_at: usize,
 }
 
@@ -63,9 +63,7 @@ impl Watchers {
 
     /// Tells that nothing will follow in any session.
     pub(crate) fn end_all(&mut self) {
-        let mut heads: Vec<_> = self.heads.drain().collect();
-        heads.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        for (_, head) in heads {
+        for head in std::mem::take(&mut self.heads).into_values() {
             head.send_modify(|state| state.ended = true);
         }
     }

@@ -88,9 +88,11 @@ async fn a_session_whose_server_stood_still_is_taken_up_by_another_and_its_harne
     shared.stand_still(Duration::from_secs(20));
     submit(&two, &second, "k2").await.unwrap();
     let names = two.until(&second, "s", input).await;
-    let count = |name: &str| names.iter().filter(|other| *other == name).count();
+    // The other input may have been carried out by now, too.
+    let first_one = || names.iter().take_while(|name| *name != "execution.completed");
+    let count = |name: &str| first_one().filter(|other| *other == name).count();
     assert_eq!((count("attempt.started"), count("attempt.lost")), (2, 1), "{names:?}");
-    assert_eq!(count("execution.completed"), 1, "{names:?}");
+    assert!(first_one().count() < names.len(), "it was completed: {names:?}");
     while first.info().running_attempts > 0 || !gone.load(Ordering::Relaxed) {
         sleep(Duration::from_millis(10)).await;
     }
