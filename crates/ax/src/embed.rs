@@ -11,6 +11,7 @@ use ax_core::time::Timestamp;
 use ax_engine::{Code, Engine, Observer, SystemClock, SystemEntropy, WaitState, codec};
 use ax_harness::{Adapters, supervise};
 use ax_log::{EmbeddedLog, EventLog, Filter, ListQuery, OpenError, Options, StateMask};
+use ax_server::auth::Auth;
 use ax_server::ops::{Metrics, Probes, Watch};
 use ax_server::{Connections, Listener, Server};
 use ax_store::Blobs;
@@ -97,6 +98,8 @@ pub(crate) struct Embedded {
     serving: JoinHandle<Result<(), ax_server::ServeError>>,
     /// The data directory, if its socket is served.
     data: Option<DataDir>,
+    /// Says who callers are.
+    pub(crate) auth: Arc<Auth>,
     /// Says how it is.
     pub(crate) probes: Probes,
     /// Sends spans away, if somebody takes them.
