@@ -135,30 +135,12 @@ impl Embedded {
         ax_server::check(&listeners, &options)?;
         let log: Arc<dyn EventLog> = Arc::new(open_log(data).await?);
         let late = late(&*log).await?;
-        let blobs = Blobs::local(&data.blobs()).map_err(|error| {
-            Failure::new(Code::Directory, "the blobs cannot be opened").because(&error)
-        })?;
-        let metrics = Arc::new(Metrics::new());
-        let exporting = otlp::start(config, &metrics).map_err(|error| {
-            Failure::new(Code::Config, "the traces cannot be exported").because(&error)
-        })?;
-        let (spans, exporter) = exporting.unzip();
-        let watch = Arc::new(Watch::new(metrics, spans));
-        let engine_options = ax_engine::Options {
-            data_dir: data.root.clone(),
-            runs_max: match purpose {
-                Purpose::Serve { runs_max, .. } => runs_max,
-                Purpose::Pass => RUNS_MAX,
-                Purpose::Record(_) => 0,
-            },
-            log: Arc::clone(&log),
-            blobs,
-            launcher: Arc::new(Adapters::new(supervisors(data)?)),
-            clock: Arc::new(SystemClock),
-            entropy: Arc::new(SystemEntropy),
+        let runs_max = match purpose {
+            Purpose::Serve { runs_max, .. } => runs_max,
+            Purpose::Pass => RUNS_MAX,
+            Purpose::Record(_) => 0,
         };
-        let observer: Arc<dyn Observer> = Arc::<Watch>::clone(&watch);
-        let engine = Engine::open_observed(engine_options, observer).await?;
+        let (engine, watch, exporter) = engine(data, &log, runs_max, config).await?;
         let passing = matches!(purpose, Purpose::Pass);
         let mut addresses = Vec::new();
         let served = match purpose {
@@ -204,6 +186,7 @@ impl Embedded {
             addresses,
             serving,
             data,
+            auth,
             probes,
             exporter,
         })
@@ -230,6 +213,36 @@ impl Embedded {
         self.stop.cancel();
         self.served().await
     }
+}
+
+/// Opens the engine, and what watches it.
+async fn engine(
+    data: &DataDir,
+    log: &Arc<dyn EventLog>,
+    runs_max: usize,
+    config: &Config,
+) -> Result<(Engine, Arc<Watch>, Option<otlp::Exporter>), Failure> {
+    let blobs = Blobs::local(&data.blobs()).map_err(|error| {
+        Failure::new(Code::Directory, "the blobs cannot be opened").because(&error)
+    })?;
+    let metrics = Arc::new(Metrics::new());
+    let exporting = otlp::start(config, &metrics).map_err(|error| {
+        Failure::new(Code::Config, "the traces cannot be exported").because(&error)
+    })?;
+    let (spans, exporter) = exporting.unzip();
+    let watch = Arc::new(Watch::new(metrics, spans));
+    let options = ax_engine::Options {
+        data_dir: data.root.clone(),
+        runs_max,
+        log: Arc::clone(log),
+        blobs,
+        launcher: Arc::new(Adapters::new(supervisors(data)?)),
+        clock: Arc::new(SystemClock),
+        entropy: Arc::new(SystemEntropy),
+    };
+    let observer: Arc<dyn Observer> = Arc::<Watch>::clone(&watch);
+    let engine = Engine::open_observed(options, observer).await?;
+    Ok((engine, watch, exporter))
 }
 
 fn supervisors(data: &DataDir) -> Result<supervise::Options, Failure> {

@@ -5,6 +5,7 @@ use crate::config::{self, Config};
 use crate::embed::{Doors, Embedded, Purpose};
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::guard;
 use crate::interrupt::{Interrupts, Told};
 use crate::link::{Context, tell_late};
 use crate::paths::{DataDir, Holder};
@@ -13,6 +14,7 @@ use crate::takeover::{self, Lock, silent};
 use ax_engine::{Code, Engine, WaitState};
 use ax_log::{EventLog, Filter, ListQuery, LogFault, StateMask};
 use ax_server::Connections;
+use ax_server::auth::Auth;
 use ax_server::ops::{Health, Probes};
 use serde_json::json;
 use std::fs::{File, OpenOptions};
@@ -62,7 +64,7 @@ pub(crate) async fn serve(cx: &Context, args: ServeArgs) -> Result<Exit, Failure
         opened = open_when_free(cx, &data, purpose, standby, after) => opened,
         _terminated = interrupts.next() => return Ok(Exit::Interrupted),
     };
-    let mut embedded = opened.map_err(|failure| name(&data, failure))?;
+    let embedded = opened.map_err(|failure| name(&data, failure))?;
     tell_late(&cx.out, &embedded);
     if open {
         let at = embedded.addresses.join(" and ");
@@ -75,13 +77,24 @@ pub(crate) async fn serve(cx: &Context, args: ServeArgs) -> Result<Exit, Failure
     }
     announce(cx, &data, &embedded.addresses)?;
     service.ready();
+    run(cx, embedded, &service, interrupts).await
+}
+
+/// Serves until it is told to stop, has nothing to do for long enough, or fails.
+async fn run(
+    cx: &Context,
+    mut embedded: Embedded,
+    service: &Service,
+    mut interrupts: Interrupts,
+) -> Result<Exit, Failure> {
     let (log, connections) = (Arc::clone(&embedded.log), embedded.connections.clone());
     let idle =
         idle(cx.config.duration("engine.idle_exit"), embedded.engine.clone(), log, connections);
     tokio::pin!(idle);
     let probes = embedded.probes.clone();
-    let watchdog = watchdog(&service, &probes);
+    let watchdog = watchdog(service, &probes);
     tokio::pin!(watchdog);
+    let auth = Arc::clone(&embedded.auth);
     let mut current = Arc::clone(&cx.config);
     let mut stopping = false;
     loop {
@@ -92,7 +105,7 @@ pub(crate) async fn serve(cx: &Context, args: ServeArgs) -> Result<Exit, Failure
             told = interrupts.which() => match told {
                 Told::Hangup if !cx.out.watched => {
                     service.reloading();
-                    current = reload(cx, &current);
+                    current = reload(cx, &current, &auth);
                     service.ready();
                     continue;
                 }
@@ -168,13 +181,24 @@ async fn watchdog(service: &Service, probes: &Probes) {
 }
 
 /// Reads the configuration again. What is wrong changes nothing; what needs a restart is named.
-fn reload(cx: &Context, current: &Arc<Config>) -> Arc<Config> {
+fn reload(cx: &Context, current: &Arc<Config>, auth: &Auth) -> Arc<Config> {
     let fresh = config::load(&cx.given);
     for problem in &fresh.problems {
         tracing::error!(%problem, "the configuration was not read again");
     }
     if !fresh.problems.is_empty() {
         return Arc::clone(current);
+    }
+    // The settings of authentication have a file of their own. The certificates are looked at by
+    // themselves, and so are the keys.
+    if let Some(path) = current.path("auth.file") {
+        match guard::read(&path).map(|settings| auth.reload(settings)) {
+            Ok(Ok(())) => tracing::info!("who is let in was read again"),
+            Ok(Err(error)) => tracing::error!(%error, "who is let in stays as it was"),
+            Err(failure) => {
+                tracing::error!(error = failure.message, "who is let in stays as it was");
+            }
+        }
     }
     // First, so that what follows is logged by the new levels.
     cx.logs.reload(&fresh);
