@@ -6,6 +6,7 @@ use crate::{api, bench, machine, markers, python, sim, take_flag, tree};
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -89,6 +90,12 @@ const LANES: &[Lane] = &[
         pieces: 1,
         work: heavy,
         shows: Some("10 000 sessions, 500 of them at work, 2 000 followers, for 10 minutes"),
+    },
+    Lane {
+        name: "upgrade",
+        pieces: 1,
+        work: upgrade,
+        shows: Some("stores of the commit before, gone on with, and the other way round"),
     },
     Lane {
         name: "bench-log",
@@ -278,6 +285,26 @@ fn langgraph(piece: u64, seed: u64) -> Result<Counts> {
 
 fn schemathesis(piece: u64, seed: u64) -> Result<Counts> {
     passed(api::schemathesis(seed + piece)?).map(|()| Counts::new())
+}
+
+/// Builds the commit before this one, and lets each of the two go on with what the other began.
+fn upgrade(_piece: u64, _seed: u64) -> Result<Counts> {
+    let place = tree::target()?.join("full/upgrade");
+    let (source, target) = (place.join("source"), place.join("target"));
+    let git = |args: &[&OsStr]| Program::new("git").args(args).succeed().map(drop);
+    let worktree: [&OsStr; 2] = ["worktree".as_ref(), "remove".as_ref()];
+    if source.exists() {
+        git(&[worktree[0], worktree[1], "--force".as_ref(), source.as_ref()])?;
+    }
+    std::fs::create_dir_all(&place)?;
+    let add = ["worktree", "add", "--detach"].map(OsStr::new);
+    git(&[add[0], add[1], add[2], source.as_ref(), "HEAD^".as_ref()])?;
+    let build = Program::new("cargo").args(["build", "-p", "ax", "--bin", "ax"]);
+    build.dir(&source).env("CARGO_TARGET_DIR", &target).succeed()?;
+    let cargo = Program::new("cargo").env("AX_UPGRADE_OLD", target.join("debug/ax"));
+    let tested = test::nextest(cargo, &["-p", "ax", "--test", "upgrade", "--profile", "full"]);
+    git(&[worktree[0], worktree[1], "--force".as_ref(), source.as_ref()])?;
+    passed(tested?).map(|()| Counts::new())
 }
 
 fn bench_log(piece: u64, _seed: u64) -> Result<Counts> {

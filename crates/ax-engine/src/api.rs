@@ -339,4 +339,14 @@ pub struct Info {
     pub awake_sessions: u64,
     /// Attempts that run.
     pub running_attempts: u64,
+    /// Attempts that wait for a free place.
+    pub waiting_attempts: u64,
+    /// Followers.
+    pub followers: u64,
+    /// What the blob store has done.
+    pub blobs: ax_store::Counters,
+    /// It is stopping: it takes nothing new.
+    pub is_stopping: bool,
+    /// Its log takes nothing more.
+    pub has_failed: bool,
 }

@@ -7,6 +7,7 @@ use crate::api::{
     WaitState,
 };
 use crate::inner::Inner;
+use crate::observe::{Observer, Unobserved};
 use crate::registry::Registry;
 use crate::seams::{Clock, Entropy};
 use crate::timers::{self, Timers};
@@ -17,6 +18,7 @@ use ax_harness::Launcher;
 use ax_log::{EventLog, Filter, ListQuery, ReadLimit, StateMask};
 use ax_store::Blobs;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{RwLock, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -61,6 +63,18 @@ impl Engine {
     ///
     /// Returns an [`Error`] if the log cannot be read.
     pub async fn open(options: Options) -> Result<Self, Error> {
+        Self::open_observed(options, Arc::new(Unobserved)).await
+    }
+
+    /// Opens an engine that somebody watches.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::open`].
+    pub async fn open_observed(
+        options: Options,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, Error> {
         options.launcher.reap_orphans().await;
         let (timers, slept) = Timers::new();
         let clock = Arc::clone(&options.clock);
@@ -73,6 +87,9 @@ impl Engine {
             launcher: options.launcher,
             clock: options.clock,
             entropy: options.entropy,
+            observer,
+            followers: Arc::default(),
+            waiting: Arc::default(),
             agents,
             registry: Registry::default(),
             timers,
@@ -441,6 +458,11 @@ impl Engine {
         Info {
             awake_sessions: self.inner.registry.awake_count() as u64,
             running_attempts: self.inner.runs_max.saturating_sub(free) as u64,
+            waiting_attempts: self.inner.waiting.load(Ordering::Relaxed) as u64,
+            blobs: self.inner.blobs.counters(),
+            followers: self.inner.followers.load(Ordering::Relaxed) as u64,
+            is_stopping: self.inner.stopping.is_cancelled(),
+            has_failed: self.inner.failed.is_cancelled(),
         }
     }
 

@@ -77,6 +77,9 @@ codes! {
     NoFile = 1020, retryable false, "a path begins at the workspace of the session";
     /// A manifest is malformed.
     Manifest = 1101, retryable false, "`ax agent validate -f FILE` lists everything that is wrong";
+    /// The configuration is malformed.
+    Config = 1102, retryable false,
+        "docs/configuration.md lists the settings; `ax doctor` shows where each value comes from";
     /// A harness said something malformed.
     Frame = 1201, retryable false, "";
     /// The data directory is in use.

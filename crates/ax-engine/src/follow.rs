@@ -2,6 +2,7 @@
 
 use crate::api::{FollowItem, FollowOptions, Status, Stream, Until, WaitState};
 use crate::inner::Inner;
+use crate::observe::Counted;
 use crate::{Code, Error, codec};
 use ax_core::id::{ExecId, Seq, SessionKey};
 use ax_core::session::Kind;
@@ -30,6 +31,7 @@ struct Follower {
     over: bool,
     /// The head at which the status was looked at last.
     looked_at: Option<Seq>,
+    _counted: Counted,
 }
 
 /// Follows a session.
@@ -48,6 +50,7 @@ pub(crate) async fn follow(
     }
     let watch = inner.log.watch(&key).await?;
     let mut follower = Follower {
+        _counted: Counted::new(&inner.followers),
         inner,
         key,
         options,

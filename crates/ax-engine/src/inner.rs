@@ -2,6 +2,7 @@
 
 use crate::agents::AgentStore;
 use crate::api::SessionView;
+use crate::observe::Observer;
 use crate::registry::Registry;
 use crate::seams::{Clock, Entropy};
 use crate::session::{self, Command};
@@ -14,6 +15,7 @@ use ax_log::EventLog;
 use ax_store::Blobs;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{RwLock, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -33,6 +35,11 @@ pub(crate) struct Inner {
     pub(crate) launcher: Arc<dyn Launcher>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) observer: Arc<dyn Observer>,
+    /// How many followers there are.
+    pub(crate) followers: Arc<AtomicUsize>,
+    /// How many attempts wait for a place.
+    pub(crate) waiting: Arc<AtomicUsize>,
     pub(crate) agents: AgentStore,
     pub(crate) registry: Registry,
     pub(crate) timers: Timers,

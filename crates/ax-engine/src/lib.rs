@@ -19,6 +19,7 @@ mod follow;
 mod gc;
 mod inner;
 pub mod manifest;
+mod observe;
 mod references;
 mod registry;
 mod seams;
@@ -36,4 +37,5 @@ pub use api::{
 };
 pub use engine::{Engine, Options};
 pub use error::{Code, Error};
+pub use observe::{Committed, HISTORY_EVENTS_MAX, Observer, Unobserved};
 pub use seams::{Clock, Entropy, SystemClock, SystemEntropy};

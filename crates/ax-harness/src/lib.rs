@@ -13,6 +13,8 @@ pub mod ax1;
 mod builtin;
 mod config;
 mod environment;
+#[doc(hidden)]
+pub mod fuzzing;
 mod launch;
 mod process;
 pub mod supervise;

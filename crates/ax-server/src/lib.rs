@@ -18,6 +18,7 @@ mod convert;
 mod grpc;
 mod kinds;
 mod listen;
+pub mod ops;
 mod rest;
 mod router;
 mod serve;

@@ -4,6 +4,7 @@ use crate::REQUEST_BYTES_MAX;
 use crate::api::Api;
 use crate::ax1;
 use crate::grpc::{Admin, Agents, Sessions};
+use crate::ops::measure;
 use crate::rest;
 use crate::serve::Server;
 use crate::status::refuse;
@@ -67,8 +68,13 @@ pub(crate) async fn router(server: Server) -> (Router, HealthReporter) {
         None => router,
     };
     let router = router
+        .merge(options.open)
         .layer(from_fn_with_state(stop, draining))
         .layer(from_fn_with_state(Arc::new(options.origins), origins));
+    let router = match options.metrics {
+        Some(metrics) => router.layer(from_fn_with_state(metrics, measure)),
+        None => router,
+    };
     (router, health)
 }
 

@@ -3,6 +3,7 @@
 use crate::caller::Peer;
 use crate::connections::{Connections, Counted};
 use crate::listen::{Kind, Listener, Taken, Wire};
+use crate::ops::Metrics;
 use crate::{
     CONNECTION_COUNT_MAX, DRAIN_MILLIS_MAX, FIRST_REQUEST_MAX, HEADER_BYTES_MAX, HEADER_COUNT_MAX,
     HEADER_READ_MAX, KEEP_ALIVE_PAUSE, PING_ANSWER_MAX, PING_PAUSE, SEND_BUFFER_BYTES,
@@ -61,6 +62,10 @@ pub struct Options {
     pub origins: Vec<String>,
     /// Routes beside the API, behind the same guard.
     pub beside: Router,
+    /// Routes that anybody may call.
+    pub open: Router,
+    /// Counts requests.
+    pub metrics: Option<Arc<Metrics>>,
     /// How long a request's headers, or a handshake, may take.
     pub header_read_max: Duration,
     /// How long a connection from afar may be open before its first request.
@@ -75,6 +80,8 @@ impl Default for Options {
             guard: None,
             origins: Vec::new(),
             beside: Router::new(),
+            open: Router::new(),
+            metrics: None,
             header_read_max: HEADER_READ_MAX,
             first_request_max: FIRST_REQUEST_MAX,
             keep_alive_pause: KEEP_ALIVE_PAUSE,

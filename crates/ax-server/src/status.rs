@@ -63,9 +63,12 @@ const fn grpc(code: Code) -> Grpc {
         Code::Unauthenticated | Code::Expired => Grpc::Unauthenticated,
         Code::Forbidden => Grpc::PermissionDenied,
         Code::KeyReused | Code::OtherAgent | Code::Exists => Grpc::AlreadyExists,
-        Code::Busy | Code::Idle | Code::NotOpen | Code::Version | Code::Directory => {
-            Grpc::FailedPrecondition
-        }
+        Code::Busy
+        | Code::Idle
+        | Code::NotOpen
+        | Code::Version
+        | Code::Directory
+        | Code::Config => Grpc::FailedPrecondition,
         Code::QueueFull | Code::Full | Code::RateLimited | Code::Crowded => Grpc::ResourceExhausted,
         Code::OutOfRange | Code::Cut => Grpc::OutOfRange,
         Code::Locked
@@ -110,7 +113,7 @@ pub(crate) const fn http(code: Code) -> StatusCode {
         | Code::Elsewhere
         | Code::Stopping
         | Code::Unrecorded => StatusCode::SERVICE_UNAVAILABLE,
-        Code::Damaged | Code::Version | Code::Directory | Code::Internal => {
+        Code::Damaged | Code::Version | Code::Directory | Code::Config | Code::Internal => {
             StatusCode::INTERNAL_SERVER_ERROR
         }
     }

@@ -58,6 +58,7 @@ pub(crate) struct Inner {
     /// Makes names of uploads differ from those of other processes.
     nonce: u64,
     upload_next: AtomicU64,
+    pub(crate) counting: Counting,
 }
 
 /// What is known of a blob without reading it.
@@ -80,6 +81,36 @@ pub struct Usage {
     pub bytes: u64,
 }
 
+/// What this store has done since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Blobs that were put.
+    pub puts: u64,
+    /// Their lengths, in bytes.
+    pub put_bytes: u64,
+    /// Blobs that were opened for reading.
+    pub gets: u64,
+}
+
+/// Counts it.
+#[derive(Debug, Default)]
+pub(crate) struct Counting {
+    puts: AtomicU64,
+    put_bytes: AtomicU64,
+    gets: AtomicU64,
+}
+
+impl Counting {
+    pub(crate) fn put(&self, bytes: u64) {
+        self.puts.fetch_add(1, Ordering::Relaxed);
+        self.put_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) {
+        self.gets.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// Keeps an upload from being taken for an abandoned one.
 #[derive(Debug)]
 pub(crate) struct UnderWay {
@@ -96,6 +127,13 @@ impl Blobs {
     /// Keeps blobs in memory, for tests and simulations. Needs no tokio runtime.
     pub fn memory() -> Self {
         Self::build(Arc::new(InMemory::new()), None)
+    }
+
+    /// Returns what this store has done since it was opened.
+    pub fn counters(&self) -> Counters {
+        let Counting { puts, put_bytes, gets } = &self.inner.counting;
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counters { puts: count(puts), put_bytes: count(put_bytes), gets: count(gets) }
     }
 
     /// Keeps blobs in a directory, which is made if there is none. Each is durable when `put`
@@ -146,7 +184,9 @@ impl Blobs {
         let nonce = RandomState::new().hash_one(0u8);
         let upload_next = AtomicU64::new(0);
         let uploads = Mutex::default();
-        Self { inner: Arc::new(Inner { store, local, shards, uploads, nonce, upload_next }) }
+        let counting = Counting::default();
+        let inner = Inner { store, local, shards, uploads, nonce, upload_next, counting };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Returns what is known of a blob; `None` if it is not in this namespace.

@@ -34,7 +34,7 @@ mod local;
 mod put;
 mod read;
 
-pub use blobs::{Blobs, Stat, Usage};
+pub use blobs::{Blobs, Counters, Stat, Usage};
 pub use collect::{Collection, GRACE_MILLIS_DEFAULT};
 pub use error::{GetError, OpenError, PutError, StoreError};
 pub use id::{Blob, BlobId, ParseError};

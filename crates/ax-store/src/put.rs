@@ -108,6 +108,7 @@ impl Inner {
         let _shared = self.shard(&blob.id).read().await;
         let written = self.store.put(&path, PutPayload::from(content)).await;
         written.map_err(failed(format!("write {}", blob.id)))?;
+        self.counting.put(blob.bytes);
         Ok(blob)
     }
 }
@@ -192,6 +193,7 @@ impl<'a> Intake<'a> {
         let _shared = self.inner.shard(&blob.id).read().await;
         let named = self.inner.store.rename(&upload.path, &path).await;
         named.map_err(failed(format!("name {}", blob.id)))?;
+        self.inner.counting.put(blob.bytes);
         Ok(blob)
     }
 

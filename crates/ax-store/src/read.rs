@@ -54,6 +54,7 @@ impl Blobs {
         let found = self.inner.store.get(&layout::blob(namespace, id)).await;
         let found = found.map_err(|error| get_error(*id, error))?;
         let bytes = found.meta.size;
+        self.inner.counting.get();
         let reading = Reading {
             id: *id,
             pieces: found.into_stream(),

@@ -1,14 +1,18 @@
 //! The engine within this process.
 
+use crate::config::Config;
 use crate::failure::Failure;
 use crate::guard::Locks;
 use crate::paths::{DataDir, Holder, unusable};
+use crate::telemetry::otlp;
 use crate::time::now;
 use ax_core::id::SessionId;
 use ax_core::time::Timestamp;
-use ax_engine::{Code, Engine, SystemClock, SystemEntropy, WaitState, codec};
+use ax_engine::{Code, Engine, Observer, SystemClock, SystemEntropy, WaitState, codec};
 use ax_harness::{Adapters, supervise};
 use ax_log::{EmbeddedLog, EventLog, Filter, ListQuery, OpenError, Options, StateMask};
+use ax_server::auth::Auth;
+use ax_server::ops::{Metrics, Probes, Watch};
 use ax_server::{Connections, Listener, Server};
 use ax_store::Blobs;
 use std::net::SocketAddr;
@@ -53,6 +57,18 @@ pub(crate) struct Doors {
 }
 
 impl Doors {
+    /// Reads the settings.
+    pub(crate) fn of(config: &Config) -> Self {
+        let listen = config.texts("listen.address");
+        Self {
+            // What is no address is refused where settings are read.
+            listen: listen.iter().filter_map(|address| address.parse().ok()).collect(),
+            open: config.is("listen.insecure_no_auth"),
+            origins: config.texts("listen.origins"),
+            locks: Locks::of(config),
+        }
+    }
+
     /// Begins to listen. Nobody is answered yet.
     async fn listeners(&self) -> Result<Vec<Listener>, Failure> {
         let mut listeners = Vec::new();
@@ -82,6 +98,12 @@ pub(crate) struct Embedded {
     serving: JoinHandle<Result<(), ax_server::ServeError>>,
     /// The data directory, if its socket is served.
     data: Option<DataDir>,
+    /// Says who callers are.
+    pub(crate) auth: Arc<Auth>,
+    /// Says how it is.
+    pub(crate) probes: Probes,
+    /// Sends spans away, if somebody takes them.
+    exporter: Option<otlp::Exporter>,
 }
 
 /// A timer that came due while nothing ran.
@@ -93,7 +115,11 @@ pub(crate) struct Late {
 
 impl Embedded {
     /// Opens the data directory and serves it.
-    pub(crate) async fn open(data: &DataDir, purpose: Purpose) -> Result<Self, Failure> {
+    pub(crate) async fn open(
+        data: &DataDir,
+        purpose: Purpose,
+        config: &Config,
+    ) -> Result<Self, Failure> {
         data.make()?;
         let doors = match &purpose {
             Purpose::Serve { doors, .. } => doors.clone(),
@@ -104,27 +130,17 @@ impl Embedded {
         // An address at which nobody can be known has no guard, and is refused.
         let known = doors.open || doors.listen.is_empty() || auth.knows_anybody();
         let guard = known.then(|| auth.guard());
-        let options = ax_server::Options { guard, origins: doors.origins, ..Default::default() };
+        let mut options =
+            ax_server::Options { guard, origins: doors.origins, ..Default::default() };
         ax_server::check(&listeners, &options)?;
         let log: Arc<dyn EventLog> = Arc::new(open_log(data).await?);
         let late = late(&*log).await?;
-        let blobs = Blobs::local(&data.blobs()).map_err(|error| {
-            Failure::new(Code::Directory, "the blobs cannot be opened").because(&error)
-        })?;
-        let engine = Engine::open(ax_engine::Options {
-            data_dir: data.root.clone(),
-            runs_max: match purpose {
-                Purpose::Serve { runs_max, .. } => runs_max,
-                Purpose::Pass => RUNS_MAX,
-                Purpose::Record(_) => 0,
-            },
-            log: Arc::clone(&log),
-            blobs,
-            launcher: Arc::new(Adapters::new(supervisors(data)?)),
-            clock: Arc::new(SystemClock),
-            entropy: Arc::new(SystemEntropy),
-        })
-        .await?;
+        let runs_max = match purpose {
+            Purpose::Serve { runs_max, .. } => runs_max,
+            Purpose::Pass => RUNS_MAX,
+            Purpose::Record(_) => 0,
+        };
+        let (engine, watch, exporter) = engine(data, &log, runs_max, config).await?;
         let passing = matches!(purpose, Purpose::Pass);
         let mut addresses = Vec::new();
         let served = match purpose {
@@ -143,6 +159,14 @@ impl Embedded {
             }
         };
         let (stop, connections) = (CancellationToken::new(), Connections::default());
+        let probes = Probes {
+            engine: engine.clone(),
+            data_dir: data.root.clone(),
+            stop: stop.clone(),
+            connections: connections.clone(),
+            watch,
+        };
+        probes.mount(&mut options, config.is("metrics.enabled"), config.is("metrics.public"));
         let server = Server {
             engine: engine.clone(),
             data_dir: data.root.clone(),
@@ -152,7 +176,20 @@ impl Embedded {
             options,
         };
         let serving = tokio::spawn(server.serve(listeners));
-        Ok(Self { engine, stop, connections, late, log, addresses, serving, data: served })
+        let data = served;
+        Ok(Self {
+            engine,
+            stop,
+            connections,
+            late,
+            log,
+            addresses,
+            serving,
+            data,
+            auth,
+            probes,
+            exporter,
+        })
     }
 
     /// Waits until something stops it: [`Embedded::stop`], a request, or a failure.
@@ -160,6 +197,9 @@ impl Embedded {
         let served = (&mut self.serving).await;
         if let Some(data) = self.data.take() {
             data.let_go();
+        }
+        if let Some(exporter) = self.exporter.take() {
+            exporter.flush().await;
         }
         match served {
             Ok(Ok(())) => Ok(()),
@@ -173,6 +213,36 @@ impl Embedded {
         self.stop.cancel();
         self.served().await
     }
+}
+
+/// Opens the engine, and what watches it.
+async fn engine(
+    data: &DataDir,
+    log: &Arc<dyn EventLog>,
+    runs_max: usize,
+    config: &Config,
+) -> Result<(Engine, Arc<Watch>, Option<otlp::Exporter>), Failure> {
+    let blobs = Blobs::local(&data.blobs()).map_err(|error| {
+        Failure::new(Code::Directory, "the blobs cannot be opened").because(&error)
+    })?;
+    let metrics = Arc::new(Metrics::new());
+    let exporting = otlp::start(config, &metrics).map_err(|error| {
+        Failure::new(Code::Config, "the traces cannot be exported").because(&error)
+    })?;
+    let (spans, exporter) = exporting.unzip();
+    let watch = Arc::new(Watch::new(metrics, spans));
+    let options = ax_engine::Options {
+        data_dir: data.root.clone(),
+        runs_max,
+        log: Arc::clone(log),
+        blobs,
+        launcher: Arc::new(Adapters::new(supervisors(data)?)),
+        clock: Arc::new(SystemClock),
+        entropy: Arc::new(SystemEntropy),
+    };
+    let observer: Arc<dyn Observer> = Arc::<Watch>::clone(&watch);
+    let engine = Engine::open_observed(options, observer).await?;
+    Ok((engine, watch, exporter))
 }
 
 fn supervisors(data: &DataDir) -> Result<supervise::Options, Failure> {

@@ -1,5 +1,6 @@
 //! Who is let in at the addresses of a server, as its settings say.
 
+use crate::config::Config;
 use crate::failure::Failure;
 use crate::paths::DataDir;
 use ax_engine::Code;
@@ -18,6 +19,20 @@ pub(crate) struct Locks {
 }
 
 impl Locks {
+    /// Reads the settings.
+    pub(crate) fn of(config: &Config) -> Self {
+        let files = config.path("tls.certificate").zip(config.path("tls.key"));
+        let client_ca = config.path("tls.client_ca");
+        let client_required = config.is("tls.client_required");
+        let tls = files.map(|(certificate, key)| tls::Settings {
+            certificate,
+            key,
+            client_ca,
+            client_required,
+        });
+        Self { auth: config.path("auth.file"), tls }
+    }
+
     /// Opens what says who callers are.
     pub(crate) fn auth(&self, data: &DataDir) -> Result<Arc<Auth>, Failure> {
         let settings = match &self.auth {

@@ -4,11 +4,13 @@
 //! command that is done, the next one takes its place when the connection is made again.
 
 use crate::args::Global;
+use crate::config::{Config, Given};
 use crate::embed::{Embedded, Purpose};
 use crate::failure::Failure;
 use crate::out::Out;
 use crate::paths::DataDir;
 use crate::takeover::{self, Lock};
+use crate::telemetry::Logs;
 use crate::time::{now, rfc3339, span};
 use ax_client::{Address, Client, Connect, Connection, Credentials, Patience, boxed, connect};
 use ax_engine::Code;
@@ -42,6 +44,10 @@ pub(crate) enum Need {
 pub(crate) struct Context {
     pub(crate) global: Global,
     pub(crate) out: Out,
+    pub(crate) config: Arc<Config>,
+    /// What the configuration was made of, to make it again.
+    pub(crate) given: Given,
+    pub(crate) logs: Logs,
 }
 
 /// A client, and perhaps the engine behind it.
@@ -54,6 +60,7 @@ pub(crate) struct Link {
 struct State {
     target: Target,
     out: Out,
+    config: Arc<Config>,
     embedded: Option<Embedded>,
     /// The own end of a private connection.
     pair: Option<UnixStream>,
@@ -83,6 +90,12 @@ impl Context {
         DataDir::find(self.global.data.as_deref())
     }
 
+    /// How many attempts a server runs at once.
+    pub(crate) fn runs_max(&self) -> usize {
+        let count = self.config.number("engine.runs_max").and_then(|count| count.try_into().ok());
+        count.unwrap_or(crate::embed::RUNS_MAX)
+    }
+
     /// Reaches an engine.
     pub(crate) async fn link(&self, need: Need) -> Result<Link, Failure> {
         self.link_with(need, Patience::default()).await
@@ -103,7 +116,8 @@ impl Context {
             None => Target::Data(self.data()?),
         };
         let (out, embedded, pair, passing) = (self.out, None, None, false);
-        let mut state = State { target, out, embedded, pair, passing, need };
+        let config = Arc::clone(&self.config);
+        let mut state = State { target, out, config, embedded, pair, passing, need };
         state.reach().await?;
         let state = Arc::new(Mutex::new(state));
         let shared = Arc::clone(&state);
@@ -215,7 +229,7 @@ impl State {
                 Purpose::Record(theirs)
             }
         };
-        let embedded = Embedded::open(data, purpose).await?;
+        let embedded = Embedded::open(data, purpose, &self.config).await?;
         if self.need == Need::Run {
             tell_late(&self.out, &embedded);
         }

@@ -6,6 +6,7 @@
 mod args;
 mod ask;
 mod cmd;
+mod config;
 mod embed;
 mod exit;
 mod failure;
@@ -17,7 +18,9 @@ mod manifest;
 mod out;
 mod paths;
 mod provider;
+mod service;
 mod takeover;
+mod telemetry;
 mod time;
 mod view;
 mod watch;
@@ -26,6 +29,7 @@ use args::{Cli, Command};
 use ax_engine::Code;
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
+use config::Config;
 use exit::Exit;
 use failure::Failure;
 use link::Context;
@@ -33,7 +37,7 @@ use out::{Color, Out};
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
+use std::sync::Arc;
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
@@ -45,9 +49,14 @@ fn main() -> ExitCode {
         Err(error) => return refused(&error, &args),
     };
     let out = Out::new(cli.global.json, cli.global.quiet, cli.global.color);
-    trace(&out);
-    let context = Context { global: cli.global.or_environment(), out };
-    match run(&context, cli.command) {
+    let given = cli.given();
+    let config = config::load(&given);
+    let logs = telemetry::Logs::start(&config, level(&cli.command), out.watched);
+    let mut global = cli.global.or_environment();
+    global.data = config.path("data");
+    let context = Context { global, out, config: Arc::new(config), given, logs };
+    let checked = if cli.command.is_strict() { check(&context.config) } else { Ok(()) };
+    match checked.and_then(|()| run(&context, cli.command)) {
         Ok(exit) => exit.into(),
         Err(failure) => {
             out.failure(&failure);
@@ -81,11 +90,22 @@ fn show_help() {
     drop(stderr.write_all(help.to_string().as_bytes()));
 }
 
-/// What the engine has to say goes to standard error: warnings, or as `AX_LOG` says.
-fn trace(out: &Out) {
-    let filter = EnvFilter::try_from_env("AX_LOG").unwrap_or_else(|_| EnvFilter::new("error"));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(out.watched);
-    subscriber.with_writer(std::io::stderr).init();
+/// What is logged unless a setting says: a server says what it does, a command what goes wrong.
+const fn level(command: &Command) -> &'static str {
+    if matches!(command, Command::Serve(_)) { "info" } else { "error" }
+}
+
+/// Refuses a configuration in which something is wrong.
+fn check(config: &Config) -> Result<(), Failure> {
+    if config.problems.is_empty() {
+        return Ok(());
+    }
+    let count = config.problems.len();
+    let words = if count == 1 { "a problem".into() } else { format!("{count} problems") };
+    let file = config.file.as_ref().map(|file| format!(" ({})", file.display()));
+    let message = format!("the configuration has {words}{}", file.unwrap_or_default());
+    let causes = config.problems.iter().map(ToString::to_string).collect();
+    Err(Failure { causes, ..Failure::new(Code::Config, message) })
 }
 
 fn run(context: &Context, command: Command) -> Result<Exit, Failure> {

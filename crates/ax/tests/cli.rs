@@ -9,6 +9,7 @@ mod cli {
     mod exits;
     mod help;
     mod inputs;
+    mod ops;
     mod people;
     mod servers;
     mod sessions;

@@ -17,6 +17,12 @@ pub(super) enum Error {
     TooLong,
 }
 
+/// Reads a duration such as `30s`, `1h30m` or `500ms`, in milliseconds; `None` if it is none, or
+/// longer than ten years.
+pub fn millis(text: &str) -> Option<u64> {
+    parse(text).ok()
+}
+
 /// Reads a duration such as `30s`, `1h30m` or `500ms`, in milliseconds. Larger units come first,
 /// each at most once.
 pub(super) fn parse(text: &str) -> Result<u64, Error> {

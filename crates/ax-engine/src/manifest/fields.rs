@@ -171,7 +171,7 @@ fn join(path: &str, name: &str) -> String {
 }
 
 /// Says what may have been meant, or else what there is.
-pub(super) fn suggestion(name: &str, known: &[&str]) -> String {
+pub fn suggestion(name: &str, known: &[&str]) -> String {
     match closest(name, known) {
         Some(meant) => format!("did you mean `{meant}`?"),
         None => format!("there is {}", listed(known)),

@@ -7,13 +7,16 @@ mod duration;
 mod fields;
 mod harness;
 mod spec;
-mod yaml;
+pub mod yaml;
 
 use ax_core::session::{Digest, Limits};
 use fields::Report;
 use std::collections::BTreeMap;
 use std::fmt;
 use yaml::{Node, Value};
+
+pub use duration::millis as duration_millis;
+pub use fields::suggestion;
 
 /// The `apiVersion` of every manifest.
 pub const API_VERSION: &str = "agentexecutor.dev/v1";
@@ -145,7 +148,7 @@ pub fn parse_with(
     check_harness: impl Fn(&serde_json::Value) -> Vec<Problem>,
 ) -> Result<Manifest, Vec<Problem>> {
     check_size(text.len()).map_err(|problem| vec![problem])?;
-    let root = yaml::read(text).map_err(|problem| vec![problem])?;
+    let root = yaml::read(text, "manifest").map_err(|problem| vec![problem])?;
     let mut report = Report::default();
     let manifest = read(&mut report, &root);
     if let Some(harness) = root.get("spec").and_then(|spec| spec.get("harness"))

@@ -17,18 +17,25 @@ const TEXT_BYTES_MAX: usize = 1024 * 1024;
 
 /// A value and where it is.
 #[derive(Clone, Debug)]
-pub(super) struct Node {
-    pub(super) place: Place,
-    pub(super) value: Value,
+pub struct Node {
+    /// Where it is.
+    pub place: Place,
+    /// What it is.
+    pub value: Value,
 }
 
 /// A value.
 #[derive(Clone, Debug)]
-pub(super) enum Value {
+pub enum Value {
+    /// Nothing.
     Null,
+    /// True or false.
     Bool(bool),
+    /// A finite number.
     Number(serde_json::Number),
+    /// A text.
     Text(String),
+    /// Values in their order.
     List(Vec<Node>),
     /// In the order of the document; no key is there twice.
     Map(Vec<Field>),
@@ -36,40 +43,50 @@ pub(super) enum Value {
 
 /// A key of a map and what is under it.
 #[derive(Clone, Debug)]
-pub(super) struct Field {
-    pub(super) name: String,
+pub struct Field {
+    /// The key.
+    pub name: String,
     /// Where the key is.
-    pub(super) place: Place,
-    pub(super) node: Node,
+    pub place: Place,
+    /// What is under it.
+    pub node: Node,
 }
 
-/// Reads one document.
-pub(super) fn read(text: &str) -> Result<Node, Problem> {
+/// Reads one document; `what` says what it is, such as `manifest`.
+///
+/// # Errors
+///
+/// Says what is wrong if it is not YAML, is empty, or is larger or deeper than anything sensible.
+pub fn read(text: &str, what: &str) -> Result<Node, Problem> {
     if let Some(place) = first_control(text) {
-        return Err(Problem::new("", "the manifest is not text: it has control characters")
+        let message = format!("the {what} is not text: it has control characters");
+        return Err(Problem::new("", message)
             .at(place)
-            .with_hint("a manifest is a YAML file in UTF-8"));
+            .with_hint(format!("a {what} is a YAML file in UTF-8")));
     }
     let blank = |line: &str| {
         let line = line.trim();
         line.is_empty() || line.starts_with('#') || line == "---" || line == "..."
     };
     if text.trim_start_matches('\u{feff}').lines().all(blank) {
-        return Err(Problem::new("", "the manifest is empty")
+        return Err(Problem::new("", format!("the {what} is empty"))
             .with_hint("`ax agent init` writes one to begin with"));
     }
     let node: Result<Spanned<Value>, _> = serde_saphyr::from_str_with_options(text, options());
-    node.map(Node::from).map_err(|error| problem(error.without_snippet()))
+    node.map(Node::from).map_err(|error| problem(error.without_snippet(), what))
 }
 
-fn problem(error: &serde_saphyr::Error) -> Problem {
+fn problem(error: &serde_saphyr::Error, what: &str) -> Problem {
     let problem = match error {
         serde_saphyr::Error::Budget { breach, .. } => match breach {
             BudgetBreach::Documents { .. } => {
                 Problem::new("", "the file has more than one document")
-                    .with_hint("put each manifest in a file of its own")
+                    .with_hint(format!("put each {what} in a file of its own"))
             }
-            _ => Problem::new("", "the manifest is too large or too deeply nested"),
+            _ => {
+                let message = format!("the {what} is too large or too deeply nested");
+                Problem::new("", message)
+            }
         },
         _ => {
             let message = serde_saphyr::UserMessageFormatter.format_message(error);
@@ -133,7 +150,7 @@ impl From<Spanned<Value>> for Node {
 
 impl Node {
     /// Returns what is under a key of a map.
-    pub(super) fn get(&self, key: &str) -> Option<&Self> {
+    pub fn get(&self, key: &str) -> Option<&Self> {
         match &self.value {
             Value::Map(fields) => {
                 let field = fields.iter().find(|field| field.name == key);
@@ -144,7 +161,7 @@ impl Node {
     }
 
     /// Returns where a path is, or what of it there is.
-    pub(super) fn nearest(&self, path: &str) -> Option<Place> {
+    pub fn nearest(&self, path: &str) -> Option<Place> {
         let mut node = self;
         for name in path.split(['.', '[']).take_while(|name| !name.is_empty()) {
             let index = name.strip_suffix(']').and_then(|index| index.parse::<usize>().ok());
@@ -159,7 +176,7 @@ impl Node {
     }
 
     /// Says what it is.
-    pub(super) fn what(&self) -> String {
+    pub fn what(&self) -> String {
         match &self.value {
             Value::Null => "nothing".into(),
             Value::Bool(value) => format!("{value}"),
@@ -175,7 +192,7 @@ impl Node {
     }
 
     /// Converts it to JSON.
-    pub(super) fn to_json(&self) -> serde_json::Value {
+    pub fn to_json(&self) -> serde_json::Value {
         match &self.value {
             Value::Null => serde_json::Value::Null,
             Value::Bool(value) => (*value).into(),

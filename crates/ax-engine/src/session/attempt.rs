@@ -2,6 +2,7 @@
 
 use super::Task;
 use crate::inner::Inner;
+use crate::observe::Counted;
 use crate::transcript::Reader;
 use crate::{Code, Error};
 use ax_core::id::{AttemptId, ExecId, SessionKey};
@@ -180,7 +181,9 @@ impl Attempts {
                 self.due = None;
                 return Some((exec, attempt, place));
             }
+            let counted = Counted::new(&self.inner.waiting);
             self.place = Some(Box::pin(async move {
+                let _counted = counted;
                 slots.acquire_owned().await.expect("the places are never closed")
             }));
         }
@@ -211,7 +214,7 @@ impl Attempts {
             };
             drop(exit_sender.send(exit));
         }));
-        tracing::info!(%exec, %attempt, "launched");
+        tracing::info!(%exec, attempt = attempt.0, "launched");
         self.alive = Some(Attempt {
             exec,
             attempt,

@@ -1,12 +1,14 @@
 //! Makes durable what the session machine wants kept, then answers and acts.
 
 use super::Task;
+use crate::observe::Committed;
 use crate::view::{self, RowKey};
 use crate::{Error, codec};
 use ax_core::id::Seq;
 use ax_core::session::Input;
 use ax_log::types::SNAPSHOT_BYTES_MAX;
 use ax_log::{Append, Row};
+use tokio::time::Instant;
 
 /// A snapshot is stored after this many events, so that waking reads no more than that.
 const SNAPSHOT_EVENTS: u64 = 1_024;
@@ -42,17 +44,13 @@ impl Task {
         // An execution with very many keys is replayed from further back rather than stopped.
         let snapshot = snapshot.filter(|data| data.len() <= SNAPSHOT_BYTES_MAX);
         let row = self.new_row();
-        self.inner
-            .log
-            .append(Append {
-                key: self.key.clone(),
-                epoch: self.epoch,
-                expected: first,
-                entries: events.iter().map(codec::encode_event).collect(),
-                row,
-                snapshot,
-            })
-            .await?;
+        let entries: Vec<_> = events.iter().map(codec::encode_event).collect();
+        let bytes = entries.iter().map(|entry| entry.len()).sum();
+        let (key, epoch, expected) = (self.key.clone(), self.epoch, first);
+        let began = Instant::now();
+        self.inner.log.append(Append { key, epoch, expected, entries, row, snapshot }).await?;
+        let (key, state, took) = (&self.key, self.session.state(), began.elapsed());
+        self.inner.observer.committed(&Committed { key, first, events, state, bytes, took });
         if snapshot_due {
             self.snapshot_at = last;
         }

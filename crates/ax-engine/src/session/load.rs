@@ -2,9 +2,10 @@
 
 use crate::codec;
 use crate::inner::{Inner, ROW_IMPORTING};
+use crate::observe::HISTORY_EVENTS_MAX;
 use crate::{Code, Error};
 use ax_core::id::{Epoch, Seq, SessionId, SessionKey};
-use ax_core::session::{Session, State};
+use ax_core::session::{Event, Session, State};
 use ax_core::time::Timestamp;
 use ax_log::{EventLog, Fence, ReadLimit};
 
@@ -40,6 +41,43 @@ pub(super) async fn load(inner: &Inner, key: &SessionKey) -> Result<Loaded, Erro
     };
     let fence = inner.log.fence(key, lease.epoch);
     Ok(Loaded { session, epoch: lease.epoch, fence, parent, is_half, snapshot_at, floor })
+}
+
+impl super::Task {
+    /// Tells the observer that the session is awake, and what it was doing. What cannot be read
+    /// is not told: nothing rests on it.
+    pub(super) async fn observe(&mut self) {
+        let (inner, state) = (&self.inner, self.session.state());
+        let mut history = Vec::new();
+        if let Some(exec) = state.exec.as_ref().filter(|_| inner.observer.wants_history()) {
+            read_events(inner.log.as_ref(), &self.key, exec.input.prev(), exec.input, &mut history)
+                .await;
+            let after = exec.journal_from.prev().max(exec.input);
+            read_events(inner.log.as_ref(), &self.key, after, state.last, &mut history).await;
+        }
+        inner.observer.woke(&self.key, state, &history);
+    }
+}
+
+/// Reads events after one position, up to another.
+async fn read_events(
+    log: &dyn EventLog,
+    key: &SessionKey,
+    mut after: Seq,
+    last: Seq,
+    events: &mut Vec<(Seq, Event)>,
+) {
+    while after < last && events.len() < HISTORY_EVENTS_MAX {
+        let Ok(entries) = log.read(key, after, ReadLimit::default()).await else { return };
+        let Some(newest) = entries.last() else { return };
+        after = newest.seq;
+        let entries = entries.iter().filter(|entry| entry.seq <= last);
+        let decoded = entries.filter_map(|entry| {
+            codec::decode_event(&entry.payload).ok().map(|event| (entry.seq, event))
+        });
+        events.extend(decoded);
+    }
+    events.truncate(HISTORY_EVENTS_MAX);
 }
 
 /// Brings the state of a session back without taking the right to write it.

@@ -101,6 +101,8 @@ async fn start(inner: Arc<Inner>, key: SessionKey, mut commands: mpsc::Unbounded
         }
     };
     let mut task = Task::new(Arc::clone(&inner), key.clone(), loaded, commands);
+    task.observe().await;
+    let _asleep = Asleep(Arc::clone(&inner), key.clone());
     if let Err(error) = task.run().await {
         tracing::warn!(%error, "the session cannot go on");
         task.attempts.kill_all().await;
@@ -113,6 +115,15 @@ async fn start(inner: Arc<Inner>, key: SessionKey, mut commands: mpsc::Unbounded
         if error.code == Code::Poisoned {
             inner.failed.cancel();
         }
+    }
+}
+
+/// Tells the observer when the task is over, however it ends.
+struct Asleep(Arc<Inner>, SessionKey);
+
+impl Drop for Asleep {
+    fn drop(&mut self) {
+        self.0.observer.slept(&self.1);
     }
 }
 

@@ -28,6 +28,11 @@ const PROTOCOL: u64 = 1;
 /// The longest line, in bytes.
 const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Whether a line can be read; else the words that the harness is told.
+pub(crate) fn decodes(line: &[u8]) -> Result<(), String> {
+    decode::line(line).map(drop).map_err(|broken| broken.to_string())
+}
+
 /// Runs harnesses as processes.
 #[derive(Clone, Debug)]
 pub struct ProcessHarness {

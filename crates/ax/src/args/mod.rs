@@ -8,6 +8,7 @@ pub(crate) use agent::{AgentArgs, AgentCommand, Template};
 pub(crate) use auth::{AuthArgs, AuthCommand, KeyCommand, ShareCommand};
 pub(crate) use session::{SessionArgs, SessionCommand, StateName};
 
+use crate::config::Given;
 use crate::out::Color;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -38,6 +39,12 @@ pub(crate) struct Global {
     /// Whether the directory was named on the command line, and not by the environment.
     #[arg(skip)]
     pub(crate) data_named: bool,
+    /// Configuration file [default: $AX_CONFIG, else config.yaml in the data directory]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Set a setting, as the file would; may be given more than once
+    #[arg(long, global = true, value_name = "SETTING=VALUE")]
+    pub(crate) set: Vec<String>,
     /// Namespace [default: $AX_NAMESPACE, else default]
     #[arg(long, global = true)]
     pub(crate) namespace: Option<String>,
@@ -53,6 +60,52 @@ pub(crate) struct Global {
     pub(crate) color: Color,
 }
 
+impl Cli {
+    /// What the command line and the environment say of settings.
+    pub(crate) fn given(&self) -> Given {
+        let mut flags = Vec::new();
+        if let Some(data) = &self.global.data {
+            flags.push(("data", data.to_string_lossy().into_owned()));
+        }
+        if let Command::Serve(serve) = &self.command {
+            serve.settings(&mut flags);
+        }
+        Given {
+            file: self.global.config.clone(),
+            set: self.global.set.clone(),
+            flags,
+            environment: std::env::vars_os().collect(),
+            // Without one, relative paths stay as they are.
+            dir: std::env::current_dir().unwrap_or_default(),
+        }
+    }
+}
+
+impl ServeArgs {
+    /// Its flags that stand for settings.
+    fn settings(&self, flags: &mut Vec<(&'static str, String)>) {
+        let mut put = |path, value: Option<String>| {
+            flags.extend(value.map(|value| (path, value)));
+        };
+        let listed = |list: Vec<String>| (!list.is_empty()).then(|| list.join(","));
+        let addresses = self.listen.iter().map(ToString::to_string).collect();
+        put("listen.address", listed(addresses));
+        put("listen.insecure_no_auth", self.insecure_no_auth.then(|| "true".into()));
+        put("listen.origins", listed(self.allow_origin.clone()));
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|p| p.to_string_lossy().into());
+        let yes = |said: bool| said.then(|| "true".to_owned());
+        put("server.standby", yes(self.standby));
+        put("server.takeover_after", self.takeover_after.map(|secs| format!("{secs}s")));
+        put("auth.file", path(&self.auth));
+        put("tls.certificate", path(&self.tls_certificate));
+        put("tls.key", path(&self.tls_key));
+        put("tls.client_ca", path(&self.tls_client_ca));
+        put("tls.client_required", yes(self.tls_client_required));
+        put("engine.runs_max", self.runs_max.map(|count| count.to_string()));
+        put("engine.idle_exit", self.idle_exit.map(|secs| format!("{secs}s")));
+    }
+}
+
 impl Global {
     /// Fills in from the environment what the command line does not say.
     pub(crate) fn or_environment(mut self) -> Self {
@@ -60,7 +113,6 @@ impl Global {
         let text = |name| variable(name).map(|value| value.to_string_lossy().into_owned());
         self.server = self.server.or_else(|| text("AX_SERVER"));
         self.data_named = self.data.is_some();
-        self.data = self.data.or_else(|| variable("AX_DATA").map(PathBuf::from));
         self.namespace = self.namespace.or_else(|| text("AX_NAMESPACE"));
         self
     }
@@ -110,6 +162,13 @@ pub(crate) enum Command {
     /// Run the scripted model server
     #[command(hide = true)]
     Fakemodel(FakemodelArgs),
+}
+
+impl Command {
+    /// Whether it goes by the settings, so that they must be right.
+    pub(crate) const fn is_strict(&self) -> bool {
+        !matches!(self, Self::Doctor | Self::Demo(_) | Self::Completions(_) | Self::Fakemodel(_))
+    }
 }
 
 #[derive(Debug, Args)]
@@ -188,17 +247,17 @@ pub(crate) struct ServeArgs {
     /// Stop after so many seconds without a client and without work
     #[arg(long, value_name = "SECS")]
     pub(crate) idle_exit: Option<u64>,
-    /// How many attempts may run at once
-    #[arg(long, value_name = "COUNT", default_value_t = 64)]
+    /// How many attempts may run at once [default: 64]
+    #[arg(long, value_name = "COUNT")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=4096))]
-    pub(crate) runs_max: u32,
+    pub(crate) runs_max: Option<u32>,
     /// Wait while another server has the data directory, and take its place when it ends
     #[arg(long)]
     pub(crate) standby: bool,
     /// End a server that has the data directory and does not answer for so many seconds, and take
-    /// its place; 0 for never
-    #[arg(long, value_name = "SECS", default_value_t = 15)]
-    pub(crate) takeover_after: u64,
+    /// its place; 0 for never [default: 15]
+    #[arg(long, value_name = "SECS")]
+    pub(crate) takeover_after: Option<u64>,
     /// Leave the terminal
     #[arg(long, hide = true)]
     pub(crate) detached: bool,

@@ -1,22 +1,42 @@
 //! `ax doctor`: is everything there?
 
+mod agents;
+mod machine;
+
+use crate::config::setting::{SETTINGS, Setting};
+use crate::config::{Given, Source};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::link::Context;
 use crate::out::Style;
 use crate::paths::DataDir;
-use crate::provider::Provider;
 use crate::view::describe::bytes;
 use crate::view::table::aligned;
+use ax_engine::manifest::suggestion;
 use ax_proto::v1::GetInfoRequest;
 use rustix::fs::{Mode, OFlags};
 use serde_json::json;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 /// Less free space than this is worth a word, in bytes.
 const SPACE_BYTES_LOW: u64 = 1 << 30;
+
+/// What helps with settings in general.
+const CONFIG_HINT: &str = "docs/configuration.md lists the settings";
+/// Variables of ours that are no settings of the file.
+const VARIABLES: [&str; 9] = [
+    "AX_CONFIG",
+    "AX_SERVER",
+    "AX_NAMESPACE",
+    "AX_LOG",
+    "AX_TOKEN",
+    "AX_SESSION",
+    "AX_EXECUTION",
+    "AX_ATTEMPT",
+    "AX_WORKSPACE",
+];
 
 /// How a check went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,18 +78,22 @@ impl Check {
 pub(crate) async fn doctor(cx: &Context) -> Result<Exit, Failure> {
     let version = format!("ax {}", env!("CARGO_PKG_VERSION"));
     let mut checks = vec![Check::new(Level::Fine, "version", version)];
+    checks.extend(configuration(cx));
     match cx.data() {
         Ok(data) => {
             checks.extend(directory(&data));
+            checks.push(machine::clock(&data));
             checks.push(server(cx, &data).await);
+            checks.extend(agents::check(cx, &data).await);
         }
         Err(failure) => {
             checks.push(Check::new(Level::Wrong, "data", failure.message).hint(failure.hint));
         }
     }
-    checks.extend(kernel());
-    checks.push(python());
-    checks.extend(models());
+    checks.extend(machine::kernel());
+    checks.push(machine::descriptors());
+    checks.push(agents::python());
+    checks.extend(agents::models());
     checks.push(
         Check::new(Level::Worth, "sandbox", "process (no isolation)").hint(
             "harnesses and tools run with all your permissions: run only agents that you trust",
@@ -78,6 +102,46 @@ pub(crate) async fn doctor(cx: &Context) -> Result<Exit, Failure> {
     show(cx, &checks)?;
     let wrong = checks.iter().any(|check| check.level == Level::Wrong);
     Ok(if wrong { Exit::Failed } else { Exit::Done })
+}
+
+/// The settings: what is wrong with them, and where those that say something come from.
+fn configuration(cx: &Context) -> Vec<Check> {
+    let config = &cx.config;
+    let wrong = config.problems.iter().map(|problem| {
+        let path = if problem.path.is_empty() { "" } else { ": " };
+        let line = problem.place.map(|place| format!("line {}: ", place.line)).unwrap_or_default();
+        let found = format!("{line}{}{path}{}", problem.path, problem.message);
+        let hint = if problem.hint.is_empty() { CONFIG_HINT } else { &problem.hint };
+        Check::new(Level::Wrong, "config", found).hint(hint)
+    });
+    let mut checks: Vec<_> = wrong.collect();
+    if checks.is_empty() {
+        let found = match &config.file {
+            Some(file) => format!("{}", file.display()),
+            None => "no file".into(),
+        };
+        checks.push(Check::new(Level::Fine, "config", found));
+    }
+    let said = config.shown().filter(|(_, _, source)| cx.out.json || *source != Source::Default);
+    checks.extend(said.map(|(setting, value, source)| {
+        Check::new(Level::Fine, "setting", format!("{} = {value} ({source})", setting.path))
+    }));
+    checks.extend(strangers(&cx.given));
+    checks
+}
+
+/// Variables that look like settings and are none.
+fn strangers(given: &Given) -> Vec<Check> {
+    let known: Vec<String> = SETTINGS.iter().map(Setting::variable).collect();
+    let names: Vec<&str> = known.iter().map(String::as_str).chain(VARIABLES).collect();
+    let set = given.environment.keys().filter_map(|name| name.to_str());
+    let strange = set.filter(|name| name.starts_with("AX_") && !names.contains(name));
+    let check = |name| {
+        let hint = suggestion(name, &names);
+        let hint = if hint.len() > 80 { CONFIG_HINT.to_owned() } else { hint };
+        Check::new(Level::Worth, "variable", format!("{name} is no setting")).hint(hint)
+    };
+    strange.map(check).collect()
 }
 
 fn show(cx: &Context, checks: &[Check]) -> Result<(), Failure> {
@@ -131,8 +195,28 @@ fn directory(data: &DataDir) -> Vec<Check> {
         // It has no content worth keeping.
         drop(fs::remove_file(&probe));
     }
+    checks.extend(rights(data));
     checks.extend(space(data));
     checks
+}
+
+/// Whether somebody else could read or write in it.
+fn rights(data: &DataDir) -> Option<Check> {
+    let about = fs::metadata(&data.root).ok()?;
+    let (mode, owner) = (about.mode() & 0o777, about.uid());
+    let own = rustix::process::geteuid().as_raw();
+    if owner != own {
+        let found = format!("it belongs to user {owner}, not to {own}");
+        return Some(Check::new(Level::Wrong, "rights", found).hint(
+            "run ax as the user that the data belongs to, or give the directory to this one",
+        ));
+    }
+    if mode & 0o077 == 0 {
+        return Some(Check::new(Level::Fine, "rights", format!("{mode:03o}, for its owner only")));
+    }
+    let hint = format!("chmod 700 {}", data.root.display());
+    let found = format!("{mode:03o}: others can look into it");
+    Some(Check::new(Level::Worth, "rights", found).hint(hint))
 }
 
 /// Whether the file system takes writes past the page cache.
@@ -183,70 +267,4 @@ async fn server(cx: &Context, data: &DataDir) -> Check {
         }
         Err(error) => Check::new(Level::Wrong, "server", error.message).hint(error.hint),
     }
-}
-
-fn kernel() -> Vec<Check> {
-    let system = rustix::system::uname();
-    let release = system.release().to_string_lossy().into_owned();
-    let mut numbers = release.split(['.', '-']).map(|number| number.parse().unwrap_or(0_u32));
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    let name = format!("{} {release}", system.sysname().to_string_lossy());
-    let kernel = if version >= (5, 4) {
-        Check::new(Level::Fine, "kernel", name)
-    } else {
-        Check::new(Level::Worth, "kernel", name).hint("Linux 5.4 or newer is what is tested")
-    };
-    let has = |path: &str| fs::read_to_string(path).is_ok_and(|text| text.trim() != "0");
-    let features = [
-        ("user namespaces", has("/proc/sys/user/max_user_namespaces")),
-        ("cgroup v2", has("/sys/fs/cgroup/cgroup.controllers")),
-        ("seccomp", has("/proc/sys/kernel/seccomp/actions_avail")),
-        ("landlock", lsm_has("landlock")),
-    ];
-    let named = |wanted: bool| {
-        let names = features.iter().filter(|(_, has)| *has == wanted).map(|(name, _)| *name);
-        names.collect::<Vec<_>>().join(", ")
-    };
-    let mut found = named(true);
-    let missing = named(false);
-    if !missing.is_empty() {
-        found = format!("{found}; not: {missing}");
-    }
-    vec![kernel, Check::new(Level::Fine, "features", found)]
-}
-
-fn lsm_has(name: &str) -> bool {
-    let text = fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
-    text.trim().split(',').any(|module| module == name)
-}
-
-/// Python, which agents made by the SDK need.
-fn python() -> Check {
-    let ask = |code: &str| {
-        let asked =
-            Command::new("python3").args(["-c", code]).stderr(Stdio::null()).output().ok()?;
-        let said = String::from_utf8_lossy(&asked.stdout).trim().to_owned();
-        asked.status.success().then_some(said)
-    };
-    let Some(version) = ask("import platform; print(platform.python_version())") else {
-        return Check::new(Level::Worth, "python", "python3 is not found")
-            .hint("only agents in Python need it");
-    };
-    match ask("import agent_executor as ax; print(ax.__version__)") {
-        Some(sdk) => Check::new(Level::Fine, "python", format!("{version}, agent-executor {sdk}")),
-        None => Check::new(Level::Worth, "python", format!("{version}, without agent-executor"))
-            .hint("agents made by the Python SDK need it: pip install agent-executor"),
-    }
-}
-
-/// Which keys of models are set. Their values are not looked at.
-fn models() -> Vec<Check> {
-    let check = |provider: &Provider| {
-        if provider.has_key() {
-            Check::new(Level::Fine, "model key", format!("{} is set", provider.key))
-        } else {
-            Check::new(Level::Fine, "model key", format!("{} is not set", provider.key))
-        }
-    };
-    Provider::ALL.iter().map(check).collect()
 }

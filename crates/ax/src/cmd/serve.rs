@@ -1,17 +1,21 @@
 //! `ax serve`, and servers that are started in the background.
 
 use crate::args::ServeArgs;
+use crate::config::{self, Config};
 use crate::embed::{Doors, Embedded, Purpose};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::guard::Locks;
-use crate::interrupt::Interrupts;
+use crate::guard;
+use crate::interrupt::{Interrupts, Told};
 use crate::link::{Context, tell_late};
 use crate::paths::{DataDir, Holder};
+use crate::service::Service;
 use crate::takeover::{self, Lock, silent};
 use ax_engine::{Code, Engine, WaitState};
 use ax_log::{EventLog, Filter, ListQuery, LogFault, StateMask};
 use ax_server::Connections;
+use ax_server::auth::Auth;
+use ax_server::ops::{Health, Probes};
 use serde_json::json;
 use std::fs::{File, OpenOptions};
 use std::process::{Command, Stdio};
@@ -47,18 +51,20 @@ pub(crate) async fn serve(cx: &Context, args: ServeArgs) -> Result<Exit, Failure
     }
     let data = cx.data()?;
     let mut interrupts = Interrupts::new()?;
-    let (runs_max, idle_exit) = (args.runs_max as usize, args.idle_exit);
-    let (standby, after) = (args.standby, Duration::from_secs(args.takeover_after));
-    let doors = doors(args);
+    let runs_max = cx.runs_max();
+    let standby = cx.config.is("server.standby");
+    let after = cx.config.duration("server.takeover_after").unwrap_or_default();
+    let doors = Doors::of(&cx.config);
     let open = doors.open;
     let plain =
         doors.locks.tls.is_none() && doors.listen.iter().any(|address| !address.ip().is_loopback());
     let purpose = || Purpose::Serve { runs_max, doors: doors.clone() };
+    let service = Service::new();
     let opened = tokio::select! {
         opened = open_when_free(cx, &data, purpose, standby, after) => opened,
         _terminated = interrupts.next() => return Ok(Exit::Interrupted),
     };
-    let mut embedded = opened.map_err(|failure| name(&data, failure))?;
+    let embedded = opened.map_err(|failure| name(&data, failure))?;
     tell_late(&cx.out, &embedded);
     if open {
         let at = embedded.addresses.join(" and ");
@@ -70,22 +76,50 @@ pub(crate) async fn serve(cx: &Context, args: ServeArgs) -> Result<Exit, Failure
         cx.out.notice("keys and contents cross the network in the clear: see --tls-certificate");
     }
     announce(cx, &data, &embedded.addresses)?;
+    service.ready();
+    run(cx, embedded, &service, interrupts).await
+}
+
+/// Serves until it is told to stop, has nothing to do for long enough, or fails.
+async fn run(
+    cx: &Context,
+    mut embedded: Embedded,
+    service: &Service,
+    mut interrupts: Interrupts,
+) -> Result<Exit, Failure> {
     let (log, connections) = (Arc::clone(&embedded.log), embedded.connections.clone());
-    let idle = idle(idle_exit, embedded.engine.clone(), log, connections);
+    let idle =
+        idle(cx.config.duration("engine.idle_exit"), embedded.engine.clone(), log, connections);
     tokio::pin!(idle);
+    let probes = embedded.probes.clone();
+    let watchdog = watchdog(service, &probes);
+    tokio::pin!(watchdog);
+    let auth = Arc::clone(&embedded.auth);
+    let mut current = Arc::clone(&cx.config);
     let mut stopping = false;
     loop {
         let stop = embedded.stop.clone();
         tokio::select! {
             served = embedded.served() => return served.map(|()| Exit::Done),
-            _terminated = interrupts.next() => {
-                if stopping {
-                    return Ok(Exit::Interrupted);
+            // A terminal that is gone ends what was begun at it.
+            told = interrupts.which() => match told {
+                Told::Hangup if !cx.out.watched => {
+                    service.reloading();
+                    current = reload(cx, &current, &auth);
+                    service.ready();
+                    continue;
                 }
-                cx.out.progress("stopping; interrupt again to stop at once");
-                stop.cancel();
-            }
+                _ if stopping => return Ok(Exit::Interrupted),
+                _ => {
+                    cx.out.progress("stopping; interrupt again to stop at once");
+                    stop.cancel();
+                }
+            },
+            () = &mut watchdog => {}
             () = &mut idle, if !stopping => stop.cancel(),
+        }
+        if !stopping {
+            service.stopping();
         }
         stopping = true;
     }
@@ -106,7 +140,7 @@ async fn open_when_free(
     loop {
         let lock = takeover::look(data, after).await?;
         let locked = match &lock {
-            Lock::Free => match Embedded::open(data, purpose()).await {
+            Lock::Free => match Embedded::open(data, purpose(), &cx.config).await {
                 Err(failure) if failure.code == Code::Locked.to_string() => failure,
                 opened => return opened,
             },
@@ -135,18 +169,48 @@ async fn open_when_free(
     }
 }
 
-/// Where to listen, and who is let in there.
-fn doors(args: ServeArgs) -> Doors {
-    let (client_ca, client_required) = (args.tls_client_ca, args.tls_client_required);
-    let tls = args.tls_certificate.zip(args.tls_key).map(|(certificate, key)| {
-        ax_server::tls::Settings { certificate, key, client_ca, client_required }
-    });
-    Doors {
-        listen: args.listen,
-        open: args.insecure_no_auth,
-        origins: args.allow_origin,
-        locks: Locks { auth: args.auth, tls },
+/// Tells systemd that the server lives, as long as it does: not any more once its log has failed.
+async fn watchdog(service: &Service, probes: &Probes) {
+    let Some(pause) = service.watchdog else { return std::future::pending().await };
+    loop {
+        if probes.health().await != Health::Failed {
+            service.alive();
+        }
+        sleep(pause).await;
     }
+}
+
+/// Reads the configuration again. What is wrong changes nothing; what needs a restart is named.
+fn reload(cx: &Context, current: &Arc<Config>, auth: &Auth) -> Arc<Config> {
+    let fresh = config::load(&cx.given);
+    for problem in &fresh.problems {
+        tracing::error!(%problem, "the configuration was not read again");
+    }
+    if !fresh.problems.is_empty() {
+        return Arc::clone(current);
+    }
+    // The settings of authentication have a file of their own. The certificates are looked at by
+    // themselves, and so are the keys.
+    if let Some(path) = current.path("auth.file") {
+        match guard::read(&path).map(|settings| auth.reload(settings)) {
+            Ok(Ok(())) => tracing::info!("who is let in was read again"),
+            Ok(Err(error)) => tracing::error!(%error, "who is let in stays as it was"),
+            Err(failure) => {
+                tracing::error!(error = failure.message, "who is let in stays as it was");
+            }
+        }
+    }
+    // First, so that what follows is logged by the new levels.
+    cx.logs.reload(&fresh);
+    for setting in current.changed(&fresh) {
+        if setting.reloads {
+            tracing::info!(setting = setting.path, "a setting was changed");
+        } else {
+            tracing::warn!(setting = setting.path, "a change of this setting needs a restart");
+        }
+    }
+    tracing::info!("the configuration was read again");
+    Arc::new(fresh)
 }
 
 /// Adds to the failure of a directory that is in use who serves it.
@@ -182,20 +246,20 @@ fn announce(cx: &Context, data: &DataDir, addresses: &[String]) -> Result<(), Fa
     addresses.iter().try_for_each(|address| cx.out.line(&format!("serving {address}")))
 }
 
-/// Waits until there has been no client and no work for so many seconds; for ever if none are said.
+/// Waits until there has been no client and no work for so long; for ever if nothing is said.
 async fn idle(
-    seconds: Option<u64>,
+    after: Option<Duration>,
     engine: Engine,
     log: Arc<dyn EventLog>,
     connections: Connections,
 ) {
-    let Some(seconds) = seconds else { return std::future::pending().await };
+    let Some(after) = after else { return std::future::pending().await };
     let mut since = Instant::now();
     loop {
         sleep(IDLE_LOOK).await;
         if connections.count() > 0 || engine.info().running_attempts > 0 {
             since = Instant::now();
-        } else if since.elapsed() >= Duration::from_secs(seconds) {
+        } else if since.elapsed() >= after {
             // A log that cannot be read is no reason to go on for ever.
             if !has_work(&*log).await.unwrap_or(false) {
                 return;
@@ -287,7 +351,8 @@ fn last_words(data: &DataDir) -> Vec<String> {
         return Vec::new();
     }
     let from = text.ceil_char_boundary(text.len().saturating_sub(LOG_BYTES_SHOWN));
-    let lines = text[from..].lines().filter(|line| !line.starts_with("serving"));
+    let says = |line: &&str| !line.starts_with("serving") && !line.starts_with('{');
+    let lines = text[from..].lines().filter(says);
     let lines: Vec<_> = lines.map(str::to_owned).collect();
     lines[lines.len().saturating_sub(5)..].to_vec()
 }

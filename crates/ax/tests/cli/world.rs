@@ -134,7 +134,13 @@ impl World {
 
     /// Starts the program.
     pub(crate) fn start(&self, args: &[&str]) -> Running {
+        self.start_in(args, &[])
+    }
+
+    /// Starts the program with this in its environment.
+    pub(crate) fn start_in(&self, args: &[&str], environment: &[(&str, &str)]) -> Running {
         let mut command = self.command(args);
+        command.envs(environment.iter().copied());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap());

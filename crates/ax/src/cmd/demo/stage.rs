@@ -151,7 +151,7 @@ async fn start(data: &DataDir) -> Result<Child, Failure> {
     };
     let exe = std::env::current_exe().map_err(|error| failed(&error))?;
     let mut server = Command::new(exe)
-        .args(["serve", "--json", "--idle-exit", "30", "--data"])
+        .args(["serve", "--json", "--idle-exit", "30", "--set", "log.level=error", "--data"])
         .arg(&data.root)
         .env_remove("AX_SERVER")
         .stdin(Stdio::null())

@@ -1,0 +1,6 @@
+//! What the program says of itself while it runs: logs, metrics and traces.
+
+mod logs;
+pub(crate) mod otlp;
+
+pub(crate) use logs::Logs;

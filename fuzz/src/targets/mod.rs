@@ -1,0 +1,29 @@
+//! The decoders, and what each of them must keep to.
+
+mod log;
+mod stored;
+mod text;
+
+use crate::driver::{Answer, Target};
+
+/// Every target.
+pub(crate) fn all() -> Vec<Target> {
+    let mut all = text::targets();
+    all.extend(stored::targets());
+    all.push(log::target());
+    all
+}
+
+/// An answer from a result.
+fn answer<T, E: std::fmt::Display>(result: Result<T, E>) -> Answer {
+    match result {
+        Ok(_) => Answer::Accepted,
+        Err(error) => Answer::Refused(error.to_string()),
+    }
+}
+
+/// A file of this repository.
+fn file(path: &str) -> Vec<u8> {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
