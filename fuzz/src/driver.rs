@@ -25,6 +25,9 @@ pub(crate) enum Answer {
     Wrong(String),
 }
 
+/// Reads an input.
+pub(crate) type Decode = Box<dyn Fn(&[u8]) -> Answer>;
+
 /// A decoder.
 pub(crate) struct Target {
     pub(crate) name: &'static str,
@@ -34,7 +37,7 @@ pub(crate) struct Target {
     pub(crate) words: &'static [&'static str],
     /// How many bytes of memory it may use for each byte of input.
     pub(crate) memory_factor: usize,
-    pub(crate) decode: Box<dyn Fn(&[u8]) -> Answer>,
+    pub(crate) decode: Decode,
 }
 
 /// How it went.

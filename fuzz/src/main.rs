@@ -83,7 +83,7 @@ fn show(target: &Target, outcome: &Outcome) -> bool {
 }
 
 fn bytes(hex: &str) -> Result<Vec<u8>> {
-    if !hex.is_ascii() || hex.len() % 2 != 0 {
+    if !hex.is_ascii() || !hex.len().is_multiple_of(2) {
         bail!("not hexadecimal");
     }
     let read = |at| u8::from_str_radix(&hex[at..at + 2], 16).context("not hexadecimal");

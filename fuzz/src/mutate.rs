@@ -30,7 +30,8 @@ impl Dice {
 
     fn range(&mut self, bytes: &[u8]) -> (usize, usize) {
         let from = self.below(bytes.len() + 1);
-        let most = (bytes.len() - from).min(if self.number() % 4 == 0 { 4_096 } else { 16 });
+        let most =
+            (bytes.len() - from).min(if self.number().is_multiple_of(4) { 4_096 } else { 16 });
         (from, from + self.below(most + 1))
     }
 }
@@ -70,7 +71,7 @@ fn change(dice: &mut Dice, bytes: &mut Vec<u8>, others: &[Vec<u8>], words: &[&st
             let edge = dice.one(&EDGES).to_le_bytes();
             let width = *dice.one(&[1, 2, 4, 8]);
             let mut edge = edge[..width].to_vec();
-            if dice.number() % 2 == 0 {
+            if dice.number().is_multiple_of(2) {
                 edge.reverse();
             }
             overwrite(bytes, at, &edge);
@@ -83,7 +84,7 @@ fn change(dice: &mut Dice, bytes: &mut Vec<u8>, others: &[Vec<u8>], words: &[&st
         7 => bytes.truncate(at),
         8 | 9 if !words.is_empty() => {
             let word = dice.one(words).as_bytes();
-            if dice.number() % 2 == 0 {
+            if dice.number().is_multiple_of(2) {
                 insert(bytes, at, word);
             } else {
                 overwrite(bytes, at, word);
@@ -103,7 +104,7 @@ fn insert(bytes: &mut Vec<u8>, at: usize, part: &[u8]) {
     bytes.extend_from_slice(&tail);
 }
 
-fn overwrite(bytes: &mut Vec<u8>, at: usize, part: &[u8]) {
+fn overwrite(bytes: &mut [u8], at: usize, part: &[u8]) {
     let end = (at + part.len()).min(bytes.len());
     if at < end {
         bytes[at..end].copy_from_slice(&part[..end - at]);

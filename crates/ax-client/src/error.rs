@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_limit_passes_when_the_server_says_when() {
-        let said = v1::Error { code: "AX1301".into(), retryable: true, ..Default::default() };
+        let said = v1::Error { code: "AX4004".into(), retryable: true, ..Default::default() };
         let mut metadata = MetadataMap::new();
         metadata.insert_bin(METADATA, MetadataValue::from_bytes(&said.encode_to_vec()));
         let status = |metadata| Status::with_metadata(Code::ResourceExhausted, "much", metadata);

@@ -321,7 +321,7 @@ mod tests {
         let limit = Error {
             retryable: true,
             retry_after_millis: Some(300),
-            ..Error::refused("AX1301", "too many requests")
+            ..Error::refused("AX4004", "too many requests")
         };
         machine.handle(100, Input::Failed(limit)).unwrap();
         assert_eq!(machine.want(), Want::Wait { until_millis: 400 });

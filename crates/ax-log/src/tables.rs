@@ -1,4 +1,5 @@
-//! Sessions in memory, as tables would hold them: what the model and the shared store have in common.
+//! Sessions in memory, as tables would hold them: what the model and the shared store have in
+//! common.
 //!
 //! Nothing here knows who may write: that is decided before.
 

@@ -113,6 +113,15 @@ pub(crate) struct Late {
     pub(crate) due_at: Timestamp,
 }
 
+impl Purpose {
+    fn doors(&self) -> Doors {
+        match self {
+            Self::Serve { doors, .. } => doors.clone(),
+            _ => Doors::default(),
+        }
+    }
+}
+
 impl Embedded {
     /// Opens the data directory and serves it.
     pub(crate) async fn open(
@@ -121,10 +130,7 @@ impl Embedded {
         config: &Config,
     ) -> Result<Self, Failure> {
         data.make()?;
-        let doors = match &purpose {
-            Purpose::Serve { doors, .. } => doors.clone(),
-            _ => Doors::default(),
-        };
+        let doors = purpose.doors();
         let mut listeners = doors.listeners().await?;
         let auth = doors.locks.auth(data)?;
         // An address at which nobody can be known has no guard, and is refused.

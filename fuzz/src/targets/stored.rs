@@ -108,7 +108,8 @@ fn row(input: &[u8]) -> Answer {
         let mut again = head.clone();
         again.row.data = codec::encode_row(view);
         let again = codec::decode_row(id, &again);
-        if again.as_ref().ok() != Some(view) {
+        // The engine's views are not compared, so what they show is.
+        if again.as_ref().map(|again| format!("{again:?}")).ok() != Some(format!("{view:?}")) {
             return Answer::Wrong(format!("it comes back as {again:?}"));
         }
     }
@@ -117,8 +118,7 @@ fn row(input: &[u8]) -> Answer {
 
 fn calls() -> Vec<Vec<u8>> {
     let submit = v1::SubmitRequest { session: "s".into(), agent: "a".into(), ..Default::default() };
-    let answer =
-        v1::AnswerRequest { session: "s".into(), ask: "ask_1".into(), ..Default::default() };
+    let answer = v1::AnswerRequest { session: "s".into(), ask: 1, ..Default::default() };
     vec![submit.encode_to_vec(), answer.encode_to_vec()]
 }
 
@@ -145,7 +145,7 @@ fn archives() -> Vec<Vec<u8>> {
 
 /// Imports an archive that has the input as its only event, framed as it should be; or, if the
 /// first byte is odd, the input as it is.
-fn archive() -> Box<dyn Fn(&[u8]) -> Answer> {
+fn archive() -> crate::driver::Decode {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     Box::new(move |input| {
         let archive = match input.split_first() {

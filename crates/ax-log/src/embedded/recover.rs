@@ -1,4 +1,5 @@
-//! Opens a data directory: finds out what belongs to the store, and has what no run covers replayed.
+//! Opens a data directory: finds out what belongs to the store, and has what no run covers
+//! replayed.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

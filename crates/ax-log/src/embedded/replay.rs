@@ -2,7 +2,8 @@
 //!
 //! The last blocks of the last segment may have been under way when the process ended, and they may
 //! have reached the disk in any order. So what follows a block that is torn or missing was either
-//! under way with it, and acknowledged to nobody, or it shows that the block has been damaged since:
+//! under way with it, and acknowledged to nobody, or it shows that the block has been damaged
+//! since:
 //! every header says up to which block all was durable when it was made.
 
 use std::collections::BTreeMap;
