@@ -158,13 +158,6 @@ async fn processes_that_share_a_store_keep_the_law() {
     conformance::all(|| Shared::new(None)).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn the_law_is_kept_over_connections_that_break() {
-    for seed in 1..=12 {
-        conformance::all(|| Shared::new(Some(seed))).await;
-    }
-}
-
 fn key() -> SessionKey {
     SessionKey::new(Namespace::default(), SessionId(7))
 }

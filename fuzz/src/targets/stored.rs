@@ -146,7 +146,8 @@ fn archives() -> Vec<Vec<u8>> {
 /// Imports an archive that has the input as its only event, framed as it should be; or, if the
 /// first byte is odd, the input as it is.
 fn archive() -> crate::driver::Decode {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     Box::new(move |input| {
         let archive = match input.split_first() {
             Some((first, rest)) if first % 2 == 1 => raw(rest),
