@@ -44,16 +44,23 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool> {
     Ok(true)
 }
 
-/// Runs `count` seeds from `from` on; fails with what the first failing one printed.
+/// Runs `count` seeds from `from` on, of one process and of several on one store; fails with what
+/// the first failing one printed.
 pub(crate) fn seeds(build: Build, from: u64, count: u64) -> Result<()> {
+    simulate(build, from, count, &[])?;
+    simulate(build, from, count, &["--shared"])
+}
+
+fn simulate(build: Build, from: u64, count: u64, more: &[&str]) -> Result<()> {
     let mut cargo = Program::new("cargo").args(["run", "--quiet", "-p", "ax-sim"]);
     if build == Build::Release {
         cargo = cargo.args(["--release"]);
     }
     let range = ["--seeds".to_owned(), count.to_string(), "--from".to_owned(), from.to_string()];
     // Fewer seeds need not reach everything.
-    let coverage = (count >= COVERAGE_COUNT).then_some("--coverage");
-    let finished = cargo.args(["--"]).args(range).args(coverage).run()?;
+    let covers = count >= COVERAGE_COUNT && more.is_empty();
+    let coverage = covers.then_some("--coverage");
+    let finished = cargo.args(["--"]).args(range).args(coverage).args(more).run()?;
     if !finished.ok {
         bail!("{}", failures(&finished.text));
     }

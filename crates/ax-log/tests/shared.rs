@@ -145,7 +145,8 @@ impl Store for Shared {
     }
 
     fn join(&self) -> Option<LocalBoxFuture<'_, Arc<dyn EventLog>>> {
-        Some(self.open())
+        // Over a connection that breaks nobody can say who is faster when a lease has lapsed.
+        self.seed.is_none().then(|| self.open())
     }
 
     fn lapse(&self) {
@@ -156,6 +157,13 @@ impl Store for Shared {
 #[tokio::test(start_paused = true)]
 async fn processes_that_share_a_store_keep_the_law() {
     conformance::all(|| Shared::new(None)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_law_is_kept_over_connections_that_break() {
+    for seed in 1..=12 {
+        conformance::all(|| Shared::new(Some(seed))).await;
+    }
 }
 
 fn key() -> SessionKey {

@@ -293,6 +293,10 @@ impl SharedLog {
     async fn delete_now(&self, key: &SessionKey) -> Result<(), DeleteError> {
         let inner = &self.inner;
         inner.open()?;
+        // Looked at first, so that what is gone after a lost answer is known to be gone by it.
+        if inner.head(key).await?.0.is_none() {
+            return Err(DeleteError::NotFound);
+        }
         loop {
             let claim = inner.hold(key).await?;
             let statement = Statement::Delete { claim, key: key.clone() };

@@ -20,9 +20,11 @@ mod process;
 
 use crate::client::{Client, Known};
 use crate::life::{World, patience};
+use crate::op::AGENTS;
 use crate::outside::Outside;
 use crate::prng::Prng;
 use crate::{CLIENTS, Report, settle, watched};
+use ax_core::id::SessionKey;
 use ax_log::embedded::fake::FakeDisk;
 use ax_store::Blobs;
 use network::Network;
@@ -31,6 +33,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 /// How many processes there are at a time.
@@ -116,6 +119,8 @@ struct Storm<'a> {
     seats: Vec<Result<Process, u64>>,
     /// Where each client is.
     at: Vec<usize>,
+    /// The connection of each follower: one at a time, as a person has.
+    following: BTreeMap<SessionKey, AbortHandle>,
     millis: u64,
     started: u32,
 }
@@ -125,7 +130,8 @@ impl<'a> Storm<'a> {
         let prng = Prng::of(world.seed, "storm");
         let seats = (0..PROCESSES).map(|_| Err(0)).collect();
         let at = vec![0; world.clients.len()];
-        Self { world, network, prng, seats, at, millis: 0, started: 0 }
+        let following = BTreeMap::new();
+        Self { world, network, prng, seats, at, following, millis: 0, started: 0 }
     }
 
     /// Returns how many processes there were.
@@ -220,6 +226,10 @@ impl<'a> Storm<'a> {
 
     /// Clients and followers go where something answers, and sometimes elsewhere.
     fn move_people(&mut self) {
+        let agents = self.world.known.lock().expect("no holder panics").agents.len();
+        if agents < 2 * AGENTS.len() {
+            return;
+        }
         for (number, client) in self.world.clients.iter().enumerate() {
             let lost = match &self.seats[self.at[number]] {
                 Ok(process) => process.stands_still > 1_000 && self.prng.chance(10),
@@ -255,9 +265,12 @@ impl<'a> Storm<'a> {
                 let follower =
                     follower.or_insert_with(|| crate::follower::Follower::new(seed, &key, outside));
                 let (follower, engine) = (follower.visit(), process.engine.clone());
-                process.runtime.block_on(async {
-                    drop(tokio::spawn(follower.run(engine, patience(false))));
+                let handle = process.runtime.block_on(async {
+                    tokio::spawn(follower.run(engine, patience(false))).abort_handle()
                 });
+                if let Some(before) = self.following.insert(key, handle) {
+                    before.abort();
+                }
             }
         }
     }
