@@ -31,6 +31,8 @@ const IDLE_LOOK: Duration = Duration::from_millis(200);
 const START_MAX: Duration = Duration::from_secs(20);
 /// How often it is looked for.
 const START_LOOK: Duration = Duration::from_millis(20);
+/// How long a server that has the data directory is given to answer, at least.
+const ANSWER_MIN: Duration = Duration::from_secs(1);
 /// How long a data directory that is in use, but not served, is waited for.
 const LOCKED_MAX: Duration = Duration::from_secs(5);
 /// How often it is looked whether it is free.
@@ -64,7 +66,7 @@ pub(crate) async fn serve(cx: &Context, args: ServeArgs) -> Result<Exit, Failure
         opened = open_when_free(cx, &data, purpose, standby, after) => opened,
         _terminated = interrupts.next() => return Ok(Exit::Interrupted),
     };
-    let embedded = opened.map_err(|failure| name(&data, failure))?;
+    let embedded = opened?;
     tell_late(&cx.out, &embedded);
     if open {
         let at = embedded.addresses.join(" and ");
@@ -138,7 +140,7 @@ async fn open_when_free(
     let mut waiting_for = None;
     data.make()?;
     loop {
-        let lock = takeover::look(data, after).await?;
+        let lock = takeover::look(data, after.max(ANSWER_MIN)).await?;
         let locked = match &lock {
             Lock::Free => match Embedded::open(data, purpose(), &cx.config).await {
                 Err(failure) if failure.code == Code::Locked.to_string() => failure,
@@ -160,10 +162,10 @@ async fn open_when_free(
                 }
                 began = Instant::now();
             }
-            Lock::Answers(_) => return Err(locked),
+            Lock::Answers(_) => return Err(name(data, locked)),
             // It is about to serve, or to let go.
             Lock::Free | Lock::Busy(_) if waits || began.elapsed() < LOCKED_MAX => {}
-            Lock::Free | Lock::Busy(_) => return Err(locked),
+            Lock::Free | Lock::Busy(_) => return Err(name(data, locked)),
         }
         sleep(LOCKED_LOOK).await;
     }
