@@ -197,6 +197,9 @@ impl<'a> Storm<'a> {
         let seat = self.prng.index(self.seats.len());
         let Ok(process) = &mut self.seats[seat] else { return };
         let number = process.number;
+        if self.prng.chance(50) {
+            self.network.hold_up(number, self.prng.between(1, 3 * LEASE_MILLIS));
+        }
         let what = match self.prng.below(20) {
             0..5 => {
                 process.stands_still = self.prng.between(1, LEASE_MILLIS);

@@ -17,6 +17,13 @@ use tokio::time::Instant;
 /// How many shards the store has.
 pub(super) const SHARDS: u32 = 4;
 
+/// A statement on its way.
+struct Sent {
+    process: u32,
+    statement: Statement,
+    reply: Option<Reply>,
+}
+
 type Reply = oneshot::Sender<Result<Answer, Broken>>;
 
 /// A handle to the network, and to the store behind it.
@@ -40,7 +47,7 @@ struct State {
     /// When nothing goes wrong any more, and since when by whose clock.
     calm: Option<(u64, Instant)>,
     /// What is under way, by the time at which it arrives.
-    queue: BTreeMap<(u64, u64), (Statement, Option<Reply>)>,
+    queue: BTreeMap<(u64, u64), Sent>,
     count: u64,
     book: Book,
 }
@@ -94,6 +101,17 @@ impl Network {
         }
     }
 
+    /// What a process has under way is held up, and arrives when nobody expects it any more.
+    pub(super) fn hold_up(&self, process: u32, millis: u64) {
+        let mut state = self.lock();
+        let queue = std::mem::take(&mut state.queue);
+        let later = queue.into_iter().map(|((at, number), sent)| {
+            let by = if sent.process == process { millis } else { 0 };
+            ((at + by, number), sent)
+        });
+        state.queue = later.collect();
+    }
+
     /// From now on nothing goes wrong, and time goes with the runtime's. Only within a runtime.
     pub(super) fn calm_down(&self) {
         let mut state = self.lock();
@@ -128,7 +146,7 @@ impl Network {
 
 impl State {
     /// Draws what becomes of a statement, and answers it if it is lost.
-    fn send(&mut self, statement: Statement, reply: Reply) {
+    fn send(&mut self, process: u32, statement: Statement, reply: Reply) {
         if let Some((base, since)) = self.calm {
             let passed = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
             self.arrive(base + passed);
@@ -147,21 +165,21 @@ impl State {
             4..8 => {
                 drop(reply.send(Err(Broken::Lost)));
                 let late = if self.prng.chance(50) { delay } else { self.prng.below(9_000) };
-                self.put(late, statement, None);
+                self.put(late, Sent { process, statement, reply: None });
             }
             // It arrives twice.
             8..12 => {
                 let late = self.prng.below(9_000);
-                self.put(late, statement.clone(), None);
-                self.put(delay, statement, Some(reply));
+                self.put(late, Sent { process, statement: statement.clone(), reply: None });
+                self.put(delay, Sent { process, statement, reply: Some(reply) });
             }
-            _ => self.put(delay, statement, Some(reply)),
+            _ => self.put(delay, Sent { process, statement, reply: Some(reply) }),
         }
     }
 
-    fn put(&mut self, delay: u64, statement: Statement, reply: Option<Reply>) {
+    fn put(&mut self, delay: u64, sent: Sent) {
         self.count += 1;
-        self.queue.insert((self.now_millis + delay, self.count), (statement, reply));
+        self.queue.insert((self.now_millis + delay, self.count), sent);
     }
 
     fn arrive(&mut self, to_millis: u64) {
@@ -169,7 +187,7 @@ impl State {
             if first.key().0 > to_millis {
                 break;
             }
-            let (at, (statement, reply)) = (first.key().0, first.remove());
+            let (at, Sent { statement, reply, .. }) = (first.key().0, first.remove());
             self.now_millis = self.now_millis.max(at);
             let answer = self.execute(statement);
             if let Some(reply) = reply {
@@ -301,12 +319,13 @@ impl Book {
 #[derive(Debug)]
 pub(super) struct SimWire {
     pub(super) network: Network,
+    pub(super) process: u32,
 }
 
 impl Wire for SimWire {
     fn send(&self, statement: Statement) -> BoxFuture<'_, Result<Answer, Broken>> {
         let (sender, receiver) = oneshot::channel();
-        self.network.lock().send(statement, sender);
+        self.network.lock().send(self.process, statement, sender);
         async move { receiver.await.unwrap_or(Err(Broken::Lost)) }.boxed()
     }
 

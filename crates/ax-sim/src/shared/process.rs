@@ -120,7 +120,7 @@ fn open_log(network: &Network, owner: u128, number: u32, lease_millis: u64) -> S
         now: Arc::new(move || start.elapsed()),
         ..Options::new(owner)
     };
-    SharedLog::open(Arc::new(SimWire { network: network.clone() }), options)
+    SharedLog::open(Arc::new(SimWire { network: network.clone(), process: number }), options)
 }
 
 async fn open(
