@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 const EXAMPLES_MAX: usize = 4_096;
 /// How many examples with the same answer are kept.
 const SAME_MAX: usize = 8;
-/// What a decoder may use whatever its input, in bytes.
-const MEMORY_BYTES_BASE: usize = 8 << 20;
+/// What a decoder may use whatever its input, in bytes: an open log has two blocks and windows.
+const MEMORY_BYTES_BASE: usize = 32 << 20;
 
 /// What a decoder made of an input.
 #[derive(Clone, Debug, PartialEq, Eq)]
