@@ -251,6 +251,10 @@ fn dir_text(dir: &std::path::Path) -> Result<String, Error> {
         let what = format!("the name of a manifest's directory has {DIR_BYTES_MAX} bytes at most");
         return Err(Error::new(Code::TooLarge, what));
     }
+    if !dir.is_absolute() || text.contains('\0') {
+        let what = format!("the directory of a manifest must be an absolute path, not {text:?}");
+        return Err(Error::invalid(what));
+    }
     Ok(text.to_owned())
 }
 

@@ -46,7 +46,8 @@ class Server:
             return json.load(reply)
 
 
-@pytest.fixture(scope="session")
+# A server for each file: what one leaves there is not for another to stumble on.
+@pytest.fixture(scope="module")
 def server(tmp_path_factory):
     data = tmp_path_factory.mktemp("data")
     binary = os.environ.get("AX", str(ROOT / "target/debug/ax"))

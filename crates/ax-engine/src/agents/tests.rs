@@ -56,6 +56,18 @@ async fn a_manifest_that_says_the_same_is_not_stored_again() {
 }
 
 #[tokio::test]
+async fn a_directory_that_no_harness_could_begin_in_is_refused() {
+    let (log, here) = (memory(), Namespace::default());
+    let store = store(&log);
+    for dir in ["agents", "./", "/a\0b"] {
+        let wrong = AgentSource { dir: Some(dir.into()), ..source("one", 1) };
+        let error = store.apply(&here, wrong).await.unwrap_err();
+        assert_eq!(error.code, Code::Invalid, "{dir:?}");
+    }
+    assert!(store.list(&here).await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn versions_count_on_over_a_deletion() {
     let (log, here) = (memory(), Namespace::default());
     let store = store(&log);
