@@ -109,12 +109,15 @@ impl Commit {
             if lead.ended {
                 return;
             }
-            let going_on = lead.wait(&self.over).await;
-            let count = self.decide(&mut lead, &mut batch);
+            let count = self.gather(&mut lead, &mut batch).await;
             match self.place(&mut lead, &mut batch).await {
                 Ok(turn) => {
                     kept = self.may_keep(lead, &turn, count);
                     let written = self.write(&turn, &mut batch).await;
+                    // Before the answers: who asks again because of one of them was no company.
+                    if let Some(lead) = &mut kept {
+                        lead.meet();
+                    }
                     self.finish(turn, written, &mut batch).await;
                 }
                 Err(fault) => {
@@ -124,12 +127,11 @@ impl Commit {
                     kept = Some(lead);
                 }
             }
-            if let Some(lead) = &mut kept {
-                if lead.closing.is_some() || !going_on {
-                    self.end(lead).await;
-                    return;
-                }
-                lead.meet();
+            if let Some(lead) = &mut kept
+                && (lead.closing.is_some() || count == 0)
+            {
+                self.end(lead).await;
+                return;
             }
         }
     }
@@ -138,27 +140,55 @@ impl Commit {
         self.committer.lock().expect("no holder of the lock panics")
     }
 
-    /// Takes requests for one block and decides them. Returns how many they were.
-    fn decide(&self, lead: &mut Lead, batch: &mut Batch) -> usize {
+    /// Takes requests for one block and decides them, while more keep coming. Returns how many they
+    /// were; none if nobody will ask any more.
+    ///
+    /// Those who were answered together ask again one after the other, within some microseconds:
+    /// were the first taken alone, the rest would wait for its write. This waits for no clock and
+    /// for nobody in particular; where nothing more comes it costs about a microsecond. While
+    /// another block is being written, one with as many requests as that has is enough: then there
+    /// are always two halves under way.
+    async fn gather(&self, lead: &mut Lead, batch: &mut Batch) -> usize {
+        if lead.held.is_none() {
+            lead.held = lead.requests.recv().await;
+        }
+        let mut count = 0;
+        while lead.is_asked() {
+            let full = self.decide(lead, batch, &mut count);
+            let halves = count >= lead.count_last && self.over.load(Ordering::Acquire) < lead.taken;
+            if full || halves {
+                break;
+            }
+            for _ in 0..GATHER_SPIN_COUNT {
+                std::hint::spin_loop();
+            }
+            tokio::task::yield_now().await;
+        }
+        count
+    }
+
+    /// Decides the requests that are there. Says whether the block takes no more.
+    fn decide(&self, lead: &mut Lead, batch: &mut Batch, count: &mut usize) -> bool {
         let mut committer = self.committer();
         std::mem::swap(&mut committer.batch, batch);
-        let mut count = 0;
-        while count < COMMIT_COUNT_MAX
-            && let Some(request) = lead.next()
-        {
+        let mut full = false;
+        while !full && let Some(request) = lead.next() {
             if !committer.has_room(&request) {
                 lead.held = Some(request);
+                full = true;
                 break;
             }
-            count += 1;
+            *count += 1;
+            full = *count == COMMIT_COUNT_MAX;
             if let Request::Close(reply) = request {
                 lead.closing = Some(reply);
-                break;
+                full = true;
+            } else {
+                committer.take(request);
             }
-            committer.take(request);
         }
         std::mem::swap(&mut committer.batch, batch);
-        count
+        full
     }
 
     /// Takes a place in the order, and one in a segment if there is a block.
@@ -201,7 +231,7 @@ impl Commit {
         turn: &Turn,
         count: usize,
     ) -> Option<tokio::sync::MutexGuard<'a, Lead>> {
-        let served = lead.held.is_none() && lead.requests.is_empty();
+        let served = !lead.is_asked();
         lead.count_last = count;
         let alone = count <= 1 && served && self.over.load(Ordering::Acquire) == turn.number;
         lead.lonely = if alone { lead.lonely.saturating_add(1) } else { 0 };
@@ -275,29 +305,8 @@ impl Commit {
 }
 
 impl Lead {
-    /// Waits for requests, and while more keep coming. Returns whether there is one.
-    ///
-    /// Those who were answered together ask again one after the other, within some microseconds:
-    /// were the first taken alone, the rest would wait for its write. This waits for no clock and
-    /// for nobody in particular; where nothing more comes it costs about a microsecond. While
-    /// another block is being written, one with as many requests as that has is enough: then there
-    /// are always two halves under way.
-    async fn wait(&mut self, over: &AtomicU64) -> bool {
-        if self.held.is_none() {
-            self.held = self.requests.recv().await;
-        }
-        let mut before = usize::MAX;
-        while before != self.requests.len() && self.requests.len() < COMMIT_COUNT_MAX {
-            before = self.requests.len();
-            if before + 1 >= self.count_last && over.load(Ordering::Acquire) < self.taken {
-                break;
-            }
-            for _ in 0..GATHER_SPIN_COUNT {
-                std::hint::spin_loop();
-            }
-            tokio::task::yield_now().await;
-        }
-        self.held.is_some()
+    fn is_asked(&self) -> bool {
+        self.held.is_some() || !self.requests.is_empty()
     }
 
     fn next(&mut self) -> Option<Request> {
