@@ -5,8 +5,12 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use memmap2::{Advice, MmapMut};
+
 /// The unit of durable writes, in bytes: they begin and end at a multiple of it.
 pub const PAGE_BYTES: usize = 4096;
+/// A large page of memory, in bytes; on most machines it has this size.
+const HUGE_PAGE_BYTES: usize = 2 * 1024 * 1024;
 
 /// A file system with one data directory's worth of files.
 ///
@@ -155,8 +159,11 @@ pub enum LockError {
 }
 
 /// A buffer whose content begins in memory at a multiple of [`PAGE_BYTES`].
+///
+/// It lies in large pages where the system has them: of a write past the page cache every page of
+/// memory is a piece of its own for the device, and 512 times fewer pieces are written faster.
 pub(super) struct PageBuffer {
-    bytes: Vec<u8>,
+    bytes: MmapMut,
     start: usize,
     used: usize,
 }
@@ -170,9 +177,12 @@ impl Debug for PageBuffer {
 impl PageBuffer {
     /// Makes an empty buffer for up to `capacity` bytes. Memory is touched only as it is used.
     pub(super) fn new(capacity: usize) -> Self {
-        let bytes = vec![0; capacity.next_multiple_of(PAGE_BYTES) + PAGE_BYTES];
-        let start = bytes.as_ptr().align_offset(PAGE_BYTES);
-        assert!(start < PAGE_BYTES, "an address in bytes can be aligned");
+        let bytes = capacity.next_multiple_of(HUGE_PAGE_BYTES) + HUGE_PAGE_BYTES;
+        let bytes = MmapMut::map_anon(bytes).expect("there is memory for a buffer");
+        // Where there are none, the content is the same.
+        drop(bytes.advise(Advice::HugePage));
+        let start = bytes.as_ptr().align_offset(HUGE_PAGE_BYTES);
+        assert!(start < HUGE_PAGE_BYTES, "an address in bytes can be aligned");
         Self { bytes, start, used: 0 }
     }
 

@@ -15,7 +15,7 @@ use super::{
 };
 
 /// How much of a run is handed to the disk at once, in bytes.
-pub(in crate::embedded) const PIECE_BYTES: usize = 1024 * 1024;
+pub(in crate::embedded) const PIECE_BYTES: usize = 512 * 1024;
 /// The room for a piece, the blocks that one record can finish, and the pages above them.
 const BUFFER_BYTES: usize = PIECE_BYTES + 3 * BLOCK_BYTES_MAX;
 
