@@ -53,15 +53,21 @@ fn clients(seed: u64, seconds: u64, more: &[&str]) -> Result<Tally> {
     venv.pytest(&tree::root().join("tests/python/api"), more, &env)
 }
 
-/// Finds the tool, or installs it below the target directory.
+/// Finds the tool, or installs it.
 fn buf() -> Result<PathBuf> {
-    let dir = tree::target()?.join("npm").join(BUF.rsplit('@').next().unwrap_or_default());
-    let program = dir.join("node_modules/@bufbuild/buf-linux-x64/bin/buf");
+    npm_program(BUF, "@bufbuild/buf-linux-x64/bin/buf")
+}
+
+/// Finds a program of an npm package, or installs the package below the target directory.
+pub(crate) fn npm_program(package: &str, program: &str) -> Result<PathBuf> {
+    let name = package.trim_start_matches('@').replace(['/', '@'], "-");
+    let dir = tree::target()?.join("npm").join(name);
+    let program = dir.join("node_modules").join(program);
     if !program.exists() {
-        std::fs::create_dir_all(&dir).context("make the directory of the tool")?;
+        std::fs::create_dir_all(&dir).context("make the directory of the package")?;
         let quietly = ["--no-audit", "--no-fund", "--no-save", "--ignore-scripts"];
         let npm = Program::new("npm").args(["install", "--prefix"]).args([&dir]);
-        npm.args(quietly).args([BUF]).limit(INSTALL_LIMIT).succeed().context(HINT)?;
+        npm.args(quietly).args([package]).limit(INSTALL_LIMIT).succeed().context(HINT)?;
     }
     Ok(program)
 }

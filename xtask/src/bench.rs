@@ -68,7 +68,7 @@ impl Suite {
         match self {
             Self::Log => &["grid", "sustained", "open", "sleeping", "branch"],
             Self::Steps => &["engine", "sdk", "warm", "resume", "idle"],
-            Self::Serve => &["latency", "submits", "memory", "durable-streams"],
+            Self::Serve => &["latency", "submits", "memory", "durable-streams", "restate"],
         }
     }
 
@@ -81,6 +81,7 @@ impl Suite {
             (Self::Log, _) => log::rows(piece, &log_piece(piece)?),
             (Self::Steps, "sdk") => engine::rows(piece, &sdk_piece()?),
             (Self::Steps, _) => engine::rows(piece, &engine_piece(piece)?),
+            (Self::Serve, "restate") => serve::rows(&restate_piece()?),
             (Self::Serve, _) => serve::rows(&serve_piece(piece)?),
         };
         if rows.is_empty() {
@@ -113,6 +114,15 @@ fn sdk_piece() -> Result<Vec<Value>> {
     let (python, _) = python::interpreter()?;
     let bench = Program::new(python).args([script, program, place()?]);
     lines(&bench.env("PYTHONPATH", tree::root().join("sdk/python/src")).stdout()?)
+}
+
+/// Measures steps of the Python SDK beside those of Restate, which is installed first.
+fn restate_piece() -> Result<Vec<Value>> {
+    Program::new("cargo").args(["build", "--release", "--quiet", "-p", "ax"]).succeed()?;
+    let venv = python::Venv::get("restate", &["xtask/python/restate.txt"])?;
+    let script = tree::root().join("xtask/python/bench_restate.py");
+    let programs = [serve::restate()?, tree::target()?.join("release/ax"), place()?];
+    lines(&venv.program([]).args([script]).args(programs).stdout()?)
 }
 
 /// Measures the real binary; the piece of the peer installs it first.

@@ -2,7 +2,7 @@
 
 use super::{Row, at_most, number, plain};
 use crate::command::Program;
-use crate::tree;
+use crate::{api, tree};
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 use std::path::PathBuf;
@@ -10,6 +10,9 @@ use std::path::PathBuf;
 /// The peer that is measured beside, as the registry names it.
 const PEER: [&str; 3] = ["durable-streams", "--version", "0.1.5"];
 const PEER_PROGRAM: &str = "durable-streams-server";
+/// The peer that takes steps, from npm, and its program.
+const RESTATE: &str = "@restatedev/restate-server@1.7.12";
+const RESTATE_PROGRAM: &str = "@restatedev/restate-server-linux-x64/bin/restate-server";
 
 /// Turns what a piece printed into rows.
 pub(super) fn rows(lines: &[Value]) -> Vec<Row> {
@@ -31,6 +34,11 @@ pub(super) fn peer() -> Result<PathBuf> {
     Ok(program)
 }
 
+/// Finds the program of Restate; installs it if it is not there.
+pub(super) fn restate() -> Result<PathBuf> {
+    api::npm_program(RESTATE, RESTATE_PROGRAM)
+}
+
 fn of(line: &Value) -> Vec<Row> {
     match (line["piece"].as_str(), line["what"].as_str()) {
         (Some("latency"), _) => latency(line),
@@ -38,6 +46,7 @@ fn of(line: &Value) -> Vec<Row> {
         (Some("memory"), _) => memory(line),
         (Some("durable-streams"), Some("appends")) => peer_appends(line),
         (Some("durable-streams"), _) => peer_latency(line),
+        (Some("restate"), Some(who)) => step(line, who),
         _ => Vec::new(),
     }
 }
@@ -115,6 +124,11 @@ fn peer_latency(line: &Value) -> Vec<Row> {
     ]
 }
 
+fn step(line: &Value, who: &str) -> Vec<Row> {
+    let (p50, p99) = (millis(line, "p50_us"), millis(line, "p99_us"));
+    vec![plain(format!("a durable step in {who}: ms, p50 · p99"), format!("{p50} · {p99}"))]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,6 +154,7 @@ mod tests {
             ("memory", "connection", 1),
             ("durable-streams", "appends", 3),
             ("durable-streams", "latency", 2),
+            ("restate", "ax", 1),
         ] {
             let line = json!({"piece": piece, "what": what, "way": "http"});
             assert_eq!(rows(&[line]).len(), count, "{piece} {what}");
