@@ -2,24 +2,29 @@
 
 use crate::command::Program;
 use crate::steps::Steps;
-use crate::{dependencies, docs, layers, sim, sizes, test};
+use crate::test::{self, Tally};
+use crate::{dependencies, docs, layers, sim, sizes};
 use anyhow::Result;
 
 const SEED_COUNT: u64 = 200;
+
+/// The steps that look at the source only.
+const STILL: [(&str, fn() -> Result<String>); 6] = [
+    ("format", format),
+    ("layers", layers::check),
+    ("sizes", sizes::check),
+    ("dependencies", dependencies::check),
+    ("docs", docs::check),
+    ("clippy", clippy),
+];
 
 /// Runs all steps, or those that are named.
 pub(crate) fn run(only: &[String]) -> Result<bool> {
     test::need_nextest()?;
     let mut steps = Steps::new(only);
-    steps.step("format", || quiet(Program::new("cargo").args(["fmt", "--all", "--check"])));
-    steps.step("layers", layers::check);
-    steps.step("sizes", sizes::check);
-    steps.step("dependencies", dependencies::check);
-    steps.step("docs", docs::check);
-    steps.step("clippy", || {
-        let clippy = Program::new("cargo").args(["clippy", "--quiet", "--workspace"]);
-        quiet(clippy.args(["--all-targets", "--", "-D", "warnings"]))
-    });
+    for (name, step) in STILL {
+        steps.step(name, step);
+    }
     steps.step("tests", || {
         let tally = test::nextest(Program::new("cargo"), test::RUST)?;
         tally.into_remark()
@@ -30,6 +35,28 @@ pub(crate) fn run(only: &[String]) -> Result<bool> {
         Ok(format!("{SEED_COUNT} seeds"))
     });
     steps.finish()
+}
+
+/// Runs the steps that look at the source only, and counts them.
+pub(crate) fn still() -> Tally {
+    let mut tally = Tally::default();
+    for (name, step) in STILL {
+        let (passed, failed, text) = match step() {
+            Ok(_) => (1, 0, String::new()),
+            Err(error) => (0, 1, format!("{name}: {error:#}\n")),
+        };
+        tally.add(&Tally { passed, failed, text });
+    }
+    tally
+}
+
+fn format() -> Result<String> {
+    quiet(Program::new("cargo").args(["fmt", "--all", "--check"]))
+}
+
+fn clippy() -> Result<String> {
+    let clippy = Program::new("cargo").args(["clippy", "--quiet", "--workspace"]);
+    quiet(clippy.args(["--all-targets", "--", "-D", "warnings"]))
 }
 
 fn quiet(program: Program) -> Result<String> {

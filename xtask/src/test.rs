@@ -1,7 +1,7 @@
 //! Every test there is, in lanes, with one line that sums them up.
 
 use crate::command::{Finished, Program};
-use crate::{api, machine, python, sim, take_option, tree};
+use crate::{api, check, machine, python, sim, take_option, tree};
 use anyhow::{Context as _, Result, bail};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -52,6 +52,7 @@ impl Tally {
 type Lane = (&'static str, fn(u64) -> Result<Tally>);
 
 const LANES: &[Lane] = &[
+    ("checks", |_| Ok(check::still())),
     ("rust", rust),
     ("doctests", |_| doctests()),
     ("simulation", simulation),

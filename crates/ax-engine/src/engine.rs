@@ -462,7 +462,7 @@ impl Engine {
             blobs: self.inner.blobs.counters(),
             followers: self.inner.followers.load(Ordering::Relaxed) as u64,
             is_stopping: self.inner.stopping.is_cancelled(),
-            has_failed: self.inner.failed.is_cancelled(),
+            has_failed: self.inner.failed.is_cancelled() || self.inner.log.fault().is_some(),
         }
     }
 

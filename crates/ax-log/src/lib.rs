@@ -150,6 +150,11 @@ pub trait EventLog: Debug + Send + Sync + 'static {
         Grants::none()
     }
 
+    /// Returns why nothing more is taken, if so. It is final: the log has to be opened anew.
+    fn fault(&self) -> Option<LogFault> {
+        None
+    }
+
     /// Finishes what is under way and closes the log; later calls fail.
     fn close(&self) -> BoxFuture<'_, Result<(), LogFault>>;
 }

@@ -300,15 +300,21 @@ async fn late(log: &dyn EventLog) -> Result<Vec<Late>, Failure> {
         due_before_millis: Some(before),
     };
     for namespace in log.namespaces().await.map_err(ax_engine::Error::from)? {
-        let (after, limit) = (None, LATE_MAX);
-        let query = ListQuery { namespace, after, limit, filter };
-        let page = log.list(query).await.map_err(ax_engine::Error::from)?;
-        // A row that cannot be read is the engine's to complain about.
-        late.extend(page.rows.into_iter().filter_map(|row| {
-            let view = codec::decode_row(row.session, &row.head).ok()?;
-            let due_at = view.status.due_at?;
-            Some(Late { session: row.session, due_at })
-        }));
+        let mut after = None;
+        loop {
+            let query = ListQuery { namespace: namespace.clone(), after, limit: LATE_MAX, filter };
+            let page = log.list(query).await.map_err(ax_engine::Error::from)?;
+            // A row that cannot be read is the engine's to complain about.
+            late.extend(page.rows.into_iter().filter_map(|row| {
+                let view = codec::decode_row(row.session, &row.head).ok()?;
+                let due_at = view.status.due_at?;
+                Some(Late { session: row.session, due_at })
+            }));
+            after = page.next;
+            if after.is_none() || late.len() >= LATE_MAX {
+                break;
+            }
+        }
     }
     late.truncate(LATE_MAX);
     Ok(late)

@@ -101,7 +101,8 @@ async fn replay(
     let (state, snapshot_at) = snapshot(log, key, last).await?;
     let mut floor = Timestamp::default();
     let mut events = Vec::new();
-    let mut after = snapshot_at;
+    // One that the snapshot has in it says how late it was.
+    let mut after = if snapshot_at == last { last.prev() } else { snapshot_at };
     while after < last {
         let entries = log.read(key, after, ReadLimit::default()).await?;
         let Some(newest) = entries.last() else {
@@ -115,7 +116,9 @@ async fn replay(
                 Error::new(Code::Damaged, what).caused_by(&error)
             })?;
             floor = floor.max(event.at);
-            events.push(event);
+            if entry.seq > snapshot_at {
+                events.push(event);
+            }
         }
     }
     Ok((Session::restore(state, &events), snapshot_at, floor))
@@ -136,4 +139,42 @@ async fn snapshot(log: &dyn EventLog, key: &SessionKey, last: Seq) -> Result<(St
         at = at.prev();
     }
     Ok((State::default(), Seq::ZERO))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ax_core::id::{Namespace, SessionId};
+    use ax_core::session::{Actor, Kind};
+    use ax_log::{Append, MemoryLog, Row};
+
+    #[tokio::test]
+    async fn a_snapshot_of_everything_does_not_forget_how_late_it_was() {
+        let log = MemoryLog::default();
+        let key = SessionKey::new(Namespace::default(), SessionId(7));
+        let epoch = log.acquire(&key).await.unwrap().epoch;
+        let at = Timestamp::from_millis(9_000);
+        let event = Event {
+            at,
+            actor: Actor::User,
+            principal: "".into(),
+            request: "".into(),
+            trace: "".into(),
+            exec: None,
+            attempt: None,
+            kind: Kind::SessionRenamed { title: "one".into() },
+        };
+        let state = State { last: Seq(1), ..State::default() };
+        let append = Append {
+            key: key.clone(),
+            epoch,
+            expected: Seq(1),
+            entries: vec![codec::encode_event(&event)],
+            row: Some(Row::default()),
+            snapshot: Some(codec::encode_state(&state)),
+        };
+        log.append(append).await.unwrap();
+        let (session, snapshot_at, floor) = replay(&log, &key, Seq(1)).await.unwrap();
+        assert_eq!((snapshot_at, floor, session.state().last), (Seq(1), at, Seq(1)));
+    }
 }

@@ -257,6 +257,10 @@ impl EventLog for EmbeddedLog {
         .boxed()
     }
 
+    fn fault(&self) -> Option<LogFault> {
+        self.shared.fault()
+    }
+
     fn close(&self) -> BoxFuture<'_, Result<(), LogFault>> {
         async move {
             self.ask(Request::Close).await?;

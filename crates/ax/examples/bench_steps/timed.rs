@@ -98,6 +98,10 @@ impl EventLog for Timed {
         self.log.namespaces()
     }
 
+    fn fault(&self) -> Option<LogFault> {
+        self.log.fault()
+    }
+
     fn close(&self) -> BoxFuture<'_, Result<(), LogFault>> {
         self.log.close()
     }

@@ -369,7 +369,7 @@ pub(crate) struct BranchArgs {
     #[arg(long, conflicts_with = "at", value_name = "NAME")]
     pub(crate) checkpoint: Option<String>,
     /// How many branches
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(crate) count: u32,
     /// Carry on the execution that was under way there
     #[arg(long)]
@@ -397,9 +397,9 @@ pub(crate) struct DemoArgs {
     /// Keep the data directory of the demo
     #[arg(long)]
     pub(crate) keep: bool,
-    /// Use the scripted model even if the key of a provider is set
+    /// Let the model of a provider decide, with your key: nothing isolates what it does
     #[arg(long)]
-    pub(crate) offline: bool,
+    pub(crate) real_model: bool,
 }
 
 #[derive(Debug, Args)]

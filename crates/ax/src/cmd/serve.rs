@@ -11,6 +11,7 @@ use crate::link::{Context, tell_late};
 use crate::paths::{DataDir, Holder};
 use crate::service::Service;
 use crate::takeover::{self, Lock, silent};
+use ax_core::id::Namespace;
 use ax_engine::{Code, Engine, WaitState};
 use ax_log::{EventLog, Filter, ListQuery, LogFault, StateMask};
 use ax_server::Connections;
@@ -35,6 +36,8 @@ const START_LOOK: Duration = Duration::from_millis(20);
 const ANSWER_MIN: Duration = Duration::from_secs(1);
 /// How long a data directory that is in use, but not served, is waited for.
 const LOCKED_MAX: Duration = Duration::from_secs(5);
+/// How often it is looked whether the log has failed.
+const FAILED_LOOK: Duration = Duration::from_millis(500);
 /// How often it is looked whether it is free.
 const LOCKED_LOOK: Duration = Duration::from_millis(50);
 /// How much of the server's log is shown when it does not start, in bytes.
@@ -96,6 +99,8 @@ async fn run(
     let probes = embedded.probes.clone();
     let watchdog = watchdog(service, &probes);
     tokio::pin!(watchdog);
+    let failed = failed(embedded.engine.clone());
+    tokio::pin!(failed);
     let auth = Arc::clone(&embedded.auth);
     let mut current = Arc::clone(&cx.config);
     let mut stopping = false;
@@ -117,6 +122,11 @@ async fn run(
                     stop.cancel();
                 }
             },
+            // What was acknowledged is safe, and only an opening finds out what else there is.
+            () = &mut failed => {
+                let what = "the log took a failed write, and takes nothing more";
+                return Err(ax_engine::Error::new(Code::Poisoned, what).into());
+            }
             () = &mut watchdog => {}
             () = &mut idle, if !stopping => stop.cancel(),
         }
@@ -168,6 +178,13 @@ async fn open_when_free(
             Lock::Free | Lock::Busy(_) => return Err(name(data, locked)),
         }
         sleep(LOCKED_LOOK).await;
+    }
+}
+
+/// Waits until the log takes nothing more.
+async fn failed(engine: Engine) {
+    while !engine.info().has_failed || engine.info().is_stopping {
+        sleep(FAILED_LOOK).await;
     }
 }
 
@@ -277,14 +294,30 @@ async fn has_work(log: &dyn EventLog) -> Result<bool, LogFault> {
         .and(WaitState::Retrying as u8)
         .and(WaitState::WaitingTimer as u8)
         .and(WaitState::WaitingCapacity as u8);
-    let filter = Filter { states, due_before_millis: None };
+    let works = Filter { states, due_before_millis: None };
+    // An ask that expires, a wait that ends with its execution.
+    let is_due = Filter { states: StateMask::ALL, due_before_millis: Some(u64::MAX) };
     for namespace in log.namespaces().await? {
-        let query = ListQuery { namespace, after: None, limit: 1, filter };
-        if !log.list(query).await?.rows.is_empty() {
-            return Ok(true);
+        for filter in [works, is_due] {
+            if any(log, &namespace, filter).await? {
+                return Ok(true);
+            }
         }
     }
     Ok(false)
+}
+
+/// Whether a session passes a filter. A page may be empty and not be the last.
+async fn any(log: &dyn EventLog, namespace: &Namespace, filter: Filter) -> Result<bool, LogFault> {
+    let mut after = None;
+    loop {
+        let query = ListQuery { namespace: namespace.clone(), after, limit: 1, filter };
+        let page = log.list(query).await?;
+        if !page.rows.is_empty() || page.next.is_none() {
+            return Ok(!page.rows.is_empty());
+        }
+        after = page.next;
+    }
 }
 
 /// Sees to it that a server runs, in the background if it has to be started.

@@ -1,9 +1,10 @@
-//! Stores that are damaged, of another version, or cannot be used.
+//! Stores that are damaged, that fail, or that cannot be used.
 
 use super::world::World;
 use std::fs::File;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 fn world() -> World {
     let world = World::new();
@@ -49,6 +50,71 @@ fn damage_is_found_and_the_rest_is_saved() {
 
 fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
     bytes.windows(part.len()).position(|window| window == part)
+}
+
+#[test]
+fn a_command_on_a_damaged_store_says_what_to_do() {
+    let world = world();
+    let manifest = world.data().join("log/MANIFEST");
+    let mut bytes = std::fs::read(&manifest).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&manifest, bytes).unwrap();
+    for command in [&["session", "list"][..], &["run", "-a", "echo", "again"]] {
+        let ran = world.ax(command);
+        assert_eq!(ran.code, 3, "{ran:?}");
+        assert!(ran.err.starts_with("error[AX2002]: "), "{ran:?}");
+        assert!(ran.err.contains("hint: ") && ran.err.contains("ax fsck"), "{ran:?}");
+    }
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_said() {
+    let world = world();
+    // For the superuser too, and whatever the file system does with modes.
+    let wal = segment(&world);
+    let aside = world.path("aside");
+    std::fs::rename(&wal, &aside).unwrap();
+    std::fs::create_dir(&wal).unwrap();
+    let ran = world.ax(&["run", "-a", "echo", "again"]);
+    assert_ne!(ran.code, 0, "{ran:?}");
+    assert!(ran.err.starts_with("error[AX200") && ran.err.contains("hint: "), "{ran:?}");
+    std::fs::remove_dir(&wal).unwrap();
+    std::fs::rename(&aside, &wal).unwrap();
+    assert!(world.ok(&["session", "list"]).contains("talk"), "nothing was changed");
+}
+
+/// The system refuses to write files beyond a length, as a disk does that fails.
+#[test]
+fn a_server_whose_log_fails_ends_and_the_next_one_goes_on() {
+    let world = world();
+    let binary = env!("CARGO_BIN_EXE_ax");
+    let script = format!("trap '' XFSZ; ulimit -f 1024; exec {binary} serve");
+    let command = world.command(&[]);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &script]).current_dir(world.path("")).env_clear();
+    shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    shell.stdin(Stdio::null()).stdout(Stdio::null());
+    let server = shell.stderr(Stdio::piped()).spawn().unwrap();
+    // More than the limit in all, none so large that it would be a file of its own.
+    let words = "x".repeat(60_000);
+    let mut sent = 0;
+    for number in 0..200 {
+        let name = format!("chat-{number}");
+        let ran = world.ax(&["run", "-a", "echo", "-s", &name, "--detach", &words]);
+        if ran.code != 0 {
+            assert!(ran.err.starts_with("error[AX"), "{ran:?}");
+            break;
+        }
+        sent += 1;
+    }
+    let output = server.wait_with_output().unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(4), "{err}");
+    assert!(err.contains("error[AX2004]: "), "{err}");
+    for number in 0..sent {
+        let said = world.ok(&["follow", &format!("chat-{number}"), "--until-idle"]);
+        assert!(said.contains(&words), "what was acknowledged goes on");
+    }
 }
 
 #[test]

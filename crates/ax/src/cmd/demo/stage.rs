@@ -36,7 +36,7 @@ impl Stage {
     /// Makes the directory, starts model and server, and applies the agent.
     pub(super) async fn set(cx: &Context, args: &DemoArgs) -> Result<Self, Failure> {
         let (data, temp) = directory(cx)?;
-        let real = Provider::find().filter(|_| !args.offline);
+        let real = if args.real_model { Some(Provider::find().ok_or_else(no_key)?) } else { None };
         let model = match real {
             Some(_) => None,
             None => Some(scripted(&data).await?),
@@ -112,6 +112,11 @@ impl Stage {
         }
         Ok(())
     }
+}
+
+fn no_key() -> Failure {
+    let names = Provider::ALL.map(|provider| provider.key).join(", ");
+    Failure::usage("there is no key of a provider").hint(format!("set one of {names}"))
 }
 
 fn directory(cx: &Context) -> Result<(DataDir, Option<TempDir>), Failure> {
