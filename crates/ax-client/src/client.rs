@@ -177,6 +177,35 @@ impl Client {
         .await
     }
 
+    /// Answers a question, and sends it again if the connection breaks before the answer.
+    ///
+    /// So that it meets no other question then, one that names none is given the one that is open.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::submit`].
+    pub async fn answer(
+        &self,
+        mut request: v1::AnswerRequest,
+    ) -> Result<v1::AnswerResponse, Error> {
+        self.name_space(&mut request.namespace);
+        if request.ask == 0 {
+            let (namespace, session) = (request.namespace.clone(), request.session.clone());
+            let found = self.get_session(v1::GetSessionRequest { namespace, session }).await?;
+            let asks = found.session.and_then(|session| session.status).unwrap_or_default().asks;
+            // Of none and of several the server says what is wrong.
+            if let [only] = &asks[..] {
+                request.ask = only.ask;
+            }
+        }
+        let again = if request.ask == 0 { Again::Refused } else { Again::Unanswered };
+        until_answered(self.patience, again, || {
+            let (mut sessions, request) = (self.sessions(), self.ask(request.clone()));
+            async move { Ok(sessions.answer(request).await?.into_inner()) }
+        })
+        .await
+    }
+
     /// Follows a session. Nothing is sent before [`Follow::next`] is called.
     pub fn follow(&self, mut request: v1::FollowRequest) -> Follow {
         self.name_space(&mut request.namespace);
@@ -194,8 +223,6 @@ impl Client {
         Refused sessions.delete_session(DeleteSessionRequest) -> DeleteSessionResponse;
         /// Gives a session another title.
         Unanswered sessions.rename_session(RenameSessionRequest) -> RenameSessionResponse;
-        /// Answers a question. The same answer again is recorded once.
-        Unanswered sessions.answer(AnswerRequest) -> AnswerResponse;
         /// Stops an execution.
         Refused sessions.cancel(CancelRequest) -> CancelResponse;
         /// Names a position.

@@ -2,7 +2,7 @@
 
 use super::event::{AgentRef, Event, Kind, Outcome};
 use super::exec::{Exec, Item, Phase, StepPhase};
-use super::value::{AskKind, Digest, IdempotencyKey, Limits, StepKey, Usage};
+use super::value::{Answer, AskKind, Digest, IdempotencyKey, Limits, StepKey, Usage};
 use crate::id::{AskId, AttemptId, ExecId, Seq};
 use crate::time::Timestamp;
 use std::collections::{BTreeMap, VecDeque};
@@ -30,6 +30,8 @@ pub struct State {
     pub exec: Option<Exec>,
     /// Open questions.
     pub asks: BTreeMap<AskId, OpenAsk>,
+    /// The newest answers, oldest first, so that one that is sent again is known again.
+    pub answered: VecDeque<Answered>,
     /// Signals that nobody has waited for yet, oldest first.
     pub signals: VecDeque<(Seq, String)>,
     /// How the last execution ended.
@@ -85,6 +87,22 @@ pub struct OpenAsk {
     pub choices: Vec<String>,
     /// When it expires.
     pub expires_at: Option<Timestamp>,
+}
+
+/// An answer that was recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// The question.
+    pub ask: AskId,
+    /// Where it was recorded.
+    pub seq: Seq,
+    /// What was answered.
+    pub answer: Answer,
+}
+
+impl Answered {
+    /// How many answers a session knows. Older ones are forgotten.
+    pub const COUNT_MAX: usize = 16;
 }
 
 /// The newest keys, so that a request that is sent again is known again.
@@ -223,6 +241,7 @@ impl State {
         identity.title = String::new();
         identity.created_at = at;
         self.asks.clear();
+        self.answered.clear();
         self.ended = None;
         self.usage = Usage::default();
         if carry_on {
@@ -297,6 +316,12 @@ impl State {
                 }
                 if let Some(step) = open.about.filter(|_| event.kind.allows_again()) {
                     exec.set_phase(&step, StepPhase::Lost);
+                }
+                if let Kind::AskAnswered { answer, .. } = &event.kind {
+                    if self.answered.len() == Answered::COUNT_MAX {
+                        self.answered.pop_front();
+                    }
+                    self.answered.push_back(Answered { ask: *ask, seq, answer: answer.clone() });
                 }
             }
             _ => unreachable!("`apply` hands over questions only"),

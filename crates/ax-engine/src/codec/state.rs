@@ -2,21 +2,21 @@
 
 use super::DecodeError;
 use super::value::{
-    ask, ask_kind, ask_kind_number, block, counted, digest, digest_bytes, digest_or_nothing,
-    digest_or_zero, effect, effect_number, exec, idempotency_option, limits, limits_message,
-    required, seq, seq_option, seq_or_zero, step_key, step_key_option, step_key_text, step_kind,
-    step_kind_number, usage, usage_message,
+    answer, answer_message, ask, ask_kind, ask_kind_number, block, counted, digest, digest_bytes,
+    digest_or_nothing, digest_or_zero, effect, effect_number, exec, idempotency_option, limits,
+    limits_message, required, seq, seq_option, seq_or_zero, step_key, step_key_option,
+    step_key_text, step_kind, step_kind_number, usage, usage_message,
 };
 use ax_core::id::{AskId, AttemptId, Seq};
 use ax_core::session::{
-    AgentRef, Digest, Ended, Exec, IdempotencyKey, Identity, Item, Items, KnownKeys, OpenAsk,
-    Phase, State, Step, StepKey, StepPhase,
+    AgentRef, Answered, Digest, Ended, Exec, IdempotencyKey, Identity, Item, Items, KnownKeys,
+    OpenAsk, Phase, State, Step, StepKey, StepPhase,
 };
 use ax_core::time::Timestamp;
 use ax_proto::store::v1::{self, item::Item as ItemMessage};
 use bytes::Bytes;
 use prost::Message;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// The version of the format.
 const VERSION: u32 = 1;
@@ -37,6 +37,7 @@ pub fn encode_state(state: &State) -> Bytes {
         signals: state.signals.iter().map(signal_message).collect(),
         ended: state.ended.as_ref().map(ended_message),
         usage: usage_message(&state.usage),
+        answered: state.answered.iter().map(answered_message).collect(),
     };
     message.encode_to_vec().into()
 }
@@ -67,6 +68,7 @@ pub fn decode_state(bytes: &[u8]) -> Result<State, DecodeError> {
         ask_count: below_max("snapshot.ask_count", message.ask_count)?,
         exec: message.execution.map(execution).transpose()?,
         asks: asks(message.asks)?,
+        answered: answered(message.answered)?,
         signals: signals.collect::<Result<_, DecodeError>>()?,
         ended: message.ended.map(ended).transpose()?,
         usage: usage(message.usage),
@@ -175,6 +177,26 @@ fn asks(messages: Vec<v1::Ask>) -> Result<BTreeMap<AskId, OpenAsk>, DecodeError>
         }
     }
     Ok(asks)
+}
+
+fn answered_message(answered: &Answered) -> v1::Answered {
+    let answer = Some(answer_message(&answered.answer));
+    v1::Answered { ask: answered.ask.0, seq: answered.seq.0, answer }
+}
+
+fn answered(messages: Vec<v1::Answered>) -> Result<VecDeque<Answered>, DecodeError> {
+    if messages.len() > Answered::COUNT_MAX {
+        let number = messages.len() as u64;
+        return Err(DecodeError::Range { field: "snapshot.answered", number });
+    }
+    let read = messages.into_iter().map(|message| {
+        Ok(Answered {
+            ask: ask("answered.ask", message.ask)?,
+            seq: seq("answered.seq", message.seq)?,
+            answer: answer("answered.answer", message.answer)?,
+        })
+    });
+    read.collect()
 }
 
 /// Writes a time; one that never comes as nothing.

@@ -5,8 +5,8 @@ mod arbitrary;
 mod drive;
 mod samples;
 
-use ax_core::id::{AttemptId, ExecId, Seq, SessionId};
-use ax_core::session::{AgentRef, State, Usage};
+use ax_core::id::{AskId, AttemptId, ExecId, Seq, SessionId};
+use ax_core::session::{AgentRef, Answer, Answered, State, Usage};
 use ax_core::time::Timestamp;
 use ax_engine::codec::{
     decode_event, decode_row, decode_state, encode_event, encode_row, encode_state, from_proto,
@@ -270,6 +270,17 @@ fn a_snapshot_that_no_writer_made_is_refused() {
     check(&|state| state.execution.as_mut().unwrap().phase = 9, phase);
     let max = "snapshot.exec_count is 4294967295, which is out of range";
     check(&|state| state.exec_count = u32::MAX, max);
+}
+
+#[test]
+fn what_a_later_version_added_to_a_snapshot_reads_back() {
+    let answer = Answer::Choice("one".into(), "why".into());
+    let answered = Answered { ask: AskId(1), seq: Seq(40), answer };
+    let answered = vec![answered; Answered::COUNT_MAX];
+    check_state(&State { answered: answered.clone().into(), ..samples::state() });
+    let more = State { answered: [answered.clone(), answered].concat().into(), ..samples::state() };
+    let error = decode_state(&encode_state(&more)).unwrap_err();
+    assert_eq!(error.to_string(), "snapshot.answered is 32, which is out of range");
 }
 
 fn head(data: Bytes) -> Head {

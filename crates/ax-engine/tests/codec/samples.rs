@@ -244,6 +244,7 @@ pub(crate) fn state() -> State {
         ask_count: 1,
         exec: Some(exec()),
         asks: BTreeMap::from([(AskId(1), open)]),
+        answered: VecDeque::new(),
         signals: VecDeque::from([(Seq(4), "paid".into())]),
         ended: Some(Ended {
             exec: ExecId(1),

@@ -323,7 +323,7 @@ async fn answer(
     loop {
         match client.answer(request.clone()).await {
             Ok(_) => return Ok(()),
-            // It was recorded before the answer was lost, or the execution was interrupted.
+            // The execution was interrupted.
             Err(error) if error.code == "AX1009" => return Ok(()),
             Err(error) if error.broken => sleep(Duration::from_millis(20)).await,
             Err(error) => return Err(format!("answering ask_{} of {tag}: {error:?}", ask.ask)),

@@ -211,7 +211,12 @@ fn answered(
         None if asks.len() > 1 => return Err(Refusal::Ambiguous(asks.len())),
         None => *asks.keys().next().ok_or(Refusal::NotOpen(None))?,
     };
-    let open = asks.get(&ask).ok_or(Refusal::NotOpen(Some(ask)))?;
+    let Some(open) = asks.get(&ask) else {
+        let before = known.state.answered.iter().find(|before| before.ask == ask);
+        let same = before.filter(|before| before.answer == *answer);
+        draft.accepted = Accepted::Before(same.ok_or(Refusal::NotOpen(Some(ask)))?.seq);
+        return Ok(());
+    };
     fits(open.kind, &open.choices, answer)?;
     at_most("a name", via, NAME_BYTES_MAX)?;
     draft.push(Kind::AskAnswered { ask, answer: answer.clone(), via: via.into() });

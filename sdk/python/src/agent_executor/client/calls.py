@@ -131,6 +131,15 @@ def text_part(text: str) -> dict[str, Any]:
     return {"kind": "PART_KIND_TEXT", "mediaType": "text/plain", "body": {"text": text}}
 
 
+def only_ask(session: Session) -> int:
+    """Return the number of the open question if there is one only, else 0.
+
+    An answer that names its question can be sent again and meets no other one.
+    """
+    asks = session.raw.get("status", {}).get("asks", [])
+    return int(asks[0]["ask"]) if len(asks) == 1 else 0
+
+
 class Calls:
     """Makes requests for one namespace of one server."""
 
@@ -181,7 +190,9 @@ class Calls:
         self, session: str, answer: dict[str, Any], ask: int, via: str
     ) -> Prepared[Recorded]:
         body = {"ask": ask, "answer": answer, "via": via}
-        return self._send("POST", _of(session, "answers"), body, Repeat.UNANSWERED, _recorded)
+        # Sent twice, one that names no question might answer the next one.
+        repeat = Repeat.UNANSWERED if ask else Repeat.REFUSED
+        return self._send("POST", _of(session, "answers"), body, repeat, _recorded)
 
     def cancel(self, session: str, execution: int, queued: bool, reason: str) -> Prepared[Recorded]:
         body = {"execution": execution, "queued": queued, "reason": reason}

@@ -21,6 +21,7 @@ from .calls import (
     Session,
     SessionPage,
     Submitted,
+    only_ask,
 )
 from .drive import Course, World, carry_out, follow
 from .items import Item
@@ -166,7 +167,8 @@ class Client(_Base):
     ) -> Recorded:
         """Answer a question: by a text, ``APPROVE``, :func:`deny` or :func:`choose`."""
         said = {"text": answer} if isinstance(answer, str) else answer
-        return self._do(self._calls.answer(session, said, ask, via))
+        named = ask or only_ask(self.session(session))
+        return self._do(self._calls.answer(session, said, named, via))
 
     def signal(self, session: str, name: str, payload: Any = None, *, key: str = "") -> Recorded:
         """Send a signal, once."""
@@ -282,7 +284,8 @@ class AsyncClient(_Base):
     ) -> Recorded:
         """Do as :meth:`Client.answer`."""
         said = {"text": answer} if isinstance(answer, str) else answer
-        return await self._do(self._calls.answer(session, said, ask, via))
+        named = ask or only_ask(await self.session(session))
+        return await self._do(self._calls.answer(session, said, named, via))
 
     async def signal(
         self, session: str, name: str, payload: Any = None, *, key: str = ""
