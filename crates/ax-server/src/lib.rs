@@ -15,6 +15,8 @@ mod ax1;
 mod caller;
 mod connections;
 mod convert;
+#[doc(hidden)]
+pub mod fuzzing;
 mod grpc;
 mod kinds;
 mod listen;

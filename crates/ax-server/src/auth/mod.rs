@@ -61,6 +61,11 @@ enum Credential {
     Other,
 }
 
+/// Reads an API key and writes it again; for `ax-fuzz`.
+pub(crate) fn decodes_key(text: &str) -> Option<String> {
+    key::Secret::parse(text).map(|secret| secret.text())
+}
+
 impl Credential {
     fn of(text: &str) -> Self {
         match text {
