@@ -35,11 +35,7 @@ impl Locks {
 
     /// Opens what says who callers are.
     pub(crate) fn auth(&self, data: &DataDir) -> Result<Arc<Auth>, Failure> {
-        let settings = match &self.auth {
-            Some(path) => read(path)?,
-            None => auth::Settings::default(),
-        };
-        Auth::open(&data.root, settings)
+        Auth::open(&data.root, settings(self.auth.as_deref())?)
             .map_err(|error| wrong("the settings of authentication do not do", &error))
     }
 
@@ -50,8 +46,49 @@ impl Locks {
     }
 }
 
+/// Who is let in, as a running server goes by it.
+#[derive(Clone, Debug)]
+pub(crate) struct Gate {
+    /// Says who callers are.
+    pub(crate) auth: Arc<Auth>,
+    pub(crate) tls: Option<Arc<Tls>>,
+}
+
+impl Gate {
+    /// Reads the files again. What cannot be used changes nothing, and is logged.
+    pub(crate) fn reload(&self, config: &Config) {
+        match self.reload_auth(config) {
+            Ok(()) => tracing::info!("who is let in was read again"),
+            Err(failure) => {
+                let (error, cause) = (failure.message, failure.causes.join(": "));
+                tracing::error!(error, cause, "who is let in stays as it was");
+            }
+        }
+        // They are looked at when connections come, too, but not at once.
+        match self.tls.as_ref().map(|tls| tls.reload()) {
+            None => {}
+            Some(Ok(())) => tracing::info!("the certificates were read again"),
+            Some(Err(error)) => {
+                let cause = error.source().map(ToString::to_string);
+                tracing::error!(%error, cause, "the old certificates stay");
+            }
+        }
+    }
+
+    fn reload_auth(&self, config: &Config) -> Result<(), Failure> {
+        let settings = settings(config.path("auth.file").as_deref())?;
+        self.auth
+            .reload(settings)
+            .map_err(|error| wrong("the settings of authentication do not do", &error))
+    }
+}
+
+fn settings(path: Option<&Path>) -> Result<auth::Settings, Failure> {
+    path.map_or_else(|| Ok(auth::Settings::default()), read)
+}
+
 /// Reads the settings of authentication.
-pub(crate) fn read(path: &Path) -> Result<auth::Settings, Failure> {
+fn read(path: &Path) -> Result<auth::Settings, Failure> {
     let text = std::fs::read_to_string(path);
     let text = text.map_err(|error| Failure::file("read", path, &error))?;
     serde_saphyr::from_str(&text).map_err(|error| {
