@@ -130,7 +130,7 @@ impl Embedded {
     ) -> Result<Self, Failure> {
         data.make()?;
         let doors = purpose.doors();
-        let gate = Gate { tls: doors.locks.tls()?, auth: doors.locks.auth(data)? };
+        let gate = doors.locks.gate(data, config)?;
         let mut listeners = doors.listeners(gate.tls.as_ref()).await?;
         // An address at which nobody can be known has no guard, and is refused.
         let known = doors.open || doors.listen.is_empty() || gate.auth.knows_anybody();
@@ -163,7 +163,7 @@ impl Embedded {
                 Some(data.clone())
             }
         };
-        let (stop, connections) = (CancellationToken::new(), Connections::default());
+        let (stop, connections) = (CancellationToken::new(), gate.connections.clone());
         let probes = Probes {
             engine: engine.clone(),
             data_dir: data.root.clone(),

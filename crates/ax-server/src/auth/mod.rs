@@ -49,7 +49,8 @@ pub struct Settings {
     /// What the owners of client certificates may do. A certificate that no rule names is good
     /// for nothing.
     pub certificates: Vec<certificate::Rule>,
-    /// How much anybody may ask for.
+    /// How much anybody may ask for. It is no part of the file: it has settings of its own.
+    #[serde(skip)]
     pub limits: limits::Settings,
 }
 

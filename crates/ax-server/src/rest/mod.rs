@@ -156,7 +156,7 @@ where
         let carried = async {
             let asker = Asker::of(&parts.extensions, &parts.headers)?;
             let body = match route.form {
-                Form::Send => content::json(&parts.headers, body).await?,
+                Form::Send => content::json(&parts.headers, body, api.body_pause_max()).await?,
                 _ => Map::new(),
             };
             let request = message(route, &parts, params, body)?;

@@ -193,7 +193,7 @@ fn reload(cx: &Context, current: &Arc<Config>, gate: &Gate) -> Arc<Config> {
     // First, so that what follows is logged by the new levels.
     cx.logs.reload(&fresh);
     // What is in files of their own: which files those are needs a restart.
-    gate.reload(current);
+    gate.reload(current, &fresh);
     for setting in current.changed(&fresh) {
         if setting.reloads {
             tracing::info!(setting = setting.path, "a setting was changed");
