@@ -8,8 +8,10 @@ use anyhow::Result;
 
 const SEED_COUNT: u64 = 200;
 
+type Step = (&'static str, fn() -> Result<String>);
+
 /// The steps that look at the source only.
-const STILL: [(&str, fn() -> Result<String>); 6] = [
+const STILL: &[Step] = &[
     ("format", format),
     ("layers", layers::check),
     ("sizes", sizes::check),

@@ -29,7 +29,10 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("ax-sim", &["ax-core", "ax-engine", "ax-harness", "ax-log", "ax-store"]),
-    ("ax-fuzz", &["ax-core", "ax-engine", "ax-harness", "ax-log", "ax-proto", "ax-store"]),
+    (
+        "ax-fuzz",
+        &["ax-core", "ax-engine", "ax-harness", "ax-log", "ax-proto", "ax-server", "ax-store"],
+    ),
     ("xtask", &[]),
 ];
 

@@ -1,5 +1,6 @@
 //! Why a request failed.
 
+use crate::connect::untrusted;
 use ax_proto::v1;
 use prost::Message;
 use tonic::{Code, Status};
@@ -8,6 +9,8 @@ use tonic::{Code, Status};
 pub const UNAVAILABLE: &str = "AX3001";
 /// The code of a server that is about to be gone, and has not carried the request out.
 pub(crate) const STOPPING: &str = "AX3002";
+/// The code of a server that cannot show that it is the one that is meant.
+const UNTRUSTED: &str = "AX4007";
 /// The code of an argument that is malformed.
 const INVALID: &str = "AX1001";
 /// The code of something that is larger than allowed.
@@ -101,6 +104,11 @@ impl From<Status> for Error {
             Code::Unimplemented => Self {
                 hint: "the server is older than this client".into(),
                 ..Self::refused(INTERNAL, "the server does not know this request")
+            },
+            _ if untrusted(&status) => Self {
+                causes: causes_of(&status),
+                hint: "name the authority that vouches for it".into(),
+                ..Self::refused(UNTRUSTED, "the certificate of the server is not believed")
             },
             _ => Self {
                 causes: causes_of(&status),

@@ -42,7 +42,7 @@ mod transfer;
 
 pub use address::{Address, AddressError};
 pub use client::Client;
-pub use connect::{Connect, Connection, Credentials, boxed, connect};
+pub use connect::{Connect, Connection, Credentials, boxed, connect, untrusted};
 pub use error::{Error, UNAVAILABLE};
 pub use follow::{Follow, Item};
 pub use outage::Patience;

@@ -112,6 +112,9 @@ codes! {
     Crowded = 4005, retryable true, "let some of the requests under way end first";
     /// What an administrator does cannot be put into the audit log.
     Unrecorded = 4006, retryable true, "look at the disk of the data directory";
+    /// The server cannot show that it is the one that is meant.
+    Untrusted = 4007, retryable false,
+        "AX_CA names the file with the certificate of the authority that vouches for it";
     /// No server answers.
     Unavailable = 3001, retryable true, "";
     /// Another server has the session.

@@ -48,6 +48,15 @@ impl MayAct {
     pub fn now(&self) -> bool {
         self.0.as_ref().is_none_or(|holds| holds())
     }
+
+    /// Asks, and says what becomes of an attempt that may not.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        if self.now() {
+            return Ok(());
+        }
+        let message = "the session may be another's: nothing more is done for it".into();
+        Err(Failure { code: "killed".into(), message })
+    }
 }
 
 impl Debug for MayAct {

@@ -15,6 +15,8 @@ mod ax1;
 mod caller;
 mod connections;
 mod convert;
+#[doc(hidden)]
+pub mod fuzzing;
 mod grpc;
 mod kinds;
 mod listen;
@@ -55,7 +57,7 @@ const CHUNK_BYTES_MAX: usize = 256 << 10;
 /// How many inputs of one stream are under way at a time.
 const SUBMITS_MAX: usize = 256;
 
-/// The most open connections; the local socket is never refused.
+/// The most open connections unless the owner says; the local socket is never refused.
 const CONNECTION_COUNT_MAX: usize = 10_000;
 /// The most requests at a time on one connection.
 const STREAM_COUNT_MAX: u32 = 4_096;

@@ -5,7 +5,7 @@ use crate::connections::{Connections, Counted};
 use crate::listen::{Kind, Listener, Taken, Wire};
 use crate::ops::Metrics;
 use crate::{
-    CONNECTION_COUNT_MAX, DRAIN_MILLIS_MAX, FIRST_REQUEST_MAX, HEADER_BYTES_MAX, HEADER_COUNT_MAX,
+    BODY_PAUSE_MAX, DRAIN_MILLIS_MAX, FIRST_REQUEST_MAX, HEADER_BYTES_MAX, HEADER_COUNT_MAX,
     HEADER_READ_MAX, KEEP_ALIVE_PAUSE, PING_ANSWER_MAX, PING_PAUSE, SEND_BUFFER_BYTES,
     STREAM_COUNT_MAX, WINDOW_BYTES, router,
 };
@@ -70,6 +70,8 @@ pub struct Options {
     pub header_read_max: Duration,
     /// How long a connection from afar may be open before its first request.
     pub first_request_max: Duration,
+    /// How long the next piece of a request's body may take.
+    pub body_pause_max: Duration,
     /// How long a follower hears nothing at most.
     pub keep_alive_pause: Duration,
 }
@@ -84,6 +86,7 @@ impl Default for Options {
             metrics: None,
             header_read_max: HEADER_READ_MAX,
             first_request_max: FIRST_REQUEST_MAX,
+            body_pause_max: BODY_PAUSE_MAX,
             keep_alive_pause: KEEP_ALIVE_PAUSE,
         }
     }
@@ -195,7 +198,7 @@ async fn accept(shared: &Shared, mut listener: Listener) {
         };
         match taken {
             // The local socket stays open to whoever has to put things right.
-            Taken::Tcp { address, .. } if shared.connections.count() >= CONNECTION_COUNT_MAX => {
+            Taken::Tcp { address, .. } if shared.connections.are_enough() => {
                 tracing::warn!(%address, "a connection was refused: there are too many");
             }
             taken => start(shared, taken),

@@ -60,7 +60,7 @@ const fn grpc(code: Code) -> Grpc {
         | Code::Deleted
         | Code::NoRoute => Grpc::NotFound,
         Code::NoMethod | Code::MediaType => Grpc::Unimplemented,
-        Code::Unauthenticated | Code::Expired => Grpc::Unauthenticated,
+        Code::Unauthenticated | Code::Expired | Code::Untrusted => Grpc::Unauthenticated,
         Code::Forbidden => Grpc::PermissionDenied,
         Code::KeyReused | Code::OtherAgent | Code::Exists => Grpc::AlreadyExists,
         Code::Busy
@@ -96,7 +96,7 @@ pub(crate) const fn http(code: Code) -> StatusCode {
         Code::Deleted | Code::Cut => StatusCode::GONE,
         Code::NoMethod => StatusCode::METHOD_NOT_ALLOWED,
         Code::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        Code::Unauthenticated | Code::Expired => StatusCode::UNAUTHORIZED,
+        Code::Unauthenticated | Code::Expired | Code::Untrusted => StatusCode::UNAUTHORIZED,
         Code::Forbidden => StatusCode::FORBIDDEN,
         Code::KeyReused
         | Code::OtherAgent

@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::failure::Failure;
-use crate::guard::Locks;
+use crate::guard::{Gate, Locks};
 use crate::paths::{DataDir, Holder, unusable};
 use crate::telemetry::otlp;
 use crate::time::now;
@@ -11,8 +11,8 @@ use ax_core::time::Timestamp;
 use ax_engine::{Code, Engine, Observer, SystemClock, SystemEntropy, WaitState, codec};
 use ax_harness::{Adapters, supervise};
 use ax_log::{EmbeddedLog, EventLog, Filter, ListQuery, OpenError, Options, StateMask};
-use ax_server::auth::Auth;
 use ax_server::ops::{Metrics, Probes, Watch};
+use ax_server::tls::Tls;
 use ax_server::{Connections, Listener, Server};
 use ax_store::Blobs;
 use std::net::SocketAddr;
@@ -70,12 +70,11 @@ impl Doors {
     }
 
     /// Begins to listen. Nobody is answered yet.
-    async fn listeners(&self) -> Result<Vec<Listener>, Failure> {
+    async fn listeners(&self, tls: Option<&Arc<Tls>>) -> Result<Vec<Listener>, Failure> {
         let mut listeners = Vec::new();
-        let tls = self.locks.tls()?;
         for address in &self.listen {
             let mut listener = Listener::tcp(*address).await?;
-            if let Some(tls) = &tls {
+            if let Some(tls) = tls {
                 listener = listener.secured(Arc::clone(tls) as _);
             }
             listeners.push(if self.open { listener.open_to_anybody() } else { listener });
@@ -98,8 +97,8 @@ pub(crate) struct Embedded {
     serving: JoinHandle<Result<(), ax_server::ServeError>>,
     /// The data directory, if its socket is served.
     data: Option<DataDir>,
-    /// Says who callers are.
-    pub(crate) auth: Arc<Auth>,
+    /// Who is let in.
+    pub(crate) gate: Gate,
     /// Says how it is.
     pub(crate) probes: Probes,
     /// Sends spans away, if somebody takes them.
@@ -131,11 +130,11 @@ impl Embedded {
     ) -> Result<Self, Failure> {
         data.make()?;
         let doors = purpose.doors();
-        let mut listeners = doors.listeners().await?;
-        let auth = doors.locks.auth(data)?;
+        let gate = doors.locks.gate(data, config)?;
+        let mut listeners = doors.listeners(gate.tls.as_ref()).await?;
         // An address at which nobody can be known has no guard, and is refused.
-        let known = doors.open || doors.listen.is_empty() || auth.knows_anybody();
-        let guard = known.then(|| auth.guard());
+        let known = doors.open || doors.listen.is_empty() || gate.auth.knows_anybody();
+        let guard = known.then(|| gate.auth.guard());
         let mut options =
             ax_server::Options { guard, origins: doors.origins, ..Default::default() };
         ax_server::check(&listeners, &options)?;
@@ -164,7 +163,7 @@ impl Embedded {
                 Some(data.clone())
             }
         };
-        let (stop, connections) = (CancellationToken::new(), Connections::default());
+        let (stop, connections) = (CancellationToken::new(), gate.connections.clone());
         let probes = Probes {
             engine: engine.clone(),
             data_dir: data.root.clone(),
@@ -192,7 +191,7 @@ impl Embedded {
             addresses,
             serving,
             data,
-            auth,
+            gate,
             probes,
             exporter,
         })

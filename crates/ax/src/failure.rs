@@ -99,7 +99,7 @@ impl Failure {
 const fn exit_of(code: u16) -> Exit {
     match code {
         1006 | 1007 => Exit::Unavailable,
-        1101 | 1102 | 2002 | 2005 | 2006 | 4001 | 4003 => Exit::Configuration,
+        1101 | 1102 | 2002 | 2005 | 2006 | 4001 | 4003 | 4007 => Exit::Configuration,
         1000..2000 => Exit::Usage,
         _ => Exit::Unavailable,
     }

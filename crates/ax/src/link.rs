@@ -282,6 +282,10 @@ fn address(server: &str) -> Result<Address, Failure> {
 }
 
 fn no_server(address: &Address, error: &io::Error) -> Failure {
+    if ax_client::untrusted(error) {
+        let message = format!("the certificate of {address} is not believed");
+        return Failure::new(Code::Untrusted, message).because(error);
+    }
     Failure::new(Code::Unavailable, format!("no server answers at {address}"))
         .hint("start one with `ax serve`, or leave out --server and AX_SERVER")
         .because(error)

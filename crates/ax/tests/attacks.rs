@@ -347,6 +347,35 @@ fn a_shared_link_reads_one_session_until_it_is_revoked() {
     assert_eq!(served.world.ax(&["session", "share", "nobodys"]).code, 2);
 }
 
+#[test]
+fn limits_are_as_the_settings_say_and_change_on_a_reload() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let limits = |connections: u32, burst: u32| {
+        let caller = json!({"per_second": 1, "burst": burst});
+        json!({"limits": {"request_bytes": 2_000, "connections": connections, "caller": caller}})
+    };
+    fs::write(file.path(), limits(8, 2).to_string()).unwrap();
+    let mut served = Served::with(&["--config", file.path().to_str().unwrap()], &[]);
+    let kind = "content-type: application/json\r\n";
+    let (status, answer) = served.send("POST", "/v1/inputs", kind, &[b' '; 2_001]);
+    assert_eq!(status, 413, "{answer}");
+    let list = |served: &Served| served.send("GET", "/v1/sessions", "", b"").0;
+    let statuses = [(); 4].map(|()| list(&served));
+    assert_eq!(statuses[3], 429, "{statuses:?}");
+    // Connections that ask for nothing are connections, too.
+    let held = [(); 8].map(|()| served.connect());
+    assert_eq!(list(&served), 0, "one too many");
+    let err = || fs::read_to_string(served.world.path("server.err")).unwrap();
+    world::wait("the refusal in the log", || err().contains("there are too many"));
+    fs::write(file.path(), limits(100, 100_000).to_string()).unwrap();
+    world::kill(served.server.id().cast_signed(), rustix::process::Signal::HUP);
+    world::wait("the new limits", || err().contains("the configuration was read again"));
+    drop(held);
+    served.key = served.world.ok(&["auth", "key", "create", "--name", "b", "--role", "operator"]);
+    let statuses = [(); 8].map(|()| list(&served));
+    assert_eq!(statuses, [200; 8]);
+}
+
 /// Everything that is in files below a directory.
 fn files(dir: &Path, found: &mut Vec<(String, Vec<u8>)>) {
     for entry in fs::read_dir(dir).unwrap() {
@@ -362,11 +391,8 @@ fn files(dir: &Path, found: &mut Vec<(String, Vec<u8>)>) {
 #[test]
 fn no_secret_is_in_any_output_or_file() {
     let planted = "PlantedSecret7f3a";
-    let settings = tempfile::NamedTempFile::new().unwrap();
-    let limits = json!({"limits": {"failures_per_second": 1_000}});
-    fs::write(settings.path(), limits.to_string()).unwrap();
     let mut served = Served::with(
-        &["--auth", settings.path().to_str().unwrap()],
+        &["--set", "limits.failures_per_second=1000"],
         &[("AX_LOG", "trace"), ("OTHER_API_KEY", planted)],
     );
     served.works();

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 mod cli {
+    pub(crate) mod certificates;
+    pub(crate) mod manager;
     pub(crate) mod world;
 
     mod agents;
@@ -11,8 +13,10 @@ mod cli {
     mod inputs;
     mod ops;
     mod people;
+    mod reload;
     mod servers;
     mod sessions;
     mod stores;
+    mod tls;
     mod wrong;
 }

@@ -1,6 +1,8 @@
 //! The decoders, and what each of them must keep to.
 
+mod ax1;
 mod log;
+mod server;
 mod stored;
 mod text;
 
@@ -10,6 +12,8 @@ use crate::driver::{Answer, Target};
 pub(crate) fn all() -> Vec<Target> {
     let mut all = text::targets();
     all.extend(stored::targets());
+    all.extend(server::targets());
+    all.extend(ax1::targets());
     all.push(log::target());
     all
 }

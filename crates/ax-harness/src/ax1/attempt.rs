@@ -6,7 +6,7 @@ use super::host::Host;
 use super::place::Place;
 use super::start::{self, Asked};
 use super::{connect, failure, status_word};
-use crate::launch::{AskResult, Exit, Io, Launch, Told};
+use crate::launch::{AskResult, Exit, Io, Launch, MayAct, Told};
 use crate::supervise::Options;
 use ax_core::id::SessionId;
 use ax_core::session::{AskKind, Body, Failure, Frame, Part};
@@ -51,11 +51,17 @@ pub(super) async fn run(options: &Options, launch: Launch, io: Io) -> Result<Exi
     let config = Config::parse(&launch.agent.harness).map_err(|error| failure("config", error))?;
     let messages = start::messages(&config, &launch)?;
     let place = Place::of(&config, &launch)?;
+    io.may_act.check()?;
     let mut host = Host::start(options, &config, &launch, &place)?;
     let (kill, frames) = (io.kill.clone(), io.frames.clone());
     let over = {
-        let link =
-            Link { frames: io.frames, told: io.told, told_open: true, answers: BTreeMap::new() };
+        let link = Link {
+            frames: io.frames,
+            told: io.told,
+            may_act: io.may_act,
+            told_open: true,
+            answers: BTreeMap::new(),
+        };
         let mut talk = pin!(talk(link, &config, &launch, &place, messages));
         tokio::select! {
             over = &mut talk => over,
@@ -112,6 +118,7 @@ async fn talk(
 struct Link {
     frames: mpsc::Sender<Frame>,
     told: mpsc::Receiver<Told>,
+    may_act: MayAct,
     told_open: bool,
     /// What came of questions that nobody has waited for yet, by their keys.
     answers: BTreeMap<String, AskResult>,
@@ -335,6 +342,8 @@ impl Turns {
     async fn turn(&mut self, messages: Vec<ax1::Message>) -> Result<Vec<Asked>, Over> {
         let harness_config = self.wire.config.clone();
         let start = ax1::HarnessStart { harness_config, messages };
+        // The harness acts on it by itself: this is the last moment to ask.
+        self.link.may_act.check().map_err(Over::Told)?;
         self.wire.send(harness_request::Type::Start(start));
         let mut asked = Vec::new();
         loop {

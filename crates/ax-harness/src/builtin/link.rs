@@ -1,6 +1,6 @@
 //! The harness' end of the conversation with the engine.
 
-use crate::launch::{Io, Told};
+use crate::launch::{Io, MayAct, Told};
 use ax_core::session::{Failure, Frame, StepKey};
 use std::collections::BTreeSet;
 use std::pin::pin;
@@ -53,6 +53,7 @@ pub(super) struct Link {
     frames: mpsc::Sender<Frame>,
     told: mpsc::Receiver<Told>,
     kill: CancellationToken,
+    may_act: MayAct,
     told_open: bool,
     granted: BTreeSet<StepKey>,
     recorded: BTreeSet<StepKey>,
@@ -65,6 +66,7 @@ impl Link {
             frames: io.frames,
             told: io.told,
             kill: io.kill,
+            may_act: io.may_act,
             told_open: true,
             granted: BTreeSet::new(),
             recorded: BTreeSet::new(),
@@ -84,6 +86,11 @@ impl Link {
             }
             Err(_) => Err(Stop::told("killed", "nobody listens to the harness")),
         }
+    }
+
+    /// Asks whether something may be done outside, at this moment.
+    pub(super) fn may_act(&self) -> Result<(), Stop> {
+        self.may_act.check().map_err(Stop::Told)
     }
 
     /// Waits until a `once` step may be carried out.

@@ -167,6 +167,7 @@ impl<'a> Turns<'a> {
         block: &BlockId,
         usage: &mut Usage,
     ) -> Result<Result<(Reply, bool), CallError>, Stop> {
+        self.link.may_act()?;
         let mut answer = match self.link.during(self.client.ask(&self.talk)).await? {
             Ok(answer) => answer,
             Err(error) => return Ok(Err(error)),
@@ -234,7 +235,10 @@ impl<'a> Turns<'a> {
 
     async fn carry_out(&mut self, tool: Option<Tool>, call: &Call) -> Result<Returned, Stop> {
         match tool {
-            Some(tool) => self.tools.run(self.link, tool.kind, &call.input).await,
+            Some(tool) => {
+                self.link.may_act()?;
+                self.tools.run(self.link, tool.kind, &call.input).await
+            }
             None => {
                 let names: Vec<_> = self.config.tools.iter().map(|tool| tool.kind.name()).collect();
                 let names = names.join(", ");

@@ -127,6 +127,8 @@ impl Attempt {
             }
             match self.happening(&mut io, &mut outbox).await {
                 Happening::Kill => self.kill(),
+                // What is granted is done.
+                Happening::Told(Some(Told::Granted { .. })) if !io.may_act.now() => self.kill(),
                 Happening::Told(told) => self.told(told, &mut outbox),
                 Happening::Heard(read) => self.heard(read, &mut outbox),
                 Happening::Discarded(any) => self.discarded(&any),

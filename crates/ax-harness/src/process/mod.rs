@@ -80,6 +80,7 @@ async fn run(options: Options, launch: Launch, io: Io) -> Result<Exit, Failure> 
     // What comes later wins.
     let env = environment::inherited().into_iter().chain(added);
     let env = env.chain(environment::identity(&launch)).collect();
+    io.may_act.check()?;
     let process = Supervised::start(&options, Spec { command: &command, dir, env })
         .map_err(|error| failure("spawn", format!("the harness cannot be started: {error}")))?;
     attempt::Attempt::new(&config, process).run(launch, &config, io).await

@@ -109,10 +109,13 @@ pub struct Running {
 
 impl Running {
     pub fn start(launcher: &Arc<dyn Launcher>, launch: Launch) -> Self {
+        Self::start_while(launcher, launch, MayAct::default())
+    }
+
+    pub fn start_while(launcher: &Arc<dyn Launcher>, launch: Launch, may_act: MayAct) -> Self {
         let (frame_sender, frames) = mpsc::channel(64);
         let (told, told_receiver) = mpsc::channel(64);
         let kill = CancellationToken::new();
-        let may_act = MayAct::default();
         let io = Io { frames: frame_sender, told: told_receiver, kill: kill.clone(), may_act };
         let exit = tokio::spawn(launcher.launch(launch, io));
         Self { frames, told, kill, exit }

@@ -16,6 +16,7 @@ use ax_engine::Error;
 use ax_proto::v1;
 use futures::stream::BoxStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A stream that may break off.
 pub(crate) type Stream<T> = BoxStream<'static, Result<T, Error>>;
@@ -33,6 +34,11 @@ impl Api {
 
     fn engine(&self) -> &ax_engine::Engine {
         &self.server.engine
+    }
+
+    /// How long the next piece of a request's body may take.
+    pub(crate) fn body_pause_max(&self) -> Duration {
+        self.server.options.body_pause_max
     }
 
     pub(crate) async fn get_info(

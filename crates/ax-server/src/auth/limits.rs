@@ -5,7 +5,6 @@
 //! there is no room, newcomers share one.
 
 use ax_engine::{Code, Error};
-use serde::Deserialize;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,8 +15,7 @@ pub const BUCKET_COUNT_MAX: usize = 10_000;
 const REST: &str = "";
 
 /// What one caller, or one namespace, may ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Quota {
     /// Requests a second, in the long run.
     pub per_second: u32,
@@ -36,8 +34,7 @@ impl Default for Quota {
 }
 
 /// The limits of a server.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
     /// For each key, subject of a token, certificate, or share token.
     pub caller: Quota,

@@ -49,7 +49,8 @@ pub struct Settings {
     /// What the owners of client certificates may do. A certificate that no rule names is good
     /// for nothing.
     pub certificates: Vec<certificate::Rule>,
-    /// How much anybody may ask for.
+    /// How much anybody may ask for. It is no part of the file: it has settings of its own.
+    #[serde(skip)]
     pub limits: limits::Settings,
 }
 
@@ -59,6 +60,11 @@ enum Credential {
     Share(String),
     Token(String),
     Other,
+}
+
+/// Reads an API key and writes it again; for `ax-fuzz`.
+pub(crate) fn decodes_key(text: &str) -> Option<String> {
+    key::Secret::parse(text).map(|secret| secret.text())
 }
 
 impl Credential {

@@ -36,7 +36,7 @@ pub struct Shared {
 
 /// Why a token is not believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(crate) enum Refused {
     /// It is none of ours, or no longer.
     Unknown,
     /// It was one.
@@ -91,7 +91,7 @@ impl Shares {
     }
 
     /// Says what a token is for.
-    pub(super) fn check(&self, text: &str, now: Timestamp) -> Result<Shared, Refused> {
+    pub(crate) fn check(&self, text: &str, now: Timestamp) -> Result<Shared, Refused> {
         let bytes = text.strip_prefix(PREFIX).and_then(base32::decode).ok_or(Refused::Unknown)?;
         let at = bytes.len().checked_sub(MAC_BYTES).filter(|at| *at > HEAD_BYTES);
         let (body, mac) = bytes.split_at(at.ok_or(Refused::Unknown)?);

@@ -34,7 +34,7 @@ pub(super) async fn read(
     Ok(Response::new(ax1::ReadFileResponse { content }))
 }
 
-fn check(path: &str) -> Result<(), Error> {
+pub(super) fn check(path: &str) -> Result<(), Error> {
     let plain = Path::new(path)
         .components()
         .all(|component| matches!(component, Component::Normal(_) | Component::CurDir));

@@ -72,7 +72,7 @@ pub(super) async fn fork(
 }
 
 /// Reads `CONVERSATION:STEP`, the older name of a place to fork at.
-fn checkpoint(text: &str) -> Option<(&str, Seq)> {
+pub(super) fn checkpoint(text: &str) -> Option<(&str, Seq)> {
     let (name, step) = text.rsplit_once(':')?;
     let step: i32 = step.parse().ok()?;
     (!name.is_empty() && step > 0).then(|| (name, Seq(step.unsigned_abs().into())))

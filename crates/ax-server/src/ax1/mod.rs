@@ -20,6 +20,7 @@ use ax_proto::ax1;
 use axum::Router;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 type Answered<T> = Result<Response<T>, Status>;
@@ -46,6 +47,26 @@ pub(crate) fn routes(router: Router, engine: &Engine) -> Router {
     let router = grpc(router, ConversationServiceServer::new(ax1.clone()));
     let router = grpc(router, EventLogServiceServer::new(ax1.clone()));
     grpc(router, FileServiceServer::new(ax1))
+}
+
+/// Reads a request as each of the kinds that it may be, and says the same again under one key; for
+/// `ax-fuzz`.
+pub(crate) fn decodes(bytes: &[u8]) -> Result<(), String> {
+    let exec = ax1::ExecRequest::decode(bytes).map_err(|error| error.to_string());
+    let exec = exec.and_then(|request| {
+        let seen = steps::seq(request.last_step).map_err(|error| error.message)?;
+        let key = inputs::key(seen, 1, &request.inputs);
+        assert_eq!(key, inputs::key(seen, 1, &request.inputs), "the same has one key");
+        inputs::read(request.inputs).map(drop).map_err(|error| error.message)
+    });
+    let file = ax1::ReadFileRequest::decode(bytes).map_err(|error| error.to_string());
+    let file = file.and_then(|file| files::check(&file.path).map_err(|error| error.message));
+    let fork = ax1::ForkConversationRequest::decode(bytes).map_err(|error| error.to_string());
+    let fork = fork.and_then(|fork| {
+        let _place = fork::checkpoint(&fork.src_conversation_id);
+        steps::seq(fork.src_seq).map(drop).map_err(|error| error.message)
+    });
+    exec.or(file).or(fork)
 }
 
 /// All its services.

@@ -2,7 +2,7 @@
 
 use super::{Call, json as answer_json, message};
 use crate::api::Stream;
-use crate::{ARCHIVE_BYTES_MAX, BLOB_BYTES_MAX, BODY_PAUSE_MAX, BODY_READ_MAX, REQUEST_BYTES_MAX};
+use crate::{ARCHIVE_BYTES_MAX, BLOB_BYTES_MAX, BODY_READ_MAX, REQUEST_BYTES_MAX};
 use ax_engine::{Code, Error};
 use ax_proto::v1;
 use axum::body::Body;
@@ -11,11 +11,16 @@ use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use http::{HeaderMap, HeaderValue, header};
 use serde_json::{Map, Value};
+use std::time::Duration;
 use tokio::time::timeout;
 
 /// Reads a message; nothing is an empty one.
-pub(super) async fn json(headers: &HeaderMap, body: Body) -> Result<Map<String, Value>, Error> {
-    let read = timeout(BODY_READ_MAX, all(headers, body)).await;
+pub(super) async fn json(
+    headers: &HeaderMap,
+    body: Body,
+    pause_max: Duration,
+) -> Result<Map<String, Value>, Error> {
+    let read = timeout(BODY_READ_MAX, all(headers, body, pause_max)).await;
     let bytes = read.unwrap_or_else(|_| Err(too_slow()))?;
     if bytes.is_empty() {
         return Ok(Map::new());
@@ -31,8 +36,9 @@ pub(super) async fn json(headers: &HeaderMap, body: Body) -> Result<Map<String, 
         .map_err(|error| Error::invalid(format!("the body is not a JSON object: {error}")))
 }
 
-async fn all(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Error> {
-    let mut pieces = pieces(headers, body, REQUEST_BYTES_MAX as u64, "the request")?;
+async fn all(headers: &HeaderMap, body: Body, pause_max: Duration) -> Result<Vec<u8>, Error> {
+    let most = REQUEST_BYTES_MAX as u64;
+    let mut pieces = pieces(headers, body, pause_max, most, "the request")?;
     let mut bytes = Vec::new();
     while let Some(piece) = pieces.next().await {
         bytes.extend_from_slice(&piece?);
@@ -44,6 +50,7 @@ async fn all(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Error> {
 fn pieces(
     headers: &HeaderMap,
     body: Body,
+    pause_max: Duration,
     bytes_max: u64,
     what: &'static str,
 ) -> Result<Stream<Bytes>, Error> {
@@ -58,7 +65,7 @@ fn pieces(
     let rest = Some((body.into_data_stream(), bytes_max));
     let pieces = stream::unfold(rest, move |rest| async move {
         let (mut body, left) = rest?;
-        match timeout(BODY_PAUSE_MAX, body.next()).await {
+        match timeout(pause_max, body.next()).await {
             Ok(Some(Ok(piece))) => match left.checked_sub(piece.len() as u64) {
                 Some(left) => Some((Ok(piece), Some((body, left)))),
                 None => Some((Err(too_large()), None)),
@@ -81,7 +88,8 @@ fn too_slow() -> Error {
 pub(super) async fn write_blob(call: Call) -> Result<Response, Error> {
     let Call { api, asker, route, parts, params, body } = call;
     let request: v1::WriteBlobRequest = message(route, &parts, params, Map::new())?;
-    let content = pieces(&parts.headers, body, BLOB_BYTES_MAX, "the content")?;
+    let pause_max = api.body_pause_max();
+    let content = pieces(&parts.headers, body, pause_max, BLOB_BYTES_MAX, "the content")?;
     let stored = api.write_blob(asker, &request.namespace, content).await?;
     Ok(answer_json(&stored))
 }
@@ -113,7 +121,8 @@ pub(super) async fn export(call: Call) -> Result<Response, Error> {
 pub(super) async fn import(call: Call) -> Result<Response, Error> {
     let Call { api, asker, route, parts, params, body } = call;
     let request: v1::ImportRequest = message(route, &parts, params, Map::new())?;
-    let archive = pieces(&parts.headers, body, ARCHIVE_BYTES_MAX, "the archive")?;
+    let pause_max = api.body_pause_max();
+    let archive = pieces(&parts.headers, body, pause_max, ARCHIVE_BYTES_MAX, "the archive")?;
     let imported = api.import(asker, &request.namespace, request.name, archive).await?;
     Ok(answer_json(&imported))
 }

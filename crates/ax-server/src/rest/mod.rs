@@ -10,6 +10,8 @@ pub mod openapi;
 mod query;
 mod sse;
 
+pub(crate) use sse::last_event_id;
+
 use crate::api::Api;
 use crate::caller::Asker;
 use crate::status::response;
@@ -81,6 +83,18 @@ pub(crate) const ROUTES: &[Route] = &[
     route(Form::Send, "POST", "/v1/shutdown", "Shutdown"),
 ];
 
+/// Reads a query as every route does; for `ax-fuzz`. Fails if none takes it.
+pub(crate) fn decodes_query(text: &str) -> Result<(), Error> {
+    let mut taken = Err(Error::invalid("no route takes it"));
+    for route in ROUTES {
+        let read = query::read(route, text).map(drop);
+        if taken.is_err() {
+            taken = read;
+        }
+    }
+    taken
+}
+
 /// The routes with what carries them out.
 pub(crate) fn routes(api: Api) -> Router {
     let mut router = Router::new().route("/v1/openapi.json", axum::routing::get(document));
@@ -142,7 +156,7 @@ where
         let carried = async {
             let asker = Asker::of(&parts.extensions, &parts.headers)?;
             let body = match route.form {
-                Form::Send => content::json(&parts.headers, body).await?,
+                Form::Send => content::json(&parts.headers, body, api.body_pause_max()).await?,
                 _ => Map::new(),
             };
             let request = message(route, &parts, params, body)?;

@@ -14,7 +14,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
-use http::header;
+use http::{HeaderValue, header};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::convert::Infallible;
@@ -27,11 +27,7 @@ pub(super) async fn follow(call: Call) -> Result<Response, Error> {
     let Call { api, asker, route, parts, params, .. } = call;
     let mut request: v1::FollowRequest = message(route, &parts, params, Map::new())?;
     if let Some(last) = parts.headers.get(LAST_EVENT_ID).filter(|last| !last.is_empty()) {
-        let seq = last.to_str().ok().and_then(|last| last.parse().ok());
-        request.after = seq.ok_or_else(|| {
-            Error::invalid("Last-Event-ID is not the id of an event")
-                .with_hint("send the id of the last event that came, or leave the header out")
-        })?;
+        request.after = last_event_id(last)?;
     }
     let items = api.follow(asker, request).await?;
     let headers = [
@@ -41,6 +37,15 @@ pub(super) async fn follow(call: Call) -> Result<Response, Error> {
         (header::HeaderName::from_static("x-accel-buffering"), "no"),
     ];
     Ok((headers, Body::from_stream(frames(items))).into_response())
+}
+
+/// Reads the id of the last event that a browser has seen.
+pub(crate) fn last_event_id(value: &HeaderValue) -> Result<u64, Error> {
+    let seq = value.to_str().ok().and_then(|last| last.parse().ok());
+    seq.ok_or_else(|| {
+        Error::invalid("Last-Event-ID is not the id of an event")
+            .with_hint("send the id of the last event that came, or leave the header out")
+    })
 }
 
 /// Writes items as they come, those that are there already together.

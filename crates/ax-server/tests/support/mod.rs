@@ -63,6 +63,7 @@ pub(crate) struct World {
     pub(crate) address: SocketAddr,
     pub(crate) stop: CancellationToken,
     pub(crate) serving: JoinHandle<()>,
+    pub(crate) connections: Connections,
     /// Set to `true` to let attempts end.
     pub(crate) done: watch::Sender<bool>,
     _dir: TempDir,
@@ -86,20 +87,20 @@ impl World {
             entropy: Arc::new(SystemEntropy),
         });
         let engine = engine.await.unwrap();
-        let stop = CancellationToken::new();
+        let (stop, connections) = (CancellationToken::new(), Connections::default());
         let server = Server {
             engine,
             data_dir: dir.path().to_owned(),
             started_at: Timestamp::from_millis(1),
             stop: stop.clone(),
-            connections: Connections::default(),
+            connections: connections.clone(),
             options,
         };
         let listener = Listener::tcp(([127, 0, 0, 1], 0).into()).await.unwrap();
         let listener = if open { listener.open_to_anybody() } else { listener };
         let address = listener.address().unwrap();
         let serving = tokio::spawn(async move { server.serve(vec![listener]).await.unwrap() });
-        Self { address, stop, serving, done, _dir: dir }
+        Self { address, stop, serving, connections, done, _dir: dir }
     }
 
     /// Sends a request and reads the whole answer.

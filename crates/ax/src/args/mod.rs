@@ -229,7 +229,7 @@ pub(crate) struct ServeArgs {
     /// for all; may be given more than once
     #[arg(long, value_name = "ORIGIN", requires = "listen")]
     pub(crate) allow_origin: Vec<String>,
-    /// File that says who is let in at addresses beside those with a key, and how often
+    /// File that says who is let in at addresses beside those with a key
     #[arg(long, value_name = "FILE", requires = "listen")]
     pub(crate) auth: Option<PathBuf>,
     /// Certificate for TLS at the addresses, in PEM; read again when it changes

@@ -5,7 +5,7 @@ use crate::config::{self, Config};
 use crate::embed::{Doors, Embedded, Purpose};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::guard;
+use crate::guard::Gate;
 use crate::interrupt::{Interrupts, Told};
 use crate::link::{Context, tell_late};
 use crate::paths::{DataDir, Holder};
@@ -15,7 +15,6 @@ use ax_core::id::Namespace;
 use ax_engine::{Code, Engine, WaitState};
 use ax_log::{EventLog, Filter, ListQuery, LogFault, StateMask};
 use ax_server::Connections;
-use ax_server::auth::Auth;
 use ax_server::ops::{Health, Probes};
 use serde_json::json;
 use std::fs::{File, OpenOptions};
@@ -101,7 +100,7 @@ async fn run(
     tokio::pin!(watchdog);
     let failed = failed(embedded.engine.clone());
     tokio::pin!(failed);
-    let auth = Arc::clone(&embedded.auth);
+    let gate = embedded.gate.clone();
     let mut current = Arc::clone(&cx.config);
     let mut stopping = false;
     loop {
@@ -112,7 +111,7 @@ async fn run(
             told = interrupts.which() => match told {
                 Told::Hangup if !cx.out.watched => {
                     service.reloading();
-                    current = reload(cx, &current, &auth);
+                    current = reload(cx, &current, &gate);
                     service.ready();
                     continue;
                 }
@@ -200,7 +199,7 @@ async fn watchdog(service: &Service, probes: &Probes) {
 }
 
 /// Reads the configuration again. What is wrong changes nothing; what needs a restart is named.
-fn reload(cx: &Context, current: &Arc<Config>, auth: &Auth) -> Arc<Config> {
+fn reload(cx: &Context, current: &Arc<Config>, gate: &Gate) -> Arc<Config> {
     let fresh = config::load(&cx.given);
     for problem in &fresh.problems {
         tracing::error!(%problem, "the configuration was not read again");
@@ -208,19 +207,10 @@ fn reload(cx: &Context, current: &Arc<Config>, auth: &Auth) -> Arc<Config> {
     if !fresh.problems.is_empty() {
         return Arc::clone(current);
     }
-    // The settings of authentication have a file of their own. The certificates are looked at by
-    // themselves, and so are the keys.
-    if let Some(path) = current.path("auth.file") {
-        match guard::read(&path).map(|settings| auth.reload(settings)) {
-            Ok(Ok(())) => tracing::info!("who is let in was read again"),
-            Ok(Err(error)) => tracing::error!(%error, "who is let in stays as it was"),
-            Err(failure) => {
-                tracing::error!(error = failure.message, "who is let in stays as it was");
-            }
-        }
-    }
     // First, so that what follows is logged by the new levels.
     cx.logs.reload(&fresh);
+    // What is in files of their own: which files those are needs a restart.
+    gate.reload(current, &fresh);
     for setting in current.changed(&fresh) {
         if setting.reloads {
             tracing::info!(setting = setting.path, "a setting was changed");

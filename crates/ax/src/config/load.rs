@@ -300,6 +300,62 @@ mod tests {
     }
 
     #[test]
+    fn limits_are_settings_like_all_others() {
+        let (_dir, path) =
+            written("limits:\n  connections: 7\n  caller: {per_second: 1, burst: 2, calls: 3}\n");
+        let environment = [
+            ("AX_CONFIG", path.to_str().unwrap()),
+            ("AX_LIMITS_CALLER_BURST", "20"),
+            ("AX_LIMITS_CALLER_CALLS", "30"),
+        ];
+        let config = load(&given(&environment, &["limits.caller.calls=300"]));
+        assert_eq!(config.problems, []);
+        let numbers = ["connections", "caller.per_second", "caller.burst", "caller.calls"]
+            .map(|name| config.number(&format!("limits.{name}")).unwrap());
+        assert_eq!(numbers, [7, 1, 20, 300]);
+        let said = problems("limits: {caller: {bursts: 1}, connections: 0, request_bytes: 1e9}\n");
+        assert_eq!(said.len(), 3, "{said:#?}");
+        assert!(said[0].contains("did you mean `burst`?"), "{said:#?}");
+        assert!(said[1].contains("number from 1 to 1000000"), "{said:#?}");
+    }
+
+    #[test]
+    fn a_file_that_is_damaged_is_taken_or_refused_with_words() {
+        let text = "data: x\nlog: {level: info}\nlisten:\n  address: ['127.0.0.1:1']\n\
+                    limits: {caller: {burst: 2}}\ntracing:\n  headers: [a=b]\n  timeout: 3s\n";
+        let damage = [
+            "",
+            ":",
+            "{",
+            "}",
+            "[",
+            "]",
+            "- ",
+            "&a ",
+            "*a",
+            "|",
+            "'",
+            "\"",
+            "#",
+            "\n",
+            "\t",
+            "\0",
+            "é",
+            "!!binary ",
+            "<<: ",
+            "1e999",
+        ];
+        for at in 0..text.len() {
+            for with in damage {
+                for rest in [&text[at..], &text[at + 1..], ""] {
+                    let said = problems(&format!("{}{with}{rest}", &text[..at]));
+                    assert!(said.iter().all(|words| words.len() > 8), "{at} {with:?}: {said:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn secrets_are_not_shown() {
         let config = load(&given(&[("AX_TRACING_HEADERS", "authorization=hidden")], &[]));
         assert_eq!(config.texts("tracing.headers"), ["authorization=hidden"]);

@@ -88,6 +88,9 @@ impl Setting {
     }
 }
 
+/// How many of something somebody may ask for: some, and none without an end.
+const MANY: Kind = Kind::Number(1, 1_000_000);
+
 /// Every setting, in the order of the documentation.
 pub(crate) const SETTINGS: &[Setting] = &[
     Setting::new("data", Kind::Path, "").flag("--data"),
@@ -101,6 +104,17 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting::new("tls.key", Kind::Path, "").flag("--tls-key"),
     Setting::new("tls.client_ca", Kind::Path, "").flag("--tls-client-ca"),
     Setting::new("tls.client_required", Kind::Bool, "false").flag("--tls-client-required"),
+    Setting::new("limits.request_bytes", Kind::Number(1_024, 8_388_608), "8388608").reloads(),
+    Setting::new("limits.connections", Kind::Number(1, 1_000_000), "10000").reloads(),
+    Setting::new("limits.failures_per_second", MANY, "10").reloads(),
+    Setting::new("limits.caller.per_second", MANY, "1000").reloads(),
+    Setting::new("limits.caller.burst", MANY, "2000").reloads(),
+    Setting::new("limits.caller.calls", MANY, "256").reloads(),
+    Setting::new("limits.caller.streams", MANY, "4096").reloads(),
+    Setting::new("limits.namespace.per_second", MANY, "5000").reloads(),
+    Setting::new("limits.namespace.burst", MANY, "10000").reloads(),
+    Setting::new("limits.namespace.calls", MANY, "1024").reloads(),
+    Setting::new("limits.namespace.streams", MANY, "16384").reloads(),
     Setting::new("engine.runs_max", Kind::Number(1, 4096), "64").flag("--runs-max"),
     Setting::new("engine.idle_exit", Kind::Duration, "").flag("--idle-exit"),
     Setting::new("log.level", Kind::Filter, "").also("AX_LOG").reloads(),

@@ -1,5 +1,6 @@
 //! What operators rely on: settings, logs, signals, systemd, doctor, traces.
 
+use super::manager::Manager;
 use super::world::{Running, World, wait};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -8,39 +9,11 @@ use rustix::process::Signal;
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 /// What must not be in any log line or span.
 const PLANTED: &str = "planted-d41d8cd98f";
-
-/// A stand-in for systemd.
-struct Manager {
-    socket: UnixDatagram,
-    path: String,
-}
-
-impl Manager {
-    fn new(world: &World) -> Self {
-        let path = world.path("notify");
-        let socket = UnixDatagram::bind(&path).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        Self { socket, path: path.display().to_string() }
-    }
-
-    /// Waits for a message that begins like this, and returns it.
-    fn told(&self, beginning: &str) -> String {
-        loop {
-            let mut bytes = [0; 512];
-            let count = self.socket.recv(&mut bytes).unwrap();
-            let message = String::from_utf8_lossy(&bytes[..count]).into_owned();
-            if message.starts_with(beginning) {
-                return message;
-            }
-        }
-    }
-}
 
 fn ended(server: Running) -> (i32, Vec<Value>) {
     server.signal(Signal::TERM);

@@ -85,11 +85,25 @@ impl World {
 
     /// The program, in an environment of its own.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ax"));
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        command.args(args).current_dir(self.dir.path()).env_clear().env("PATH", path);
-        command.env("HOME", self.dir.path()).env("AX_DATA", self.data());
+        let mut command = self.program(env!("CARGO_BIN_EXE_ax"));
+        command.args(args).env("AX_DATA", self.data());
         command
+    }
+
+    /// Any program, in the same environment.
+    pub(crate) fn program(&self, name: &str) -> Command {
+        let mut command = Command::new(name);
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        command.current_dir(self.dir.path()).env_clear().env("PATH", path);
+        command.env("HOME", self.dir.path());
+        command
+    }
+
+    /// Runs the program with this in its environment.
+    pub(crate) fn ax_in(&self, args: &[&str], environment: &[(&str, &str)]) -> Ran {
+        let mut command = self.command(args);
+        let output = command.envs(environment.iter().copied()).output().unwrap();
+        self.ran(output)
     }
 
     pub(crate) fn ax(&self, args: &[&str]) -> Ran {
@@ -110,7 +124,7 @@ impl World {
         self.ran(output)
     }
 
-    fn ran(&self, output: Output) -> Ran {
+    pub(crate) fn ran(&self, output: Output) -> Ran {
         Ran {
             code: output.status.code().unwrap_or(-1),
             out: String::from_utf8_lossy(&output.stdout).into_owned(),

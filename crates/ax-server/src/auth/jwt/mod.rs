@@ -124,7 +124,7 @@ pub enum SettingsError {
 
 /// Who a token says somebody is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Subject {
+pub(crate) struct Subject {
     pub(super) name: String,
     pub(super) namespace: Namespace,
     pub(super) role: Role,
@@ -132,7 +132,7 @@ pub(super) struct Subject {
 
 /// Why a token is not believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(crate) enum Refused {
     /// It is no token, nobody we know has signed it, or it is for others.
     Unknown,
     /// It is no longer good.
@@ -143,13 +143,13 @@ pub(super) enum Refused {
 
 /// Believes tokens, or not.
 #[derive(Debug)]
-pub(super) struct Tokens {
+pub(crate) struct Tokens {
     settings: Settings,
     jwks: Jwks,
 }
 
 impl Tokens {
-    pub(super) fn new(settings: Settings) -> Result<Self, SettingsError> {
+    pub(crate) fn new(settings: Settings) -> Result<Self, SettingsError> {
         if settings.issuer.is_empty() {
             return Err(SettingsError::Empty("issuer"));
         }
@@ -168,7 +168,7 @@ impl Tokens {
     }
 
     /// Says who a token is of.
-    pub(super) async fn check(&self, token: &str, now: Timestamp) -> Result<Subject, Refused> {
+    pub(crate) async fn check(&self, token: &str, now: Timestamp) -> Result<Subject, Refused> {
         let header = looks_like_token(token).then(|| jsonwebtoken::decode_header(token));
         let header = header.and_then(Result::ok).ok_or(Refused::Unknown)?;
         // An extension that must be understood is not (RFC 7515 §4.1.11).
@@ -256,7 +256,7 @@ impl Tokens {
 }
 
 /// Whether a text has the form of a token: three parts.
-pub(super) fn looks_like_token(text: &str) -> bool {
+pub(crate) fn looks_like_token(text: &str) -> bool {
     text.len() <= TOKEN_BYTES_MAX && text.split('.').count() == 3
 }
 

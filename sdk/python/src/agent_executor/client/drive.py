@@ -8,12 +8,13 @@ close the connection when the course is over or left.
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 from . import http1, machine, sse
-from .errors import Disconnected, ServerError, of_answer
+from .errors import UNTRUSTED, Disconnected, ServerError, of_answer
 from .events import Event
 from .items import CaughtUp, End, Item
 
@@ -128,7 +129,7 @@ def _once(call: Call, world: World) -> Course[bytes]:
                 raise ServerError("AX1013", "the answer is too large")
     except (OSError, http1.Malformed) as error:
         yield Close()
-        raise Disconnected("no server answers", _words(error)) from error
+        raise _failure(error) from error
     yield Close()
     head = answer.head
     if head is None:
@@ -191,7 +192,7 @@ class _Stream:
             while not answer.done:
                 body += yield from self._more(patience.connect)
         except (OSError, http1.Malformed, ValueError) as error:
-            return machine.Failed(Disconnected("no server answers", _words(error)))
+            return machine.Failed(_failure(error))
         return machine.Failed(of_answer(answer.head.status, answer.head.headers, bytes(body)))
 
     def _more(self, timeout: float) -> Course[bytes]:
@@ -232,6 +233,19 @@ def _input(message: sse.Message) -> machine.Input:
     if message.event == "failure":
         return machine.Failed(of_answer(500, {}, message.data.encode()))
     return machine.Came(Event.of_json(said))
+
+
+def _failure(error: Exception) -> ServerError:
+    """Return what it means that there is no answer."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        # Asking again does not change who answers.
+        return ServerError(
+            UNTRUSTED,
+            "the certificate of the server is not believed",
+            hint="AX_CA names the file of the authority that vouches for it",
+            causes=(_words(error),),
+        )
+    return Disconnected("no server answers", _words(error))
 
 
 def _words(error: Exception) -> str:

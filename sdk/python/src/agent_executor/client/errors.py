@@ -9,6 +9,7 @@ from ..errors import Error
 
 UNAVAILABLE = "AX3001"
 STOPPING = "AX3002"
+UNTRUSTED = "AX4007"
 
 
 class ServerError(Error):
