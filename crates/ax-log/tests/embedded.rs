@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+mod support;
+
 use std::sync::{Arc, Mutex};
 
 use ax_log::conformance::{self, Store};
@@ -80,7 +82,7 @@ impl Store for Real {
 
 #[tokio::test(start_paused = true)]
 async fn the_log_keeps_the_law_on_a_disk_that_loses_power() {
-    for seed in 0..20 {
+    for seed in support::seeds(20) {
         conformance::all(|| Faked::new(seed, Limits::tiny())).await;
     }
 }

@@ -1,9 +1,9 @@
 //! Two logs side by side: the embedded one and the model that it must agree with.
 
 #![allow(dead_code)]
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ax_core::id::{Namespace, Seq, SessionId, SessionKey};
 use ax_log::embedded::fake::FakeDisk;
@@ -12,6 +12,7 @@ use ax_log::{
     Append, EmbeddedLog, EventLog, Filter, ListQuery, MemoryLog, OpenError, Options, ReadLimit, Row,
 };
 use bytes::Bytes;
+use futures::future::join_all;
 
 /// Random numbers by a seed.
 #[derive(Clone, Debug)]
@@ -263,4 +264,35 @@ pub(crate) async fn read(
 /// Returns the names of the log's files.
 pub(crate) fn files(disk: &FakeDisk) -> Vec<String> {
     ax_log::embedded::Disk::list(disk, Path::new("/data")).unwrap()
+}
+
+/// Makes a store with a history of rotations, merges, branches, cuts and deletions.
+pub(crate) async fn store(seed: u64) -> (FakeDisk, MemoryLog) {
+    let (disk, model) = (FakeDisk::new(seed), MemoryLog::new());
+    let mut dice = Dice(seed);
+    let mut born = 999;
+    let log = open(&disk).unwrap();
+    for _ in 0..120 {
+        let batch = changes(&mut dice, &mut born);
+        join_all(batch.iter().map(|change| make(&log, change))).await;
+        join_all(batch.iter().map(|change| make(&model, change))).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_same(&log, &model).await;
+    log.close().await.unwrap();
+    (disk, model)
+}
+
+/// Returns a disk with the same files.
+pub(crate) fn copy(disk: &FakeDisk) -> FakeDisk {
+    let copy = FakeDisk::new(1);
+    for name in files(disk) {
+        let path = Path::new("/data").join(name);
+        copy.set_content(&path, &disk.content(&path).unwrap());
+    }
+    copy
+}
+
+pub(crate) fn path(name: &str) -> PathBuf {
+    Path::new("/data").join(name)
 }
