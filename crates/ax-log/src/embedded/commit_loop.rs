@@ -1,8 +1,8 @@
 //! The loops that commit: while the block of one is being written, the other makes the next.
 //!
 //! ```text
-//! lead: take and decide requests while more come, encode, ────┐ the other loop leads
-//!       take the next place                                   │
+//! lead: take and decide requests while more come, encode, ───┐ the other loop leads
+//!       take the next place                                  │
 //!                                                            ▼
 //!                                  write durably ─▶ wait for its turn ─▶ show ─▶ answer
 //! ```
