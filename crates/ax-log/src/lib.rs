@@ -54,8 +54,9 @@ use std::fmt::Debug;
 /// 10. **List.** Pages follow the order of session ids in the namespace, under a cursor that stays
 ///     valid whatever is added or removed.
 /// 11. **Tenants.** The same session id in two namespaces is two sessions.
-/// 12. **Poisoned.** After a failed write or sync every later append fails with
-///     [`LogFault::Poisoned`] until the log is opened again. Reads of durable entries go on.
+/// 12. **Poisoned.** After a failed write or sync, also one in the background, every later append
+///     fails with [`LogFault::Poisoned`] until the log is opened again. Reads of durable entries go
+///     on. A disk that is full is no failure: nothing was promised then.
 ///     A store that can be asked what became of a write is asked instead, see 15.
 /// 13. **Leased.** Where several processes share a store, one of them at a time can acquire a
 ///     session; the others are told who it is ([`LogFault::Elsewhere`]), and read and watch what it

@@ -4,18 +4,19 @@
 
 mod support;
 
+use std::path::Path;
 use std::sync::Arc;
 
-use ax_log::embedded::Limits;
 use ax_log::embedded::fake::FakeDisk;
-use ax_log::{Append, EmbeddedLog, EventLog, Lease, MemoryLog, fsck};
+use ax_log::embedded::{Disk, Limits};
+use ax_log::{Append, EmbeddedLog, EventLog, Lease, MemoryLog, Options, fsck};
 use bytes::Bytes;
 use futures::future::join_all;
 use support::{
     Dice, assert_same, catch_up, changes, key, make, open, open_shuffled, options, read,
 };
 
-/// How many seeds are tried; `AX_LOG_SEEDS=FIRST..LAST` names others.
+/// How many seeds are tried.
 const SEED_COUNT: u64 = 40;
 const LIFE_COUNT: usize = 5;
 const BATCH_COUNT: usize = 60;
@@ -87,6 +88,42 @@ async fn what_was_acknowledged_survives_and_what_was_not_is_whole_or_absent() {
             drop(log);
             disk = disk.crash();
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_store_survives_with_the_directories_above_it() {
+    for seed in support::seeds(40) {
+        let disk = FakeDisk::new(seed);
+        let options = Options { dir: "/new/er/data".into(), ..options(&disk, Limits::tiny()) };
+        // A process before this one was killed when it had made some of them.
+        for dir in ["/new", "/new/er"].iter().take(usize::try_from(seed % 3).unwrap()) {
+            Disk::create_dir(&disk, Path::new(dir)).unwrap();
+            if seed % 3 == 2 {
+                Disk::sync_dir(&disk, Path::new("/")).unwrap();
+            }
+        }
+        let log = EmbeddedLog::open(&options).unwrap();
+        let mut leases = [log.acquire(&key(1)).await.unwrap()];
+        append_all(&log, &mut leases, &mut [0]).await;
+        let disk = disk.crash();
+        let log = EmbeddedLog::open(&Options { disk: Arc::new(disk), ..options }).unwrap();
+        assert_eq!(read(&log, &key(1), 0, 100).await.len(), 1, "seed {seed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_repair_put_aside_survives() {
+    for seed in support::seeds(40) {
+        let disk = FakeDisk::new(seed);
+        let log = open(&disk).unwrap();
+        let mut leases = [log.acquire(&key(1)).await.unwrap()];
+        append_all(&log, &mut leases, &mut [0]).await;
+        log.close().await.unwrap();
+        Disk::remove(&disk, Path::new("/data/MANIFEST")).unwrap();
+        let repaired = fsck::repair(&options(&disk, Limits::tiny())).unwrap();
+        let kept = repaired.quarantine.unwrap();
+        assert!(!Disk::list(&disk.crash(), &kept).unwrap().is_empty(), "seed {seed}");
     }
 }
 

@@ -207,7 +207,7 @@ async fn a_segment_that_the_manifest_knows_of_cannot_vanish() {
 #[tokio::test(start_paused = true)]
 async fn blocks_that_were_under_way_together_survive_once_they_were_read() {
     let mut both = 0;
-    for seed in 0..60 {
+    for seed in support::seeds(60) {
         let disk = FakeDisk::new(seed);
         let log = open_shuffled(&disk, seed).unwrap();
         let mut leases = Vec::new();
@@ -232,6 +232,26 @@ async fn blocks_that_were_under_way_together_survive_once_they_were_read() {
         assert_eq!(sessions(&log).await, found, "seed {seed}");
     }
     assert!(both > 5, "two blocks were under way {both} times");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_only_block_of_a_segment_that_the_manifest_knows_of_cannot_be_damaged_unnoticed() {
+    let disk = FakeDisk::new(1);
+    let log = open(&disk).unwrap();
+    add(&log, 1).await;
+    log.close().await.unwrap();
+    open(&disk).unwrap().close().await.unwrap();
+    let name = files(&disk).into_iter().find(|name| name.starts_with("wal-")).unwrap();
+    let file = Path::new("/data").join(name);
+    let mut bytes = disk.content(&file).unwrap();
+    bytes[70] ^= 1;
+    disk.set_content(&file, &bytes);
+    let error = open(&disk).err();
+    assert!(matches!(error, Some(OpenError::Damaged { .. })), "{error:?}");
+    let report = fsck::check(&options(&disk, Limits::tiny())).unwrap();
+    assert!(!report.is_sound(), "{report:?}");
+    fsck::repair(&options(&disk, Limits::tiny())).unwrap();
+    assert_eq!(sessions(&open(&disk).unwrap()).await, []);
 }
 
 fn assert_refused(disk: &FakeDisk, file: &Path) {
@@ -282,8 +302,9 @@ async fn a_block_that_is_older_than_the_one_before_it_is_not_replayed() {
 #[tokio::test(start_paused = true)]
 async fn no_failed_sync_of_the_directory_costs_anything() {
     let mut poisoned = 0;
-    for count in 0..16 {
-        let disk = FakeDisk::new(count);
+    for seed in support::seeds(16) {
+        let count = seed % 16;
+        let disk = FakeDisk::new(seed);
         let log = open(&disk).unwrap();
         let mut lease = log.acquire(&key(1)).await.unwrap();
         disk.fail_dir_syncs_after(Some(count));
@@ -303,7 +324,7 @@ async fn no_failed_sync_of_the_directory_costs_anything() {
 #[tokio::test(start_paused = true)]
 async fn an_opening_removes_nothing_before_the_manifest_is_durable() {
     let tiny = Limits::tiny();
-    for seed in 0..200 {
+    for seed in support::seeds(200) {
         let disk = FakeDisk::new(seed);
         let log = open(&disk).unwrap();
         let mut lease = log.acquire(&key(1)).await.unwrap();
@@ -312,7 +333,7 @@ async fn an_opening_removes_nothing_before_the_manifest_is_durable() {
         let kept = lease.next.0 - 1;
         log.close().await.unwrap();
         disk.fail_dir_syncs_after(None);
-        disk.crash_after(seed / 10 % 8);
+        disk.crash_after(seed / 10 % 9);
         // With limits by which the files of the segments before are too short to be kept.
         let limits = Limits { segment_bytes_min: 1 << 16, segment_bytes_max: 1 << 16, ..tiny };
         drop(EmbeddedLog::open(&options(&disk, limits)));
@@ -323,7 +344,7 @@ async fn an_opening_removes_nothing_before_the_manifest_is_durable() {
 
 #[tokio::test(start_paused = true)]
 async fn what_can_be_read_after_a_failed_write_survives_a_loss_of_power() {
-    for seed in 0..20 {
+    for seed in support::seeds(20) {
         let disk = FakeDisk::new(seed);
         let log = open(&disk).unwrap();
         let mut lease = log.acquire(&key(1)).await.unwrap();
@@ -352,7 +373,7 @@ async fn what_can_be_read_after_a_failed_write_survives_a_loss_of_power() {
 
 #[tokio::test(start_paused = true)]
 async fn a_segment_whose_first_block_was_cut_short_can_move_into_a_longer_file() {
-    for seed in 0..20 {
+    for seed in support::seeds(20) {
         let disk = FakeDisk::new(seed);
         let log = open(&disk).unwrap();
         let mut lease = log.acquire(&key(1)).await.unwrap();

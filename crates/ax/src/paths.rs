@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use ax_engine::Code;
+use ax_log::embedded::{OsDisk, make_dir};
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::fs;
@@ -53,9 +54,9 @@ impl DataDir {
         }
     }
 
-    /// Makes the directory, for its owner only.
+    /// Makes the directory, for its owner only. A loss of power does not take it away.
     pub(crate) fn make(&self) -> Result<(), Failure> {
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.root);
+        let made = make_dir(&OsDisk, &self.root);
         made.map_err(|error| unusable(&self.root, &error))
     }
 

@@ -1,4 +1,5 @@
-//! The limit: one batched durable write of the same bytes, with the same framing, and nothing else.
+//! What the log is measured against: one batched durable write of the same bytes at a time, with
+//! the same framing, and nothing else.
 
 use std::path::Path;
 use std::sync::Arc;

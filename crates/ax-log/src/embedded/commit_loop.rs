@@ -1,7 +1,8 @@
 //! The loops that commit: while the block of one is being written, the other makes the next.
 //!
 //! ```text
-//! lead: take requests, decide, encode, take the next place ──┐ the other loop leads
+//! lead: take and decide requests while more come, encode, ───┐ the other loop leads
+//!       take the next place                                  │
 //!                                                            ▼
 //!                                  write durably ─▶ wait for its turn ─▶ show ─▶ answer
 //! ```
@@ -134,6 +135,11 @@ impl Commit {
                 return;
             }
         }
+    }
+
+    /// Returns how many sessions are in hand.
+    pub(super) fn writable_count(&self) -> usize {
+        self.committer().sessions.count()
     }
 
     fn committer(&self) -> MutexGuard<'_, Committer> {

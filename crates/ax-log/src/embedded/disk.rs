@@ -17,11 +17,11 @@ const HUGE_PAGE_BYTES: usize = 2 * 1024 * 1024;
 /// The calls block. Only what is said to be durable survives the loss of power: a file's content
 /// after [`DiskFile::sync`] or [`DiskFile::write_durable`], a name after [`Disk::sync_dir`].
 pub trait Disk: Debug + Send + Sync + 'static {
-    /// Makes a directory and those above it, unless they are there.
+    /// Makes a directory for its owner, in one that is there, unless it is there itself.
     ///
     /// # Errors
     ///
-    /// Returns what the system said.
+    /// Returns what the system said; `NotFound` if the one above it is not there.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
 
     /// Takes the lock file of a data directory and writes into it who holds it.
@@ -97,6 +97,36 @@ pub trait Disk: Debug + Send + Sync + 'static {
     ///
     /// Returns what the system said.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+}
+
+/// Makes a directory and those above it, unless they are there. Their names are durable on return.
+///
+/// Each name is durable before there is anything below it. So where another process has ended in
+/// the middle of this, only the name of the lowest directory that is there may not be durable, and
+/// that one is made durable also if it is there.
+///
+/// # Errors
+///
+/// Returns what the system said.
+pub fn make_dir(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    let Some(above) = dir.parent() else { return Ok(()) };
+    let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+    match disk.list(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_dir(disk, above)?;
+            disk.create_dir(dir)?;
+        }
+        there => unless_forbidden(there.map(drop))?,
+    }
+    unless_forbidden(disk.sync_dir(above))
+}
+
+/// A service may be given a directory in one that it may not read; then others have made it.
+fn unless_forbidden(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        done => done,
+    }
 }
 
 /// An open file.

@@ -1,6 +1,6 @@
 //! The log as its users see it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use ax_core::id::{Epoch, Namespace, Seq, SessionId, SessionKey};
 use futures::FutureExt as _;
@@ -24,6 +24,8 @@ use crate::{EventLog, limits};
 #[derive(Debug)]
 pub struct EmbeddedLog {
     shared: Arc<Shared>,
+    /// Gone with its loops.
+    commit: Weak<Commit>,
     requests: mpsc::UnboundedSender<Request>,
 }
 
@@ -55,15 +57,27 @@ impl EmbeddedLog {
         for _ in 0..BLOCKS_IN_FLIGHT_MAX {
             spawn("ax-log-commit", Arc::clone(&commit).run().boxed());
         }
-        drop(commit);
+        let commit = Arc::downgrade(&commit);
         spawn("ax-log-run", run_loop::run(Arc::clone(&shared), work_taken, added).boxed());
         spawn("ax-log-merge", merge::run(Arc::clone(&shared), added_taken).boxed());
-        Ok(Self { shared, requests })
+        Ok(Self { shared, commit, requests })
     }
 
     /// Returns how much of the disk's content is cached in memory, in bytes.
     pub fn cache_bytes(&self) -> usize {
         self.shared.cache.bytes()
+    }
+
+    /// Returns about how much memory those segments take that are no runs yet, in bytes.
+    pub fn memtable_bytes(&self) -> usize {
+        let version = self.shared.version();
+        let frozen: usize = version.frozen.iter().map(|table| table.read().bytes).sum();
+        frozen + version.active.read().bytes
+    }
+
+    /// Returns for how many sessions there is memory because someone may write them.
+    pub fn writable_count(&self) -> usize {
+        self.commit.upgrade().map_or(0, |commit| commit.writable_count())
     }
 
     /// Returns how many runs there are.

@@ -95,12 +95,18 @@ impl Manifest {
     ///
     /// If the error says that the disk is full, the manifest is as it was.
     pub(super) fn write(&self, disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+        self.replace(disk, dir)?;
+        disk.sync_dir(dir).map_err(io::Error::other)
+    }
+
+    /// Replaces the manifest of a data directory; which of the two has the name after a loss of
+    /// power is not known before the directory is synced.
+    pub(super) fn replace(&self, disk: &dyn Disk, dir: &Path) -> io::Result<()> {
         let new = dir.join(NAME_NEW);
         let file = disk.create(&new)?;
         file.write_at(&self.encode(), 0)?;
         file.sync()?;
-        disk.rename(&new, &Self::path(dir))?;
-        disk.sync_dir(dir).map_err(io::Error::other)
+        disk.rename(&new, &Self::path(dir))
     }
 
     fn encode(&self) -> Vec<u8> {

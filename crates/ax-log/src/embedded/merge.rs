@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::format::{Key, SessionRef, SessionState};
+use super::format::{Key, SessionRef, SessionState, damaged};
 use super::is_full;
 use super::manifest::RunEntry;
 use super::run::{self, Covers, Merged, PIECE_BYTES, Run, RunWriter, Section};
 use super::run_loop::{Failed, put_state};
 use super::shared::Shared;
-use crate::types::LogFault;
 
 /// How long the merging rests after each piece.
 const REST: Duration = Duration::from_millis(1);
@@ -26,10 +25,14 @@ pub(super) async fn run(shared: Arc<Shared>, mut added: mpsc::UnboundedReceiver<
             match merge(&shared, range).await {
                 Ok(()) => {}
                 Err(Failed::Stopping) => return,
-                Err(failed) => {
+                Err(failed @ (Failed::Full | Failed::Unreadable(_))) => {
                     // Nothing is lost by not merging; it is tried again after the next run.
                     tracing::warn!(dir = %shared.name, ?failed, "merging runs failed");
                     break;
+                }
+                Err(Failed::Io(error)) => {
+                    let _fault = shared.poison("merging runs failed", &error);
+                    return;
                 }
             }
         }
@@ -71,7 +74,7 @@ async fn merge(shared: &Arc<Shared>, range: Range<usize>) -> Result<(), Failed> 
     let writer = RunWriter::create(&*shared.disk, &path, (shared.store, id), block_bytes)?;
     let merged = write(shared, writer, &runs).await;
     let merged = merged.and_then(|()| {
-        shared.disk.sync_dir(&shared.dir)?;
+        shared.sync_dir()?;
         Ok(Run::open(&*shared.disk, path.clone(), shared.store, &shared.cache)?)
     });
     let merged = match merged {
@@ -97,7 +100,6 @@ fn publish(shared: &Shared, old: &[Arc<Run>], new: &Arc<Run>) -> Result<(), Fail
             return Err(Failed::Full);
         }
         // Which of the two manifests is on disk is not known, so both lists of runs stay.
-        let _fault = shared.poison("replacing the manifest failed", &error);
         return Err(Failed::Io(error));
     }
     shared.change(|version| {
@@ -113,25 +115,25 @@ fn publish(shared: &Shared, old: &[Arc<Run>], new: &Arc<Run>) -> Result<(), Fail
 }
 
 async fn write(shared: &Shared, mut writer: RunWriter, runs: &[Arc<Run>]) -> Result<(), Failed> {
-    let section = |section| Merged::seek(runs, section, START).map_err(failed);
+    let section = |section| Merged::seek(runs, section, START).map_err(Failed::Unreadable);
     let mut states = section(Section::States)?;
     let mut snapshots = section(Section::Snapshots)?;
     let mut entries = section(Section::Entries)?;
-    while let Some(record) = states.next().map_err(failed)? {
+    while let Some(record) = states.next().map_err(Failed::Unreadable)? {
         let state = SessionState::decode(&record.payload);
-        let state =
-            state.ok_or_else(|| Failed::Io(std::io::Error::other("a state is malformed")))?;
+        let malformed = || damaged(&shared.name, 0, "the state of a session is malformed");
+        let state = state.ok_or_else(malformed).map_err(Failed::Unreadable)?;
         let of = record.key.of;
         put_state(shared, &mut writer, of, &state);
         while snapshots.key().is_some_and(|key| key.of <= of) {
-            let Some(record) = snapshots.next().map_err(failed)? else { break };
+            let Some(record) = snapshots.next().map_err(Failed::Unreadable)? else { break };
             if state.keeps_snapshot(record.key.seq) {
                 writer.snapshot(record.key, &record.payload);
             }
             rest(shared, &mut writer).await?;
         }
         while entries.key().is_some_and(|key| key.of <= of) {
-            let Some(record) = entries.next().map_err(failed)? else { break };
+            let Some(record) = entries.next().map_err(Failed::Unreadable)? else { break };
             if state.keeps_entry(record.key.seq) {
                 writer.entry(record.key, &record.payload);
             }
@@ -162,10 +164,6 @@ async fn rest(shared: &Shared, writer: &mut RunWriter) -> Result<(), Failed> {
     }
     tokio::time::sleep(REST).await;
     Ok(())
-}
-
-fn failed(fault: LogFault) -> Failed {
-    Failed::Io(std::io::Error::other(fault.to_string()))
 }
 
 #[cfg(test)]

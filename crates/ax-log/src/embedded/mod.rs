@@ -42,7 +42,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use disk::{Disk, DiskFile, Held, LockError, PAGE_BYTES};
+pub use disk::{Disk, DiskFile, Held, LockError, PAGE_BYTES, make_dir};
 pub use log::EmbeddedLog;
 pub use os_disk::OsDisk;
 pub use spawn::{ShuffleSpawner, Spawner, TaskSpawner, ThreadSpawner};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::cache::BlockCache;
-use super::disk::{Held, LockError};
+use super::disk::{Held, LockError, make_dir};
 use super::format::{BlockHeader, Found, VERSION, damaged};
 use super::manifest::Manifest;
 use super::memtable::Memtable;
@@ -28,7 +28,7 @@ pub(super) type Opened = (Arc<Shared>, SegmentWriter, Vec<Job>);
 pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
     let disk = &*options.disk;
     let dir = &options.dir;
-    disk.create_dir(dir).map_err(|error| io_error("making", dir, error))?;
+    make_dir(disk, dir).map_err(|error| io_error("making", dir, error))?;
     let lock = lock(options)?;
     fsck::refuse_half_repaired(disk, dir)?;
     let names = disk.list(dir).map_err(|error| io_error("listing", dir, error))?;

@@ -162,7 +162,7 @@ impl Replay {
         let known = manifest.segment_begun;
         if known > newest {
             let path: Arc<str> = options.dir.display().to_string().into();
-            let what = format!("segment {known} has no file, though the manifest knows of it");
+            let what = format!("segment {known} has no block, though the manifest knows of one");
             return Err(damaged(&path, 0, what));
         }
         Ok(newest)
@@ -267,7 +267,10 @@ impl Segment {
             return Err(damaged(&reader.name, self.offset, what));
         }
         if let Some(header) = shows_damage(reader, self.offset, segment, expected)? {
-            let what = format!("block {expected} is damaged, and block {} follows", header.block);
+            let what = match header.block {
+                block if block == expected => format!("the file ends within block {expected}"),
+                block => format!("block {expected} is damaged, and block {block} follows"),
+            };
             return Err(damaged(&reader.name, self.offset, what));
         }
         Ok(())
@@ -299,14 +302,23 @@ impl Segment {
     }
 }
 
-/// Returns the header of a block which shows that an earlier one, which cannot be read, was durable
-/// and is damaged. One that was under way together with it does not.
+/// Returns the header of a block which shows that one that cannot be read, and is to stand at
+/// `from`, is damaged: a later one that was made when it was durable, or its own if the file ends
+/// within it, as a block is written only where it fits. One that was under way together with it
+/// does not.
 pub(super) fn shows_damage(
     reader: &mut SegmentReader,
     from: u64,
     segment: u64,
     block: u64,
 ) -> Result<Option<BlockHeader>, LogFault> {
+    let own = |header: &BlockHeader| header.segment == segment && header.block == block;
+    if let BlockAt::Torn(header) = reader.block_at(from)?
+        && own(&header)
+        && SegmentReader::after(from, &header) > reader.bytes
+    {
+        return Ok(Some(header));
+    }
     let shows = |header: &BlockHeader| header.segment == segment && header.settled >= block;
     Ok(reader.find_block(from, u64::MAX, shows)?.map(|(_, header)| header))
 }

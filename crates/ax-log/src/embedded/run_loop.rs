@@ -15,6 +15,7 @@ use super::run::{self, Covers, PIECE_BYTES, Run, RunWriter};
 use super::segment::SegmentFile;
 use super::shared::Shared;
 use super::{OpenError, is_full};
+use crate::types::LogFault;
 
 /// How long a piece waits for the segment to fill, at most, in steps of [`PACE_STEP`].
 const PACE_STEPS_MAX: u32 = 4;
@@ -44,7 +45,9 @@ pub(super) enum Failed {
     Full,
     /// The log is being closed.
     Stopping,
-    /// The disk failed.
+    /// What is to be written cannot be read.
+    Unreadable(LogFault),
+    /// A write or a sync failed.
     Io(io::Error),
 }
 
@@ -84,15 +87,16 @@ pub(super) async fn run(
             }
             Job::Spare { bytes } => prepare(&shared, bytes),
         };
-        match tried {
-            Ok(()) | Err(Failed::Full) => {}
+        let error = match tried {
+            Ok(()) | Err(Failed::Full) => continue,
             Err(Failed::Stopping) => return,
-            Err(Failed::Io(error)) => {
-                let _fault = shared.poison("writing a run failed", &error);
-                shared.progress.send_modify(|progress| progress.rounds += 1);
-                return;
-            }
-        }
+            // Without this run there is no room for more.
+            Err(Failed::Unreadable(fault)) => io::Error::other(fault.to_string()),
+            Err(Failed::Io(error)) => error,
+        };
+        let _fault = shared.poison("writing a run failed", &error);
+        shared.progress.send_modify(|progress| progress.rounds += 1);
+        return;
     }
 }
 
@@ -171,7 +175,7 @@ async fn make(
     let generation = shared.generation;
     let covers = Covers { segment_first: segment, segment_last: segment, block_next, generation };
     writer.finish(covers)?;
-    shared.disk.sync_dir(&shared.dir)?;
+    shared.sync_dir()?;
     Ok(Run::open(&*shared.disk, path, shared.store, &shared.cache)?)
 }
 
@@ -200,7 +204,7 @@ async fn put_session(
     let mut state = table.state.clone();
     if !table.whole {
         let older = shared.version().state_before(memtable, of);
-        let older = older.map_err(|fault| Failed::Io(io::Error::other(fault.to_string())))?;
+        let older = older.map_err(Failed::Unreadable)?;
         state = SessionState { last: state.last, ..older.unwrap_or(state) };
     }
     put_state(shared, writer, of, &state);

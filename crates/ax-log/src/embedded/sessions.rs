@@ -50,6 +50,10 @@ impl Sessions {
         self.slots.get(key).copied().map(Slot)
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.slots.len()
+    }
+
     /// Takes a session in hand that is not yet.
     pub(super) fn insert(&mut self, tracked: Tracked) -> Slot {
         let slot = self.free.pop().unwrap_or(self.tracked.len());

@@ -52,6 +52,8 @@ pub(super) struct Shared {
     pub(super) stopping: AtomicBool,
     closed: AtomicBool,
     poison: OnceLock<Arc<str>>,
+    /// Held while the data directory is being synced.
+    syncing: Mutex<()>,
     lock: Mutex<Option<Box<dyn Held>>>,
 }
 
@@ -118,6 +120,7 @@ impl Shared {
             stopping: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             poison: OnceLock::new(),
+            syncing: Mutex::default(),
             lock: Mutex::new(Some(recovered.lock)),
         }
     }
@@ -134,8 +137,10 @@ impl Shared {
         *version = Arc::new(next);
     }
 
-    /// Replaces the manifest on disk, and here when that is done.
+    /// Replaces the manifest on disk, and here when that is done. Not if the log is poisoned: what
+    /// it would name may not be there.
     pub(super) fn change_manifest(&self, change: impl FnOnce(&mut Manifest)) -> io::Result<()> {
+        self.poisoned()?;
         let mut manifest = self.manifest.lock().expect("no holder of the lock panics");
         let mut next = manifest.clone();
         change(&mut next);
@@ -143,7 +148,8 @@ impl Shared {
         let namespaces = self.namespaces.read().expect("no holder of the lock panics");
         next.namespaces = namespaces.names.clone();
         drop(namespaces);
-        next.write(&*self.disk, &self.dir)?;
+        next.replace(&*self.disk, &self.dir)?;
+        self.sync_dir()?;
         *manifest = next;
         Ok(())
     }
@@ -180,8 +186,24 @@ impl Shared {
         let number = self.file_next.fetch_add(1, Ordering::Relaxed);
         let path = segment::path(&self.dir, number);
         let file = self.disk.preallocate(&path, bytes)?;
-        self.disk.sync_dir(&self.dir)?;
+        self.sync_dir()?;
         Ok(SegmentFile { path, file, bytes })
+    }
+
+    /// Makes the names in the data directory durable. If that fails the log is poisoned before
+    /// anybody else may try: the system says only once that it has lost a name, whoever made it,
+    /// and a later sync would say that all is well.
+    pub(super) fn sync_dir(&self) -> io::Result<()> {
+        let _alone = self.syncing.lock().expect("no holder of the lock panics");
+        self.poisoned()?;
+        self.disk.sync_dir(&self.dir).map_err(|error| {
+            let _fault = self.poison("syncing the data directory failed", &error);
+            io::Error::other(error)
+        })
+    }
+
+    fn poisoned(&self) -> io::Result<()> {
+        self.poison.get().map_or(Ok(()), |cause| Err(io::Error::other(cause.to_string())))
     }
 
     /// Takes a spare file that is long enough.

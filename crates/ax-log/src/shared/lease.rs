@@ -186,8 +186,13 @@ impl Inner {
     }
 
     /// Takes shards, each if its epoch is still the one that was seen.
-    async fn take(&self, seen: Vec<Claim>) -> Result<Table, LogFault> {
+    async fn take(&self, mut seen: Vec<Claim>) -> Result<(), LogFault> {
         let _taking = self.taking.lock().await;
+        // What came to this process while it waited is not to be taken from it by itself.
+        seen.retain(|claim| !self.state().shards.contains_key(&claim.shard));
+        if seen.is_empty() {
+            return Ok(());
+        }
         if self.state().closed {
             return Err(LogFault::Closed);
         }
@@ -204,7 +209,6 @@ impl Inner {
             // Somebody else in this process may have been faster.
             let is_new = self.state().held(claim).is_none();
             if is_new && owns(self, &table, claim) {
-                self.lose(Claim { shard: claim.shard, epoch: claim.epoch - 1 });
                 let held = Held::new(claim, self.until(sent_at));
                 self.state().shards.insert(claim.shard, held);
                 granted += 1;
@@ -214,7 +218,7 @@ impl Inner {
             tracing::debug!(granted, "shards were taken");
             self.granted.grant();
         }
-        Ok(table)
+        Ok(())
     }
 
     async fn table(&self, statement: Statement) -> Result<Table, LogFault> {

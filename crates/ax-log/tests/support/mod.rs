@@ -1,8 +1,9 @@
 //! Two logs side by side: the embedded one and the model that it must agree with.
 
 #![allow(dead_code)]
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ax_core::id::{Namespace, Seq, SessionId, SessionKey};
 use ax_log::embedded::fake::FakeDisk;
@@ -11,6 +12,7 @@ use ax_log::{
     Append, EmbeddedLog, EventLog, Filter, ListQuery, MemoryLog, OpenError, Options, ReadLimit, Row,
 };
 use bytes::Bytes;
+use futures::future::join_all;
 
 /// Random numbers by a seed.
 #[derive(Clone, Debug)]
@@ -26,11 +28,40 @@ impl Dice {
     }
 }
 
-/// Returns the seeds to try: `count` of them, or those that `AX_LOG_SEEDS=FIRST..LAST` names.
-pub(crate) fn seeds(count: u64) -> std::ops::Range<u64> {
-    let Ok(range) = std::env::var("AX_LOG_SEEDS") else { return 0..count };
-    let (first, last) = range.split_once("..").unwrap();
-    first.parse().unwrap()..last.parse().unwrap()
+/// Seeds to try, other ones each time. Says which one it was if a test fails.
+pub(crate) struct Seeds {
+    next: u64,
+    left: u64,
+}
+
+/// Returns `count` seeds: from the one that `AX_SEED` names, or else from a fresh one.
+pub(crate) fn seeds(count: u64) -> Seeds {
+    let given = std::env::var("AX_SEED").ok().and_then(|text| text.parse().ok());
+    let next = given.unwrap_or_else(|| {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        since.as_secs() % 1_000_000_000
+    });
+    Seeds { next, left: count }
+}
+
+impl Iterator for Seeds {
+    type Item = u64;
+
+    fn next(&mut self) -> Option<u64> {
+        self.left = self.left.checked_sub(1)?;
+        self.next = self.next.wrapping_add(1);
+        Some(self.next.wrapping_sub(1))
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "it is what the reader of a failed test looks for")]
+impl Drop for Seeds {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let seed = self.next.wrapping_sub(1);
+            eprintln!("seed {seed} failed; see it again with AX_SEED={seed}");
+        }
+    }
 }
 
 /// A change to one session (or of one, to a new one).
@@ -185,7 +216,9 @@ pub(crate) async fn assert_same(log: &dyn EventLog, model: &dyn EventLog) {
             let key = SessionKey::new(namespace.clone(), row.session);
             let first = row.head.first.0;
             let half = u64::midpoint(first, row.head.last.0);
-            for after in [first - 1, half, row.head.last.0.saturating_sub(1)] {
+            // Everything may be cut away.
+            let newest = row.head.last.0.saturating_sub(1).max(first - 1);
+            for after in [first - 1, half, newest] {
                 let expect = read(model, &key, after, 1000).await;
                 assert_eq!(read(log, &key, after, 5).await, expect, "{key} after {after}");
                 let at = Seq(after);
@@ -231,4 +264,35 @@ pub(crate) async fn read(
 /// Returns the names of the log's files.
 pub(crate) fn files(disk: &FakeDisk) -> Vec<String> {
     ax_log::embedded::Disk::list(disk, Path::new("/data")).unwrap()
+}
+
+/// Makes a store with a history of rotations, merges, branches, cuts and deletions.
+pub(crate) async fn store(seed: u64) -> (FakeDisk, MemoryLog) {
+    let (disk, model) = (FakeDisk::new(seed), MemoryLog::new());
+    let mut dice = Dice(seed);
+    let mut born = 999;
+    let log = open(&disk).unwrap();
+    for _ in 0..120 {
+        let batch = changes(&mut dice, &mut born);
+        join_all(batch.iter().map(|change| make(&log, change))).await;
+        join_all(batch.iter().map(|change| make(&model, change))).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_same(&log, &model).await;
+    log.close().await.unwrap();
+    (disk, model)
+}
+
+/// Returns a disk with the same files.
+pub(crate) fn copy(disk: &FakeDisk) -> FakeDisk {
+    let copy = FakeDisk::new(1);
+    for name in files(disk) {
+        let path = Path::new("/data").join(name);
+        copy.set_content(&path, &disk.content(&path).unwrap());
+    }
+    copy
+}
+
+pub(crate) fn path(name: &str) -> PathBuf {
+    Path::new("/data").join(name)
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use ax_core::id::{Seq, SessionKey};
 
-use super::disk::{Disk, LockError};
+use super::disk::{Disk, LockError, make_dir};
 use super::run::{self, Covers, Run, RunWriter};
 use super::{Held, OpenError, Options, io_error};
 use gather::Contents;
@@ -127,7 +127,7 @@ pub fn repair(options: &Options) -> Result<Repaired, OpenError> {
     let run = Arc::new(write(options, &contents, &salvage)?);
     // It also has the names that stand in for those that are lost.
     contents.learn_names(&[Arc::clone(&run)]);
-    disk.create_dir(&quarantine).map_err(failed)?;
+    make_dir(disk, &quarantine).map_err(failed)?;
     for name in &contents.files {
         disk.rename(&options.dir.join(name), &quarantine.join(name)).map_err(failed)?;
     }
@@ -162,7 +162,7 @@ fn undo(options: &Options, quarantine: &Path) -> std::io::Result<()> {
     if disk.open(&options.dir.join(MARKER_NAME)).is_err() {
         return Ok(());
     }
-    disk.create_dir(quarantine)?;
+    make_dir(disk, quarantine)?;
     for name in disk.list(quarantine)? {
         disk.rename(&quarantine.join(&name), &options.dir.join(&name))?;
     }

@@ -33,6 +33,8 @@ pub(super) fn gather(
     let whole = candidates.iter().filter(|(_, files)| files.iter().any(|file| file.offset == 0));
     let last = whole.map(|(segment, _)| *segment).max().unwrap_or(0);
     let mut expected = manifest.replay_segment;
+    // The newest segment of which a block can be read, or a run has them.
+    let mut begun = expected - 1;
     for (segment, mut files) in candidates {
         // The file that has the first block, or else what shows that there was one.
         files.sort_by_key(|file| file.offset);
@@ -42,13 +44,18 @@ pub(super) fn gather(
             if !whole && shows_damage(&mut file.reader, 0, segment, first)?.is_none() {
                 continue;
             }
+            let first = file.header.block;
             take_segment(contents, file, expected, segment >= last)?;
+            if contents.block_next > first {
+                begun = segment;
+            }
             expected = segment + 1;
             break;
         }
     }
-    if manifest.segment_begun >= expected {
-        let what = format!("segment {} has no file", manifest.segment_begun);
+    if manifest.segment_begun > begun {
+        let known = manifest.segment_begun;
+        let what = format!("segment {known} has no block, though the manifest knows of one");
         contents.damage(&options.dir, 0, &what, "what was appended to it is lost");
     }
     contents.segment_next = expected;

@@ -131,12 +131,31 @@ impl RunWriter {
     }
 
     /// Writes the rest; the content is durable then, the name not yet.
+    ///
+    /// The footer is written when everything else is durable: a repair that has lost the manifest
+    /// takes a run that has one to be whole.
     pub(in crate::embedded) fn finish(mut self, covers: Covers) -> io::Result<()> {
         self.write_out()?;
         let mut roots = [Root::default(); SECTION_COUNT];
         for section in Section::ALL {
             roots[section as usize] = self.finish_section(section);
         }
+        let footer = self.footer(covers, &roots);
+        // The footer is at the very end, and the file is of whole pages.
+        let end = (self.buffer.used() + FOOTER_BYTES).next_multiple_of(PAGE_BYTES);
+        let gap = end - self.buffer.used();
+        self.buffer.put(&[0; 2 * PAGE_BYTES][..gap]);
+        let mut page = PageBuffer::new(PAGE_BYTES);
+        page.reset(0);
+        page.put(&self.buffer.whole_pages()[end - PAGE_BYTES..end - FOOTER_BYTES]);
+        page.put(&footer);
+        self.write_out()?;
+        self.file.sync()?;
+        self.file.write_at(page.whole_pages(), self.written - u64_of(PAGE_BYTES))?;
+        self.file.sync()
+    }
+
+    fn footer(&self, covers: Covers, roots: &[Root]) -> Vec<u8> {
         let mut footer = Vec::with_capacity(FOOTER_BYTES);
         footer.extend(FOOTER_MAGIC);
         footer.extend(VERSION.to_le_bytes());
@@ -155,13 +174,7 @@ impl RunWriter {
         footer.extend(self.store.to_le_bytes());
         footer.resize(FOOTER_BYTES - 4, 0);
         footer.extend(seeded_crc(self.store, &footer).to_le_bytes());
-        // The footer is at the very end, and the file is of whole pages.
-        let end = (self.buffer.used() + FOOTER_BYTES).next_multiple_of(PAGE_BYTES);
-        let gap = end - FOOTER_BYTES - self.buffer.used();
-        self.buffer.put(&[0; PAGE_BYTES][..gap]);
-        self.buffer.put(&footer);
-        self.write_out()?;
-        self.file.sync()
+        footer
     }
 
     fn finish_block(&mut self, section: Section) {

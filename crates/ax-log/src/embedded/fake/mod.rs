@@ -1,12 +1,15 @@
 //! A disk in memory that loses, tears and refuses what a real one may, under a seed.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod tree;
+
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::disk::{Disk, DiskFile, Held, LockError};
 use super::format::usize_of;
+use tree::Tree;
 
 /// What a crash keeps or loses as a whole, in bytes.
 pub const SECTOR_BYTES: usize = 512;
@@ -20,12 +23,7 @@ pub struct FakeDisk(Arc<Mutex<State>>);
 #[derive(Debug)]
 struct State {
     random: u64,
-    /// The files by their names as the running process sees them.
-    names: BTreeMap<PathBuf, File>,
-    /// The files by their names as they are after a loss of power.
-    names_durable: BTreeMap<PathBuf, File>,
-    /// What was done to names and is not durable, in order.
-    unsynced: Vec<NameChange>,
+    tree: Tree,
     held: BTreeSet<PathBuf>,
     faults: Faults,
     operations: u64,
@@ -39,6 +37,9 @@ struct Faults {
     fail_syncs: bool,
     /// How many more syncs of directories are made; `None` if they do not fail.
     dir_syncs_left: Option<u64>,
+    /// How many more writes and syncs of files are made, but durable writes; `None` if they do not
+    /// fail.
+    file_changes_left: Option<u64>,
     read_only: bool,
     capacity: Option<u64>,
 }
@@ -52,12 +53,6 @@ pub(super) const fn splitmix(state: &mut u64) -> u64 {
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     mixed ^ (mixed >> 31)
-}
-
-#[derive(Clone, Debug)]
-struct NameChange {
-    path: PathBuf,
-    file: Option<File>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -89,7 +84,7 @@ impl State {
     }
 
     fn used(&self) -> u64 {
-        self.names.values().map(|file| content(file).now.len() as u64).sum()
+        self.tree.files().map(|file| content(file).now.len() as u64).sum()
     }
 
     /// Fails if `more` bytes do not fit on the disk.
@@ -101,14 +96,13 @@ impl State {
             _ => Ok(()),
         }
     }
+}
 
-    fn rename_now(&mut self, path: &Path, file: Option<File>) {
-        match &file {
-            Some(file) => drop(self.names.insert(path.to_owned(), Arc::clone(file))),
-            None => drop(self.names.remove(path)),
-        }
-        self.unsynced.push(NameChange { path: path.to_owned(), file });
-    }
+/// Takes one from how many are left. Returns whether there was none.
+fn runs_out(left: &mut Option<u64>) -> bool {
+    let out = *left == Some(0);
+    *left = left.map(|count| count.saturating_sub(1));
+    out
 }
 
 fn content(file: &File) -> MutexGuard<'_, Content> {
@@ -150,14 +144,24 @@ impl Content {
     }
 }
 
+/// Returns what a file holds after a loss of power.
+fn revive(file: &File, draw: &mut dyn FnMut() -> bool) -> File {
+    let mut old = content(file);
+    for sector in std::mem::take(&mut old.unsynced) {
+        if draw() {
+            old.settle(sector);
+        }
+    }
+    let (now, durable) = (old.durable.clone(), old.durable.clone());
+    Arc::new(Mutex::new(Content { now, durable, unsynced: BTreeSet::new() }))
+}
+
 impl FakeDisk {
     /// Makes an empty disk.
     pub fn new(seed: u64) -> Self {
         Self(Arc::new(Mutex::new(State {
             random: seed,
-            names: BTreeMap::new(),
-            names_durable: BTreeMap::new(),
-            unsynced: Vec::new(),
+            tree: Tree::new(),
             held: BTreeSet::new(),
             faults: Faults::default(),
             operations: 0,
@@ -174,32 +178,14 @@ impl FakeDisk {
     pub fn crash(&self) -> Self {
         let mut state = self.state();
         state.dead = true;
-        let mut names = state.names_durable.clone();
-        for change in std::mem::take(&mut state.unsynced) {
-            if state.random(2) == 0 {
-                match change.file {
-                    Some(file) => drop(names.insert(change.path, file)),
-                    None => drop(names.remove(&change.path)),
-                }
-            }
-        }
-        let mut survivors = BTreeMap::new();
-        for (path, file) in names {
-            let mut old = content(&file);
-            for sector in std::mem::take(&mut old.unsynced) {
-                if state.random(2) == 0 {
-                    old.settle(sector);
-                }
-            }
-            let durable = old.durable.clone();
-            let new = Content { now: durable.clone(), durable, unsynced: BTreeSet::new() };
-            survivors.insert(path, Arc::new(Mutex::new(new)));
-        }
+        let mut random = state.random;
+        let mut draw = || splitmix(&mut random).is_multiple_of(2);
+        let survivors = state.tree.survivors(&mut draw, revive);
+        state.random = random;
         let seed = state.random(u64::MAX);
         let after = Self::new(seed);
         let mut fresh = after.state();
-        fresh.names_durable.clone_from(&survivors);
-        fresh.names = survivors;
+        fresh.tree = survivors;
         fresh.faults.capacity = state.faults.capacity;
         drop(fresh);
         after
@@ -232,6 +218,12 @@ impl FakeDisk {
         self.state().faults.dir_syncs_left = count;
     }
 
+    /// Makes writes and syncs of files fail after `count` more, or no longer fail; not those of
+    /// segments, which are durable writes.
+    pub fn fail_file_changes_after(&self, count: Option<u64>) {
+        self.state().faults.file_changes_left = count;
+    }
+
     /// Makes every change fail for want of permission, or no longer fail.
     pub fn set_read_only(&self, read_only: bool) {
         self.state().faults.read_only = read_only;
@@ -254,16 +246,15 @@ impl FakeDisk {
 
     /// Returns the content of a file.
     pub fn content(&self, path: &Path) -> Option<Vec<u8>> {
-        self.state().names.get(path).map(|file| content(file).now.clone())
+        self.state().tree.file(path).map(|file| content(&file).now.clone())
     }
 
     /// Replaces the content of a file behind the log's back, durably. Makes it if there is none.
     pub fn set_content(&self, path: &Path, bytes: &[u8]) {
         let (now, durable) = (bytes.to_vec(), bytes.to_vec());
         let file = Arc::new(Mutex::new(Content { now, durable, unsynced: BTreeSet::new() }));
-        let mut state = self.state();
-        state.names.insert(path.to_owned(), Arc::clone(&file));
-        state.names_durable.insert(path.to_owned(), file);
+        let put = self.state().tree.put_durably(path, &file);
+        put.expect("the path is that of a file in a directory");
     }
 
     fn opened(&self, file: &File) -> Arc<dyn DiskFile> {
@@ -273,15 +264,22 @@ impl FakeDisk {
     fn find(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let state = self.state();
         state.alive()?;
-        let found = state.names.get(path).map(Arc::clone);
+        let found = state.tree.file(path);
         drop(state);
         found.map(|file| self.opened(&file)).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 }
 
 impl Disk for FakeDisk {
-    fn create_dir(&self, _dir: &Path) -> io::Result<()> {
-        self.state().alive()
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        state.alive()?;
+        if state.tree.is_dir(dir) {
+            return Ok(());
+        }
+        let dies = state.change()?;
+        state.tree.make_dir(dir)?;
+        if dies { Err(io::Error::other("the power failed")) } else { Ok(()) }
     }
 
     fn lock(&self, path: &Path, holder: &str) -> Result<Box<dyn Held>, LockError> {
@@ -296,9 +294,7 @@ impl Disk for FakeDisk {
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let state = self.state();
         state.alive()?;
-        let inside = state.names.keys().filter(|path| path.parent() == Some(dir));
-        let names = inside.filter_map(|path| path.file_name()?.to_str().map(str::to_owned));
-        Ok(names.collect())
+        state.tree.list(dir)
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
@@ -311,7 +307,7 @@ impl Disk for FakeDisk {
             return Err(io::Error::other("the power failed"));
         }
         let file = File::default();
-        state.rename_now(path, Some(Arc::clone(&file)));
+        state.tree.put(path, &file)?;
         drop(state);
         Ok(self.opened(&file))
     }
@@ -328,7 +324,7 @@ impl Disk for FakeDisk {
         let zeros = vec![0; usize_of(bytes)];
         let new = Content { now: zeros.clone(), durable: zeros, unsynced: BTreeSet::new() };
         let file = Arc::new(Mutex::new(new));
-        state.rename_now(path, Some(Arc::clone(&file)));
+        state.tree.put(path, &file)?;
         drop(state);
         Ok(self.opened(&file))
     }
@@ -340,29 +336,14 @@ impl Disk for FakeDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state();
         let dies = state.change()?;
-        // A directory is no more than the beginning of the names in it.
-        let inside: Vec<_> =
-            state.names.keys().filter(|path| path.starts_with(from)).cloned().collect();
-        if inside.is_empty() {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        for path in inside {
-            let rest = path.strip_prefix(from).map_err(io::Error::other)?;
-            let target = if rest == Path::new("") { to.to_owned() } else { to.join(rest) };
-            let file = state.names.get(&path).map(Arc::clone);
-            state.rename_now(&target, file);
-            state.rename_now(&path, None);
-        }
+        state.tree.rename(from, to)?;
         if dies { Err(io::Error::other("the power failed")) } else { Ok(()) }
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
         let dies = state.change()?;
-        if !state.names.contains_key(path) {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        state.rename_now(path, None);
+        state.tree.remove(path)?;
         if dies { Err(io::Error::other("the power failed")) } else { Ok(()) }
     }
 
@@ -374,22 +355,10 @@ impl Disk for FakeDisk {
         if state.faults.fail_syncs {
             return Err(io::Error::other("the sync failed, as it was told to"));
         }
-        if let Some(left) = state.faults.dir_syncs_left {
-            let failed = || io::Error::other("the sync of a directory failed, as it was told to");
-            state.faults.dir_syncs_left = Some(left.checked_sub(1).ok_or_else(failed)?);
+        if runs_out(&mut state.faults.dir_syncs_left) {
+            return Err(io::Error::other("the sync of a directory failed, as it was told to"));
         }
-        let inside = |path: &Path| path.parent() == Some(dir);
-        let (synced, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut state.unsynced)
-            .into_iter()
-            .partition(|change| inside(&change.path));
-        state.unsynced = rest;
-        for change in synced {
-            match change.file {
-                Some(file) => drop(state.names_durable.insert(change.path, file)),
-                None => drop(state.names_durable.remove(&change.path)),
-            }
-        }
-        Ok(())
+        state.tree.sync(dir)
     }
 }
 
@@ -446,6 +415,9 @@ impl DiskFile for FakeFile {
         let grows =
             (offset + data.len() as u64).saturating_sub(content(&self.file).now.len() as u64);
         state.room(grows)?;
+        if runs_out(&mut state.faults.file_changes_left) {
+            return Err(io::Error::other("the write failed, as it was told to"));
+        }
         content(&self.file).write(data, offset);
         if dies { Err(io::Error::other("the power failed")) } else { Ok(()) }
     }
@@ -470,7 +442,7 @@ impl DiskFile for FakeFile {
     fn sync(&self) -> io::Result<()> {
         let mut state = self.disk.state();
         let dies = state.change()?;
-        if dies || state.faults.fail_syncs {
+        if dies || state.faults.fail_syncs || runs_out(&mut state.faults.file_changes_left) {
             let sectors = content(&self.file).unsynced.clone();
             self.tear(&mut state, sectors.into_iter());
             return Err(io::Error::other("the sync failed"));
