@@ -22,11 +22,13 @@ mod load {
 use ax_client::Client;
 use ax_fakemodel::{FakeModel, Options, Script};
 use ax_proto::v1;
+use load::follower::Place;
 use load::memory::Memory;
 use load::server::Server;
 use load::{follower, worker};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -38,6 +40,8 @@ const SCRIPT: &str = r#"{"version": 1, "turns": [{"when": {"text": "slowly"},
     "pace": {"chunk_chars": 4, "chunk_delay_millis": 500}}]}"#;
 /// How many gRPC clients share a connection.
 const CLIENTS_EACH: usize = 100;
+/// How long the followers may take to get everything when the work is over.
+const CATCH_UP_MAX: Duration = Duration::from_secs(30);
 
 /// How much load there is.
 #[derive(Clone, Copy, Debug)]
@@ -84,12 +88,16 @@ async fn run(size: Size, dir: &Path) -> serde_json::Value {
     let memory = Arc::new(Memory::default());
     let watching = tokio::spawn(Arc::clone(&memory).watch(server.pid(), done.clone()));
     let mut followers = JoinSet::new();
+    let mut places = Vec::new();
     for number in 0..size.followers {
         let session = worker::name(number * size.sessions / size.followers);
-        followers.spawn(follower::follow(data.clone(), number, session, done.clone()));
+        let place = Place { session, last: Arc::default() };
+        places.push(place.clone());
+        followers.spawn(follower::follow(data.clone(), number, place, done.clone()));
     }
     let until = Instant::now() + Duration::from_secs(size.seconds);
     let turns = worker::work(&clients, size, until).await;
+    caught_up(&clients[0], &places).await;
     done.cancel();
     watching.await.unwrap();
     let mut delivered = 0;
@@ -109,6 +117,23 @@ async fn run(size: Size, dir: &Path) -> serde_json::Value {
         "first_event_micros_most": figures.most, "ratio_percent": figures.ratio_percent,
         "memory_kib_first": first_kib, "memory_kib_most": most_kib, "memory_kib_last": last_kib,
     })
+}
+
+/// Waits until every follower has everything.
+///
+/// # Panics
+///
+/// Panics if one does not get there.
+async fn caught_up(client: &Client, places: &[Place]) {
+    let deadline = Instant::now() + CATCH_UP_MAX;
+    for Place { session, last } in places {
+        let request = v1::GetSessionRequest { session: session.clone(), ..Default::default() };
+        let head = client.get_session(request).await.unwrap().session.unwrap().last;
+        while last.load(Ordering::Relaxed) < head {
+            assert!(Instant::now() < deadline, "the follower of {session} is left behind");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
 }
 
 async fn apply_agent(client: &Client, model: &FakeModel) {

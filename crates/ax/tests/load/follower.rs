@@ -4,9 +4,18 @@ use super::server;
 use ax_client::Item;
 use ax_proto::v1;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
+
+/// What a follower follows, and the last event that it has.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) session: String,
+    pub(crate) last: Arc<AtomicU64>,
+}
 
 /// Follows a session until it is told to stop; returns how many events came.
 ///
@@ -16,9 +25,10 @@ use tokio_util::sync::CancellationToken;
 pub(crate) async fn follow(
     data: PathBuf,
     number: usize,
-    session: String,
+    place: Place,
     done: CancellationToken,
 ) -> u64 {
+    let Place { session, last: seen } = place;
     let mut last = 0;
     if number.is_multiple_of(2) {
         let client = server::client(&data);
@@ -28,6 +38,7 @@ pub(crate) async fn follow(
                 Some(Item::Event(event)) => {
                     assert_eq!(event.seq, last + 1);
                     last = event.seq;
+                    seen.store(last, Ordering::Relaxed);
                 }
                 Some(Item::CaughtUp(_)) => {}
                 other => panic!("the stream says {other:?}"),
@@ -45,6 +56,7 @@ pub(crate) async fn follow(
             {
                 assert_eq!(id.parse::<u64>().unwrap(), last + 1);
                 (last, is_event) = (last + 1, false);
+                seen.store(last, Ordering::Relaxed);
             }
         }
     }
