@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+#[expect(dead_code, reason = "other tests use more of it")]
 mod support;
 
 use serde_json::{Value, json};
@@ -241,7 +242,7 @@ async fn what_is_too_large_is_refused_and_not_read() {
     assert_eq!((refused.0, refused.1.as_str()), (413, "AX1013"));
     // In chunks, so that the length is not said.
     let mut stream = TcpStream::connect(world.address).await.unwrap();
-    let head = "POST /v1/agents HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+    let head = "POST /v1/agents HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
         content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
     let chunk = format!("100000\r\n{}\r\n", " ".repeat(1 << 20));
@@ -326,7 +327,7 @@ async fn a_server_that_stops_says_where_to_go_on_and_takes_nothing_new() {
     stream.until("attempt.started").await;
     // A content that is on the way; the answer says that it is read.
     let mut late = TcpStream::connect(world.address).await.unwrap();
-    let upload = "POST /v1/blobs HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\
+    let upload = "POST /v1/blobs HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\
         expect: 100-continue\r\n\r\n";
     late.write_all(upload.as_bytes()).await.unwrap();
     let mut goes_on = vec![0; "HTTP/1.1 100 Continue\r\n\r\n".len()];

@@ -1,0 +1,93 @@
+//! Who may call what over gRPC: every method of every service, and streams that stay open.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+#[expect(dead_code, reason = "other tests use more of it")]
+mod support;
+
+use ax_engine::{Clock as _, SystemClock};
+use ax_proto::v1;
+use ax_server::auth::{Role, Settings};
+use prost::Message as _;
+use serde_json::{Value, json};
+use support::guarded::{
+    FREE, Guarded, NOBODYS, about, filled, message, methods, operations, submission,
+};
+
+/// Where the agents of a namespace are kept.
+const SYSTEM: &str = "ses_00000000000000000000000000000000";
+const FOLLOW: &str = "/agentexecutor.v1.Sessions/Follow";
+
+/// The least role that a call needs, and whether it is for all namespaces: what
+/// `docs/security.md` says.
+fn need(method: &str) -> (Role, bool) {
+    let (service, name) = method.rsplit_once('/').unwrap();
+    match name {
+        "ApplyAgent" | "DeleteAgent" | "Shutdown" => (Role::Admin, true),
+        "GetInfo" => (Role::Viewer, true),
+        "DeleteSession" | "DeleteConversation" | "Delete" => (Role::Admin, false),
+        "ServerReflectionInfo"
+        | "Check"
+        | "Watch"
+        | "ReadFile"
+        | "ReadBlob"
+        | "Export"
+        | "Follow" => (Role::Viewer, false),
+        name if name.starts_with("Get") || name.starts_with("List") => (Role::Viewer, false),
+        "ValidateAgent" => (Role::Viewer, false),
+        _ => {
+            assert!(
+                service.starts_with("/agentexecutor.v1.Sessions") || service.starts_with("/ax.")
+            );
+            (Role::Operator, false)
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_method_of_every_service_needs_its_role() {
+    let guarded = Guarded::new(Settings::default()).await;
+    for role in [Role::Viewer, Role::Operator, Role::Admin] {
+        let bound = guarded.key(&format!("{role}"), role, Some("theirs"));
+        for method in methods() {
+            let (needed, everywhere) = need(&method);
+            let (status, _, code) =
+                guarded.call(&bound, &method, &about(&method, "", NOBODYS)).await;
+            let refused = (status.as_str(), code.as_str()) == ("7", "AX4002");
+            let expect = (role < needed || everywhere) && method != FREE;
+            assert_eq!(refused, expect, "{role} {method}: {status} {code}");
+        }
+    }
+    let reader = guarded.key("reader", Role::Viewer, None);
+    for method in methods() {
+        let (status, _, code) = guarded.call(&reader, &method, &about(&method, "", NOBODYS)).await;
+        let refused = (status.as_str(), code.as_str()) == ("7", "AX4002");
+        let expect = need(&method).0 > Role::Viewer;
+        assert_eq!(refused, expect, "{method}: {status} {code}");
+    }
+}
+
+#[tokio::test]
+async fn another_namespaces_conversations_are_not_there() {
+    let guarded = Guarded::new(Settings::default()).await;
+    let mine = guarded.key("mine", Role::Admin, Some("mine"));
+    let mut missing = 0;
+    for method in methods().iter().filter(|method| method.starts_with("/ax.")) {
+        for namespace in ["", "theirs"] {
+            let mut answers = Vec::new();
+            for id in [guarded.session.as_str(), NOBODYS] {
+                let mut sent = about(method, "", id);
+                if method.ends_with("Fork") || method.ends_with("ForkConversation") {
+                    sent.extend(b"\x1a\x03new");
+                } else if method.ends_with("ReadFile") {
+                    sent.extend(b"\x12\x01f");
+                }
+                let (status, text, code) = guarded.call_in(&mine, namespace, method, &sent).await;
+                answers.push((status, text.replace(id, "ID"), code));
+            }
+            assert_eq!(answers[0], answers[1], "{method} {namespace}");
+            missing += usize::from(["AX1002", "AX4002"].contains(&answers[0].2.as_str()));
+        }
+    }
+    assert_eq!(missing, 2 * 10);
+}
