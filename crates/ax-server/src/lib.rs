@@ -19,6 +19,7 @@ mod grpc;
 mod kinds;
 mod listen;
 pub mod ops;
+mod origins;
 mod rest;
 mod router;
 mod serve;
