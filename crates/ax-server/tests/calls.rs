@@ -91,3 +91,20 @@ async fn another_namespaces_conversations_are_not_there() {
     }
     assert_eq!(missing, 2 * 10);
 }
+
+#[tokio::test]
+async fn paths_that_strangers_make_up_are_not_counted_apart() {
+    let guarded = Guarded::new(Settings::default()).await;
+    let operator = guarded.key("op", Role::Operator, Some("theirs"));
+    for token in ["", &operator] {
+        for path in ["/made.up.Service/One", "/agentexecutor.v1.Sessions/MadeUp"] {
+            let (status, ..) = guarded.call(token, path, &[]).await;
+            assert!(["5", "12", "16"].contains(&status.as_str()), "{path} {status}");
+        }
+    }
+    guarded.call("", "/agentexecutor.v1.Sessions/ListSessions", &[]).await;
+    let counted = guarded.counted();
+    assert!(!counted.to_lowercase().contains("made"), "{counted}");
+    assert!(counted.contains("Sessions/ListSessions"), "{counted}");
+    assert!(counted.contains("other"), "{counted}");
+}
