@@ -19,9 +19,6 @@ pub(crate) async fn submit(
 ) -> Result<Submitted, Error> {
     let session = target(inner, namespace, &submission);
     let key = SessionKey::new(namespace.clone(), session.id);
-    if key.session == crate::agents::SYSTEM_SESSION {
-        return Err(Error::new(Code::NoSession, format!("there is no session {}", session.id)));
-    }
     let parts = Bodies::new(inner.blobs.clone()).spill_parts(&key, submission.parts).await?;
     let create = create(inner, namespace, &key, &session, submission.agent.as_deref()).await?;
     let is_new = create.is_some();

@@ -93,6 +93,52 @@ async fn another_namespaces_conversations_are_not_there() {
 }
 
 #[tokio::test]
+async fn what_keeps_the_agents_is_no_session() {
+    let guarded = Guarded::new(Settings::default()).await;
+    let admin = guarded.key("admin", Role::Admin, Some("theirs"));
+    let mut compared = 0;
+    for (method, path) in operations(&guarded).await {
+        if !path.contains("{session}") {
+            continue;
+        }
+        // Without an agent nothing is begun under the id.
+        let body = match path.rsplit_once('/').unwrap().1 {
+            "inputs" => json!({"parts": submission("")["parts"]}),
+            "answers" => json!({"answer": {"approve": {}}}),
+            "signals" => json!({"name": "n", "payload": "{}"}),
+            "checkpoints" => json!({"name": "n"}),
+            _ => json!({}),
+        };
+        let body = Some(body).filter(|_| method != "GET" && method != "DELETE");
+        let mut answers = Vec::new();
+        for id in [SYSTEM, NOBODYS] {
+            let answer = guarded.send(&admin, &method, &filled(&path, id), body.as_ref()).await;
+            let (status, code, message) = answer.error();
+            answers.push((status, code, message.replace(id, "ID")));
+        }
+        assert_eq!(answers[0], answers[1], "{method} {path}");
+        compared += usize::from(answers[0].1 == "AX1002");
+    }
+    assert!(compared >= 11, "{compared}");
+    for method in methods().iter().filter(|method| !method.ends_with("Import")) {
+        let mut answers = Vec::new();
+        for id in [SYSTEM, NOBODYS] {
+            let (status, text, code) = guarded.call(&admin, method, &about(method, "", id)).await;
+            answers.push((status, text.replace(id, "ID"), code));
+        }
+        // What is malformed besides is refused for that only if the session may be there.
+        let missing = answers[0].2 == "AX1002";
+        assert!(missing || answers[0] == answers[1], "{method} {answers:?}");
+    }
+    let path = format!("/v1/archives?name={SYSTEM}");
+    assert_eq!(guarded.send(&admin, "POST", &path, None).await.error().1, "AX1002");
+    let path = format!("/v1/sessions/{}/branches", guarded.session);
+    let branch = json!({"at": 1, "names": [SYSTEM]});
+    assert_eq!(guarded.send(&admin, "POST", &path, Some(&branch)).await.error().1, "AX1002");
+    assert_eq!(guarded.send(&admin, "GET", "/v1/agents/done", None).await.status, 200);
+}
+
+#[tokio::test]
 async fn paths_that_strangers_make_up_are_not_counted_apart() {
     let guarded = Guarded::new(Settings::default()).await;
     let operator = guarded.key("op", Role::Operator, Some("theirs"));
