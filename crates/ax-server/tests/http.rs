@@ -125,6 +125,38 @@ async fn a_follower_hears_while_nothing_happens_how_far_it_is() {
 }
 
 #[tokio::test]
+async fn a_follower_of_a_busy_session_hears_how_far_it_is_too() {
+    let keep_alive_pause = Duration::from_millis(20);
+    let options = ax_server::Options { keep_alive_pause, ..Default::default() };
+    let world = World::with(options, true).await;
+    world.agent().await;
+    world.submit("talk", "hello").await;
+    let mut stream = world.follow("/v1/sessions/talk/follow?kinds=note", "").await;
+    let mut last: u64 = stream.until("caught-up").await.id.parse().unwrap();
+    let busy = async {
+        loop {
+            world.submit("talk", "more").await;
+        }
+    };
+    let heard = async {
+        for _ in 0..3 {
+            // It is silent for as long as nothing new was left out.
+            let moved = loop {
+                let id = stream.next().await.unwrap().id.parse().unwrap();
+                if id > last {
+                    break id;
+                }
+            };
+            last = moved;
+        }
+    };
+    tokio::select! {
+        () = busy => {}
+        () = heard => {}
+    }
+}
+
+#[tokio::test]
 async fn errors_say_the_same_in_every_form() {
     let world = World::new().await;
     world.agent().await;
