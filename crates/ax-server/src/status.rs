@@ -40,6 +40,14 @@ pub(crate) fn status(error: Error) -> Status {
     Status::with_metadata(grpc(error.code), details.message, metadata)
 }
 
+/// What ends a call that was under way.
+pub(crate) fn trailers(error: Error) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    let added = status(error).add_header(&mut trailers);
+    added.expect("what is longer than a header may be is cut");
+    trailers
+}
+
 fn short(text: &str) -> String {
     if text.len() <= CAUSE_BYTES_MAX {
         return text.to_owned();

@@ -154,3 +154,78 @@ async fn paths_that_strangers_make_up_are_not_counted_apart() {
     assert!(counted.contains("Sessions/ListSessions"), "{counted}");
     assert!(counted.contains("other"), "{counted}");
 }
+
+#[tokio::test]
+async fn a_stream_ends_with_the_credential_that_opened_it() {
+    let guarded = Guarded::new(Settings::default()).await;
+    let path = format!("/v1/sessions/{}/follow", guarded.session);
+    let key = guarded.key("reader", Role::Viewer, Some("theirs"));
+    let soon = SystemClock.now().plus_millis(500);
+    let later = SystemClock.now().plus_millis(3_600_000);
+    let (expiring, lasting) =
+        (guarded.share(&guarded.session, soon), guarded.share(&guarded.session, later));
+    let mut streams = Vec::new();
+    for token in [&expiring, &lasting, &key] {
+        let lines = format!("authorization: Bearer {token}\r\n");
+        let mut stream = guarded.world.follow(&path, &lines).await;
+        stream.until("caught-up").await;
+        streams.push(stream);
+    }
+    let mut call = guarded.begin(&key, "", FOLLOW).await;
+    call.say(&message("", &guarded.session), true);
+    assert!(call.next().await.is_some());
+    let mut watch = guarded.begin(&key, "", "/grpc.health.v1.Health/Watch").await;
+    watch.say(&[], true);
+    assert!(watch.next().await.is_some());
+    guarded.keys.revoke("reader", SystemClock.now()).unwrap();
+    guarded.shares.rotate().unwrap();
+    for (stream, codes) in streams.iter_mut().zip([
+        // Its time is over, and so is that of the key that made it.
+        ["AX4001", "AX4003"],
+        ["AX4001"; 2],
+        ["AX4001"; 2],
+    ]) {
+        let failure: Value = serde_json::from_str(&stream.until("failure").await.data).unwrap();
+        assert!(codes.contains(&failure["code"].as_str().unwrap()), "{failure}");
+        assert_eq!(stream.next().await, None);
+    }
+    for call in [call, watch] {
+        let (status, _, code) = call.end().await;
+        assert_eq!((status.as_str(), code.as_str()), ("16", "AX4001"));
+    }
+}
+
+#[tokio::test]
+async fn a_link_that_expires_stops_telling() {
+    let guarded = Guarded::new(Settings::default()).await;
+    let soon = guarded.share(&guarded.session, SystemClock.now().plus_millis(500));
+    let path = format!("/v1/sessions/{}/follow?share={soon}", guarded.session);
+    let mut stream = guarded.world.follow(&path, "").await;
+    let failure = stream.until("failure").await;
+    assert!(failure.data.contains("AX4003"), "{failure:?}");
+    assert_eq!(stream.next().await, None);
+}
+
+#[tokio::test]
+async fn a_revoked_key_submits_nothing_more_over_a_stream_that_is_open() {
+    let guarded = Guarded::new(Settings::default()).await;
+    let key = guarded.key("op", Role::Operator, Some("theirs"));
+    let mut call = guarded.begin(&key, "", "/agentexecutor.v1.Sessions/SubmitStream").await;
+    let input = |id| {
+        let body = Some(v1::Body { body: Some(v1::body::Body::Text("go".into())) });
+        let kind = v1::PartKind::Text.into();
+        let media_type = "text/plain".to_owned();
+        let part = v1::Part { kind, media_type, body, ..Default::default() };
+        let (agent, parts) = ("done".to_owned(), vec![part]);
+        let submit = Some(v1::SubmitRequest { agent, parts, ..Default::default() });
+        v1::SubmitStreamRequest { id, submit }.encode_to_vec()
+    };
+    call.say(&input(1), false);
+    let answer = v1::SubmitStreamResponse::decode(call.next().await.unwrap()).unwrap();
+    assert!(format!("{answer:?}").contains("ses_"), "{answer:?}");
+    guarded.keys.revoke("op", SystemClock.now()).unwrap();
+    call.say(&input(2), false);
+    let answer = v1::SubmitStreamResponse::decode(call.next().await.unwrap()).unwrap();
+    assert!(format!("{answer:?}").contains("AX4001"), "{answer:?}");
+    assert_eq!(call.end().await.2, "AX4001");
+}

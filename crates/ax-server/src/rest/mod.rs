@@ -10,6 +10,8 @@ pub mod openapi;
 mod query;
 mod sse;
 
+pub(crate) use sse::broken_off;
+
 use crate::api::Api;
 use crate::caller::Asker;
 use crate::status::response;
