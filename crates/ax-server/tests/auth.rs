@@ -260,6 +260,8 @@ async fn a_share_token_reads_its_session_and_does_nothing_else() {
         assert_eq!(answer.error().1, "AX4001");
         assert!(!String::from_utf8_lossy(&answer.body).contains(&guarded.root[20..]));
     }
+    let other = guarded.send("", "GET", &format!("{path}?access_token={token}"), None).await;
+    assert!(other.error().1 == "AX4001" && other.error().2.contains("access_token"), "{other:?}");
     let posted = guarded.send("", "POST", &format!("/v1/inputs?share={token}"), Some(&body)).await;
     assert_eq!(posted.error().1, "AX4001");
 }

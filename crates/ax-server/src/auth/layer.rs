@@ -244,6 +244,12 @@ fn credential(request: &mut Request, rule: Option<&Rule>) -> Result<Option<Crede
             "send it as `Authorization: Bearer …`, and rotate this one: addresses are logged";
         return Err(error.with_hint(hint));
     }
+    if query.split('&').any(|pair| pair.starts_with("access_token=")) {
+        let error = Error::new(Code::Unauthenticated, "an address has no access_token");
+        let hint = "send it as `Authorization: Bearer …`; only a share token may be in an address, \
+            as ?share=…";
+        return Err(error.with_hint(hint));
+    }
     if !query.split('&').any(|pair| pair.starts_with(SHARE_PARAMETER)) {
         return Ok(from_header);
     }
