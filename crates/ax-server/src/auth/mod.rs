@@ -127,7 +127,13 @@ impl Auth {
     ///
     /// Returns a [`jwt::SettingsError`] if they do not do. The old ones stay then.
     pub fn reload(&self, settings: Settings) -> Result<(), jwt::SettingsError> {
-        let loaded = Arc::new(Loaded::new(settings)?);
+        let mut loaded = Loaded::new(settings)?;
+        let before = self.loaded();
+        loaded.tokens = match (loaded.tokens, &before.tokens) {
+            (Some(tokens), Some(before)) => Some(tokens.after(before)),
+            (tokens, _) => tokens,
+        };
+        let loaded = Arc::new(loaded);
         *self.loaded.write().unwrap_or_else(PoisonError::into_inner) = loaded;
         Ok(())
     }

@@ -17,6 +17,7 @@ use jwks::Jwks;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The longest token that is looked at, in bytes.
 const TOKEN_BYTES_MAX: usize = 16 << 10;
@@ -147,7 +148,7 @@ pub(super) enum Refused {
 #[derive(Debug)]
 pub(super) struct Tokens {
     settings: Settings,
-    jwks: Jwks,
+    jwks: Arc<Jwks>,
 }
 
 impl Tokens {
@@ -165,8 +166,18 @@ impl Tokens {
             Namespace::new(namespace)?;
         }
         verify::install();
-        let jwks = Jwks::new(&settings.issuer, settings.jwks.as_deref())?;
+        let jwks = Arc::new(Jwks::new(&settings.issuer, settings.jwks.as_deref())?);
         Ok(Self { settings, jwks })
+    }
+
+    /// Goes on with the keys that were known before, if they come from the same place. They are
+    /// fetched before they are used, and used if they cannot be.
+    pub(super) fn after(mut self, before: &Self) -> Self {
+        if self.jwks.has_source_of(&before.jwks) {
+            self.jwks = Arc::clone(&before.jwks);
+            self.jwks.doubt();
+        }
+        self
     }
 
     /// Says who a token is of.
