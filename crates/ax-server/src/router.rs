@@ -8,14 +8,14 @@ use crate::ops::measure;
 use crate::origins::{Origins, refuse_strangers, share_answers};
 use crate::rest;
 use crate::serve::Server;
-use crate::status::refuse;
+use crate::status::{explain, refuse};
 use ax_engine::{Code, Error};
 use ax_proto::v1::agents_server::AgentsServer;
 use ax_proto::v1::server_server::ServerServer;
 use ax_proto::v1::sessions_server::SessionsServer;
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::Response;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -52,7 +52,7 @@ pub(crate) async fn router(server: Server) -> (Router, HealthReporter) {
     let router = grpc(router, sessions.max_decoding_message_size(REQUEST_BYTES_MAX));
     let router = grpc(router, agents.max_decoding_message_size(REQUEST_BYTES_MAX));
     let router = grpc(router, admin.max_decoding_message_size(REQUEST_BYTES_MAX));
-    let router = ax1::routes(router, &engine);
+    let router = ax1::routes(router, &engine).layer(map_response(explain));
     let router = reflection(grpc(router, health_service));
     let router = router.fallback(no_route).method_not_allowed_fallback(no_method);
     let router = match options.guard {

@@ -156,6 +156,25 @@ async fn paths_that_strangers_make_up_are_not_counted_apart() {
 }
 
 #[tokio::test]
+async fn what_never_gets_as_far_as_a_method_is_refused_with_a_code_too() {
+    let guarded = Guarded::new(Settings::default()).await;
+    let large = vec![0; 9 << 20];
+    for (path, sent, code) in [
+        ("/agentexecutor.v1.Sessions/MadeUp", &b""[..], "AX1018"),
+        ("/ax.ExecutionService/MadeUp", b"", "AX1018"),
+        ("/made.up.Service/One", b"", "AX1017"),
+        ("/agentexecutor.v1.Sessions/GetSession", b"\x0a\xff", "AX1001"),
+        ("/agentexecutor.v1.Sessions/WriteBlob", b"\x0a\xff", "AX1001"),
+        ("/agentexecutor.v1.Sessions/SubmitStream", b"\x0a\xff", "AX1001"),
+        ("/ax.ExecutionService/Exec", b"\x0a\xff", "AX1001"),
+        ("/agentexecutor.v1.Sessions/Import", &large, "AX1013"),
+    ] {
+        let (status, message, said) = guarded.call(&guarded.root, path, sent).await;
+        assert_eq!(said, code, "{path}: {status} {message}");
+    }
+}
+
+#[tokio::test]
 async fn a_stream_ends_with_the_credential_that_opened_it() {
     let guarded = Guarded::new(Settings::default()).await;
     let path = format!("/v1/sessions/{}/follow", guarded.session);
