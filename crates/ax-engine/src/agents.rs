@@ -142,6 +142,18 @@ impl AgentStore {
         agents.get(name, version)
     }
 
+    /// Says whether an agent was deleted, and not applied again since.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the log cannot be read.
+    pub async fn is_deleted(&self, namespace: &Namespace, name: &str) -> Result<bool, Error> {
+        let mut namespaces = self.namespaces.lock().await;
+        let agents = namespaces.entry(namespace.clone()).or_default();
+        self.refresh(namespace, agents).await?;
+        Ok(agents.by_name.get(name).is_some_and(|versions| versions.deleted))
+    }
+
     /// Returns the newest version of every agent that is not deleted, in the order of the names.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! What clients of the engine give and get.
 
-use super::Error;
+use super::{Code, Error};
+use crate::agents::SYSTEM_SESSION;
 use ax_core::id::{AskId, AttemptId, ExecId, Namespace, Seq, SessionId};
 use ax_core::session::{AgentRef, IdempotencyKey, OpenAsk, Part, SubmitPolicy, Usage};
 use ax_core::time::Timestamp;
@@ -29,11 +30,15 @@ impl SessionRef {
     /// # Errors
     ///
     /// Refuses what is empty, too long, begins with `ses_` and is no id, or has control characters.
+    /// What keeps the agents is no session of anybody, and not there.
     pub fn parse(namespace: &Namespace, text: &str) -> Result<Self, Error> {
         let refuse =
             |why: &str| Err(Error::invalid(format!("{text:?} does not name a session: {why}")));
         if text.starts_with("ses_") {
             return match text.parse() {
+                Ok(SYSTEM_SESSION) => {
+                    Err(Error::new(Code::NoSession, format!("there is no session {text}")))
+                }
                 Ok(id) => Ok(Self { id, name: String::new() }),
                 Err(_) => refuse("ses_ must be followed by 32 hexadecimal digits"),
             };

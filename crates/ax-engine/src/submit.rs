@@ -19,9 +19,6 @@ pub(crate) async fn submit(
 ) -> Result<Submitted, Error> {
     let session = target(inner, namespace, &submission);
     let key = SessionKey::new(namespace.clone(), session.id);
-    if key.session == crate::agents::SYSTEM_SESSION {
-        return Err(Error::new(Code::NoSession, format!("there is no session {}", session.id)));
-    }
     let parts = Bodies::new(inner.blobs.clone()).spill_parts(&key, submission.parts).await?;
     let create = create(inner, namespace, &key, &session, submission.agent.as_deref()).await?;
     let is_new = create.is_some();
@@ -99,6 +96,13 @@ async fn create(
         });
     };
     let stored = inner.agents.get(namespace, agent).await?;
+    // A version that is named is found when its agent is deleted, too: for sessions that have it.
+    if agent.contains('@')
+        && inner.log.head(key).await?.is_none()
+        && inner.agents.is_deleted(namespace, &stored.name).await?
+    {
+        return Err(Error::new(Code::NoAgent, format!("the agent {:?} was deleted", stored.name)));
+    }
     let manifest = manifest::parse(&stored.manifest)
         .map_err(|_| Error::new(Code::Manifest, format!("the manifest of {agent} is not valid")))?;
     Ok(Some(Request::Create {

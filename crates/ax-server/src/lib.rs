@@ -21,6 +21,7 @@ mod grpc;
 mod kinds;
 mod listen;
 pub mod ops;
+mod origins;
 mod rest;
 mod router;
 mod serve;

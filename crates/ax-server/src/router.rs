@@ -5,19 +5,18 @@ use crate::api::Api;
 use crate::ax1;
 use crate::grpc::{Admin, Agents, Sessions};
 use crate::ops::measure;
+use crate::origins::{Origins, refuse_strangers, share_answers};
 use crate::rest;
 use crate::serve::Server;
-use crate::status::refuse;
+use crate::status::{explain, refuse};
 use ax_engine::{Code, Error};
 use ax_proto::v1::agents_server::AgentsServer;
 use ax_proto::v1::server_server::ServerServer;
 use ax_proto::v1::sessions_server::SessionsServer;
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::{IntoResponse as _, Response};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state, map_response};
+use axum::response::Response;
 use std::convert::Infallible;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -26,13 +25,6 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tower::Service;
 
-/// What a web page may send along with a request.
-const HEADERS_ALLOWED: HeaderValue = HeaderValue::from_static(
-    "authorization, content-type, last-event-id, ax-request-id, traceparent",
-);
-const METHODS_ALLOWED: HeaderValue = HeaderValue::from_static("GET, POST, PATCH, DELETE");
-/// How long a browser may remember what is allowed, in seconds.
-const ALLOWED_SECONDS: HeaderValue = HeaderValue::from_static("600");
 /// What has a health; the empty name stands for the server.
 const SERVICES: [&str; 5] = [
     "",
@@ -60,17 +52,19 @@ pub(crate) async fn router(server: Server) -> (Router, HealthReporter) {
     let router = grpc(router, sessions.max_decoding_message_size(REQUEST_BYTES_MAX));
     let router = grpc(router, agents.max_decoding_message_size(REQUEST_BYTES_MAX));
     let router = grpc(router, admin.max_decoding_message_size(REQUEST_BYTES_MAX));
-    let router = ax1::routes(router, &engine);
+    let router = ax1::routes(router, &engine).layer(map_response(explain));
     let router = reflection(grpc(router, health_service));
     let router = router.fallback(no_route).method_not_allowed_fallback(no_method);
     let router = match options.guard {
         Some(guard) => guard.0(router),
         None => router,
     };
+    let origins = Origins::new(options.origins);
     let router = router
+        .layer(from_fn_with_state(origins.clone(), refuse_strangers))
         .merge(options.open)
         .layer(from_fn_with_state(stop, draining))
-        .layer(from_fn_with_state(Arc::new(options.origins), origins));
+        .layer(from_fn_with_state(origins, share_answers));
     let router = match options.metrics {
         Some(metrics) => router.layer(from_fn_with_state(metrics, measure)),
         None => router,
@@ -133,42 +127,11 @@ async fn draining(State(stop): State<CancellationToken>, request: Request, next:
     next.run(request).await
 }
 
-/// Lets web pages of named origins read the answers
-/// (<https://fetch.spec.whatwg.org/#http-cors-protocol>).
-async fn origins(
-    State(origins): State<Arc<Vec<String>>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let origin = request.headers().get(header::ORIGIN).cloned();
-    let Some(origin) = origin.filter(|origin| allowed(&origins, origin)) else {
-        return next.run(request).await;
-    };
-    let preflight = request.method() == Method::OPTIONS
-        && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-    let mut response = if preflight {
-        let mut response = (StatusCode::NO_CONTENT, Body::empty()).into_response();
-        let headers: &mut HeaderMap = response.headers_mut();
-        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS_ALLOWED);
-        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HEADERS_ALLOWED);
-        headers.insert(header::ACCESS_CONTROL_MAX_AGE, ALLOWED_SECONDS);
-        response
-    } else {
-        next.run(request).await
-    };
-    let headers = response.headers_mut();
-    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    headers.append(header::VARY, HeaderValue::from_static("origin"));
-    response
-}
-
-fn allowed(origins: &[String], origin: &HeaderValue) -> bool {
-    origins.iter().any(|allowed| allowed == "*" || origin == allowed.as_str())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::body::Body;
+    use http::{StatusCode, header};
     use tower::ServiceExt as _;
 
     #[tokio::test]

@@ -58,7 +58,7 @@ impl fmt::Debug for Guard {
 pub struct Options {
     /// What authenticates those who come from afar.
     pub guard: Option<Guard>,
-    /// Web pages of these origins may read the answers in a browser; `*` for all.
+    /// Web pages of these origins may use the server in a browser; `*` for all.
     pub origins: Vec<String>,
     /// Routes beside the API, behind the same guard.
     pub beside: Router,

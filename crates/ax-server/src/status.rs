@@ -40,6 +40,41 @@ pub(crate) fn status(error: Error) -> Status {
     Status::with_metadata(grpc(error.code), details.message, metadata)
 }
 
+/// What ends a call that was under way.
+pub(crate) fn trailers(error: Error) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    let added = status(error).add_header(&mut trailers);
+    added.expect("what is longer than a header may be is cut");
+    trailers
+}
+
+/// A refusal that tonic made by itself, such as of a message that cannot be read.
+pub(crate) fn of_wire(refused: &Status) -> Status {
+    if refused.metadata().contains_key(METADATA) {
+        return refused.clone();
+    }
+    let code = match refused.code() {
+        Grpc::Unimplemented if refused.message().is_empty() => {
+            return status(Error::new(Code::NoMethod, "there is no such method"));
+        }
+        Grpc::Unimplemented => Code::MediaType,
+        Grpc::OutOfRange | Grpc::ResourceExhausted => Code::TooLarge,
+        Grpc::Unavailable | Grpc::Cancelled => Code::Stopping,
+        _ => Code::Invalid,
+    };
+    status(Error::new(code, refused.message()))
+}
+
+/// Says of a refusal that tonic made by itself what every refusal says.
+pub(crate) async fn explain(response: Response) -> Response {
+    let headers = response.headers();
+    let ours = !headers.contains_key(Status::GRPC_STATUS) || headers.contains_key(METADATA);
+    match Status::from_header_map(headers).filter(|_| !ours) {
+        Some(refused) if refused.code() != Grpc::Ok => of_wire(&refused).into_http(),
+        _ => response,
+    }
+}
+
 fn short(text: &str) -> String {
     if text.len() <= CAUSE_BYTES_MAX {
         return text.to_owned();
@@ -157,6 +192,7 @@ pub fn refuse(headers: &HeaderMap, error: Error) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::{BTreeMap, BTreeSet};
 
     #[test]
     fn details_travel_with_the_status() {
@@ -169,6 +205,47 @@ mod tests {
         assert_eq!(details.message, "there is no session \"ä\"");
         assert_eq!(details.causes, ["why"]);
         assert!(!details.hint.is_empty());
+    }
+
+    /// The table of `docs/api.md`: an HTTP status, the gRPC codes and the codes it stands for.
+    fn table() -> String {
+        let mut rows: BTreeMap<u16, (BTreeSet<String>, BTreeSet<String>)> = BTreeMap::new();
+        for code in Code::ALL {
+            let (grpcs, codes) = rows.entry(http(*code).as_u16()).or_default();
+            grpcs.insert(format!("`{}`", screaming(&format!("{:?}", grpc(*code)))));
+            codes.insert(code.to_string());
+        }
+        let joined = |set: BTreeSet<String>| set.into_iter().collect::<Vec<_>>().join(", ");
+        let rows = rows.into_iter().map(|(status, (grpcs, codes))| {
+            format!("| {status} | {} | {} |\n", joined(grpcs), joined(codes))
+        });
+        format!("| HTTP | gRPC | codes |\n|---|---|---|\n{}", rows.collect::<String>())
+    }
+
+    fn screaming(name: &str) -> String {
+        let mut words = String::new();
+        for letter in name.chars() {
+            if letter.is_uppercase() && !words.is_empty() {
+                words.push('_');
+            }
+            words.push(letter.to_ascii_uppercase());
+        }
+        words
+    }
+
+    #[test]
+    fn the_table_of_the_documents_is_the_one_that_is_used() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/api.md");
+        let document = std::fs::read_to_string(path).unwrap();
+        let begin = document.find("| HTTP | gRPC | codes |").unwrap();
+        let end = begin + document[begin..].find("\n\n").unwrap() + 1;
+        if std::env::var_os("UPDATE_EXPECT").is_some() {
+            let document = [&document[..begin], &table(), &document[end..]].concat();
+            std::fs::write(path, document).unwrap();
+            return;
+        }
+        let old = "the table of docs/api.md is old: run this test with UPDATE_EXPECT=1";
+        assert_eq!(document[begin..end], table(), "{old}");
     }
 
     #[test]

@@ -4,8 +4,6 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 #[expect(dead_code, reason = "other tests use more of it")]
-mod guarded;
-#[expect(dead_code, reason = "other tests use more of it")]
 mod support;
 
 use ax_core::time::Timestamp;
@@ -13,8 +11,10 @@ use ax_engine::{Clock as _, SystemClock};
 use ax_server::audit::Kind;
 use ax_server::auth::limits::Quota;
 use ax_server::auth::{Role, Settings};
-use guarded::{Guarded, as_it_is, filled, key, message, methods, operations, submission};
 use serde_json::json;
+use support::guarded::{
+    FREE, Guarded, as_it_is, filled, key, message, methods, operations, submission,
+};
 
 #[tokio::test]
 async fn nobody_gets_in_without_a_credential_whatever_the_method() {
@@ -30,8 +30,13 @@ async fn nobody_gets_in_without_a_credential_whatever_the_method() {
         assert!(answer.headers.contains("www-authenticate: bearer"), "{}", answer.headers);
     }
     for method in methods() {
-        let called = guarded.call("nonsense", &method, &message("theirs", &guarded.session)).await;
-        assert_eq!((called.0.as_str(), called.2.as_str()), ("16", "AX4001"), "{method}");
+        for token in ["", "nonsense"] {
+            let sent = message("theirs", &guarded.session);
+            let called = guarded.call(token, &method, &sent).await;
+            let free = method == FREE;
+            let refused = (called.0.as_str(), called.2.as_str()) == ("16", "AX4001");
+            assert_eq!(refused, !free, "{method} {called:?}");
+        }
     }
 }
 
@@ -136,7 +141,8 @@ async fn a_share_token_reads_its_session_and_does_nothing_else() {
     }
     for method in methods() {
         let reads = ["Follow", "ListEvents", "GetSession"];
-        if !reads.iter().any(|read| method.ends_with(&format!("Sessions/{read}"))) {
+        let reads = reads.iter().any(|read| method.ends_with(&format!("Sessions/{read}")));
+        if !reads && method != FREE {
             let (status, _, code) = guarded.call(&token, &method, &message("", &session)).await;
             assert_eq!((status.as_str(), code.as_str()), ("7", "AX4002"), "{method}");
         }
@@ -153,6 +159,8 @@ async fn a_share_token_reads_its_session_and_does_nothing_else() {
         assert_eq!(answer.error().1, "AX4001");
         assert!(!String::from_utf8_lossy(&answer.body).contains(&guarded.root[20..]));
     }
+    let other = guarded.send("", "GET", &format!("{path}?access_token={token}"), None).await;
+    assert!(other.error().1 == "AX4001" && other.error().2.contains("access_token"), "{other:?}");
     let posted = guarded.send("", "POST", &format!("/v1/inputs?share={token}"), Some(&body)).await;
     assert_eq!(posted.error().1, "AX4001");
 }

@@ -125,6 +125,38 @@ async fn a_follower_hears_while_nothing_happens_how_far_it_is() {
 }
 
 #[tokio::test]
+async fn a_follower_of_a_busy_session_hears_how_far_it_is_too() {
+    let keep_alive_pause = Duration::from_millis(20);
+    let options = ax_server::Options { keep_alive_pause, ..Default::default() };
+    let world = World::with(options, true).await;
+    world.agent().await;
+    world.submit("talk", "hello").await;
+    let mut stream = world.follow("/v1/sessions/talk/follow?kinds=note", "").await;
+    let mut last: u64 = stream.until("caught-up").await.id.parse().unwrap();
+    let busy = async {
+        loop {
+            world.submit("talk", "more").await;
+        }
+    };
+    let heard = async {
+        for _ in 0..3 {
+            // It is silent for as long as nothing new was left out.
+            let moved = loop {
+                let id = stream.next().await.unwrap().id.parse().unwrap();
+                if id > last {
+                    break id;
+                }
+            };
+            last = moved;
+        }
+    };
+    tokio::select! {
+        () = busy => {}
+        () = heard => {}
+    }
+}
+
+#[tokio::test]
 async fn errors_say_the_same_in_every_form() {
     let world = World::new().await;
     world.agent().await;
@@ -242,7 +274,7 @@ async fn what_is_too_large_is_refused_and_not_read() {
     assert_eq!((refused.0, refused.1.as_str()), (413, "AX1013"));
     // In chunks, so that the length is not said.
     let mut stream = TcpStream::connect(world.address).await.unwrap();
-    let head = "POST /v1/agents HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+    let head = "POST /v1/agents HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
         content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
     let chunk = format!("100000\r\n{}\r\n", " ".repeat(1 << 20));
@@ -327,7 +359,7 @@ async fn a_server_that_stops_says_where_to_go_on_and_takes_nothing_new() {
     stream.until("attempt.started").await;
     // A content that is on the way; the answer says that it is read.
     let mut late = TcpStream::connect(world.address).await.unwrap();
-    let upload = "POST /v1/blobs HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\
+    let upload = "POST /v1/blobs HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\
         expect: 100-continue\r\n\r\n";
     late.write_all(upload.as_bytes()).await.unwrap();
     let mut goes_on = vec![0; "HTTP/1.1 100 Continue\r\n\r\n".len()];

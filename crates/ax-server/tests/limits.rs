@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Re
 use tokio::net::TcpStream;
 use tonic::transport::Endpoint;
 
-const ASK: &str = "GET /v1/info HTTP/1.1\r\nhost: x\r\n\r\n";
+const ASK: &str = "GET /v1/info HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
 /// Connects and asks for something; returns whether there was an answer.
 async fn asks(world: &World) -> Option<TcpStream> {
@@ -65,7 +65,7 @@ async fn a_body_that_stops_in_the_middle_is_not_waited_for() {
             [("content-length: 1000", ""), ("transfer-encoding: chunked", "5\r\n")]
         {
             let mut stream = TcpStream::connect(world.address).await.unwrap();
-            let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\n");
+            let head = format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\n");
             let begun = format!("{head}{length}\r\n\r\n{before}{start}");
             stream.write_all(begun.as_bytes()).await.unwrap();
             let mut answer = Vec::new();

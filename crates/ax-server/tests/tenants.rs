@@ -3,15 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 #[expect(dead_code, reason = "other tests use more of it")]
-mod guarded;
-#[expect(dead_code, reason = "other tests use more of it")]
 mod support;
 
 use ax_proto::ax1;
 use ax_server::auth::{Role, Settings};
-use guarded::{Guarded, NOBODYS, filled, message, methods, operations, submission};
 use prost::Message as _;
 use serde_json::{Value, json};
+use support::guarded::{Guarded, NOBODYS, about, filled, methods, operations, submission};
 
 #[tokio::test]
 async fn another_namespaces_ids_answer_like_ids_that_do_not_exist() {
@@ -51,7 +49,7 @@ async fn another_namespaces_ids_answer_like_ids_that_do_not_exist() {
             let mut answers = Vec::new();
             for id in [session.as_str(), NOBODYS] {
                 let (status, text, code) =
-                    guarded.call(&mine, method, &message(namespace, id)).await;
+                    guarded.call(&mine, method, &about(method, namespace, id)).await;
                 answers.push((status, text.replace(id, "ID"), code));
             }
             assert_eq!(answers[0], answers[1], "{method}");

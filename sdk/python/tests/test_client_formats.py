@@ -39,6 +39,14 @@ def test_a_message_without_its_end_is_none() -> None:
     assert reader.feed(b"\n") == [sse.Message("1", "message", "x")]
 
 
+def test_a_sign_of_life_says_how_far_the_stream_is() -> None:
+    reader = sse.Reader()
+    assert reader.feed(b": still here\nid: 7\n\n: and here\n\n") == [
+        sse.Message("7", sse.ALIVE, "")
+    ]
+    assert reader.feed(b"data: x\n\n") == [sse.Message("7", "message", "x")]
+
+
 ANSWERS = [
     (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", 200, b"hello"),
     (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 \r\n\r\n", 204, b""),

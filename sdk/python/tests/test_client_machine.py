@@ -11,6 +11,7 @@ from agent_executor.client.errors import Disconnected, ServerError
 from agent_executor.client.events import Event
 from agent_executor.client.items import Broken, CaughtUp, End
 from agent_executor.client.machine import (
+    Alive,
     Came,
     Due,
     Ended,
@@ -43,6 +44,7 @@ INPUTS: dict[str, Input] = {
     "next event": Came(event(3)),
     "later event": Came(event(5)),
     "caught up": CaughtUp(2),
+    "alive": Alive(9),
     "end": Ended(End("reached", 2)),
     "deleted": Ended(End("deleted", 2)),
     "shutdown": Ended(End("shutdown", 2)),
@@ -156,6 +158,16 @@ def test_without_deltas_there_are_holes() -> None:
     follower = machine(State.STREAMING, holes=True)
     assert follower.handle(0, Came(event(7))) == event(7)
     assert follower.handle(0, Came(event(7))) is None
+
+
+def test_what_is_left_out_is_not_asked_for_again() -> None:
+    for holes, after in [(True, 9), (False, 2)]:
+        follower = machine(State.STREAMING, holes=holes)
+        assert follower.handle(0, Alive(9)) is None
+        assert follower.handle(0, Alive(1)) is None
+        follower.handle(0, Failed(Disconnected("gone")))
+        follower.handle(1, Due())
+        assert follower.want() == Open(after)
 
 
 def test_pauses_double_are_drawn_and_have_an_end() -> None:

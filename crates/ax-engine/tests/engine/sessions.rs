@@ -280,6 +280,32 @@ async fn a_deleted_session_is_gone() {
 }
 
 #[tokio::test]
+async fn no_session_begins_with_a_deleted_agent_and_those_that_have_it_go_on() {
+    let world = World::new();
+    let engine = world.open(echo()).await;
+    let input = world.submit(&engine, "old", "k").await;
+    world.until(&engine, "old", input).await;
+    engine.delete_agent(&world.namespace, "test").await.unwrap();
+    let submit = async |name: &str, agent: Option<&str>| {
+        let submission = Submission {
+            session: Some(world.session(name)),
+            agent: agent.map(Into::into),
+            parts: vec![Part::text("hello")],
+            ..Submission::default()
+        };
+        engine.submit(Caller::default(), &world.namespace, submission).await
+    };
+    for agent in ["test", "test@1"] {
+        assert_eq!(submit("new", Some(agent)).await.unwrap_err().code, Code::NoAgent, "{agent}");
+    }
+    for agent in [None, Some("test@1")] {
+        let input = submit("old", agent).await.unwrap().seq;
+        world.until(&engine, "old", input).await;
+    }
+    engine.shutdown().await;
+}
+
+#[tokio::test]
 async fn an_archive_whose_events_contradict_each_other_is_refused() {
     use bytes::{BufMut, BytesMut};
     use futures::StreamExt;

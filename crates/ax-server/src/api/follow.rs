@@ -12,7 +12,7 @@ use ax_proto::v1::follow_response::Item;
 use futures::StreamExt as _;
 use futures::stream;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 /// What followers get. An item that keeps the connection alive says how far they are, which
 /// matters to one that leaves events out.
@@ -41,7 +41,8 @@ impl Api {
         let items = self.engine().follow(&namespace, &session, options).await;
         let items = items.map_err(|error| about(&session, error))?;
         let pause = self.server.options.keep_alive_pause;
-        let follower = Follower { items, kinds, pause, at: after, over: false };
+        let due = Instant::now() + pause;
+        let follower = Follower { items, kinds, pause, due, at: after, over: false };
         Ok(stream::unfold(follower, Follower::next).boxed())
     }
 }
@@ -50,8 +51,9 @@ impl Api {
 struct Follower {
     items: ax_engine::Stream<FollowItem>,
     kinds: Kinds,
-    /// How long it says nothing.
+    /// How long it says nothing at most, and until when now.
     pause: Duration,
+    due: Instant,
     /// How far it has read.
     at: Seq,
     over: bool,
@@ -59,30 +61,39 @@ struct Follower {
 
 impl Follower {
     async fn next(mut self) -> Option<(Result<Followed, Error>, Self)> {
+        let item = self.item().await?;
+        self.due = Instant::now() + self.pause;
+        Some((item, self))
+    }
+
+    async fn item(&mut self) -> Option<Result<Followed, Error>> {
         while !self.over {
             // A stream that is not polled to its next item loses nothing.
-            let item = match timeout(self.pause, self.items.next()).await {
+            let item = match timeout_at(self.due, self.items.next()).await {
                 Ok(Some(Ok(item))) => item,
                 Ok(Some(Err(error))) => {
                     self.over = true;
-                    return Some((Err(error), self));
+                    return Some(Err(error));
                 }
                 Ok(None) => return None,
-                Err(_) => {
-                    let alive = Item::KeepAlive(v1::KeepAlive { last: self.at.0 });
-                    return Some((Ok(alive), self));
-                }
+                Err(_) => return Some(Ok(self.alive())),
             };
             match self.take(item) {
-                Ok(Some(item)) => return Some((Ok(item), self)),
+                Ok(Some(item)) => return Some(Ok(item)),
+                // Events that are left out put nothing off.
+                Ok(None) if Instant::now() >= self.due => return Some(Ok(self.alive())),
                 Ok(None) => {}
                 Err(error) => {
                     self.over = true;
-                    return Some((Err(error), self));
+                    return Some(Err(error));
                 }
             }
         }
         None
+    }
+
+    const fn alive(&self) -> Item {
+        Item::KeepAlive(v1::KeepAlive { last: self.at.0 })
     }
 
     fn take(&mut self, item: FollowItem) -> Result<Option<Followed>, Error> {
@@ -98,7 +109,10 @@ impl Follower {
                 }
                 Item::Event(event)
             }
-            FollowItem::CaughtUp(last) => Item::CaughtUp(v1::CaughtUp { last: last.0 }),
+            FollowItem::CaughtUp(last) => {
+                self.at = self.at.max(last);
+                Item::CaughtUp(v1::CaughtUp { last: last.0 })
+            }
             FollowItem::Reached(last, status) => {
                 end(Reason::Reached, last, Some(wire_status(*status)))
             }

@@ -1,10 +1,11 @@
 //! What a known caller may do, asked by every handler before it does anything.
 
-use super::Auth;
 use super::limits::Quota;
 use super::role::{Need, Role};
+use super::{Auth, Credential};
 use crate::caller::{Act, Grant};
 use ax_core::id::{Namespace, SessionId};
+use ax_core::time::Timestamp;
 use ax_engine::{Code, Error};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,6 +31,8 @@ pub(super) struct Known {
     pub(super) bucket: Option<Arc<str>>,
     pub(super) role: Role,
     pub(super) scope: Scope,
+    /// From when on they are not known any more, if their credential says so itself.
+    pub(super) until: Option<Timestamp>,
 }
 
 impl Known {
@@ -85,6 +88,8 @@ pub(super) struct About {
 pub(super) struct Rights {
     pub(super) auth: Arc<Auth>,
     pub(super) known: Known,
+    /// What they were known by; nothing for those who need none.
+    pub(super) credential: Option<Credential>,
     pub(super) about: Arc<Mutex<About>>,
 }
 
@@ -95,6 +100,14 @@ impl fmt::Debug for Rights {
 }
 
 impl Rights {
+    /// Checks that the credential still holds, which it may not while a stream is open.
+    pub(super) fn still(&self) -> Result<(), Error> {
+        match &self.credential {
+            Some(credential) => self.auth.still(credential, &self.known),
+            None => Ok(()),
+        }
+    }
+
     fn decide(
         &self,
         act: Act,
@@ -156,11 +169,13 @@ impl Grant for Rights {
             std::mem::replace(&mut about.asked, true)
         };
         let mut decided = self.decide(act, namespace, session);
-        // The first was counted when the request came in; more may come over a stream.
+        // The first was checked and counted when the request came in; more may come over a stream.
         if decided.is_ok() && again {
-            let buckets = self.known.buckets(&self.auth);
-            let taken = self.auth.limits.take(&buckets, Instant::now());
-            decided = taken.map_err(|over| over.error());
+            decided = self.still().and_then(|()| {
+                let buckets = self.known.buckets(&self.auth);
+                let taken = self.auth.limits.take(&buckets, Instant::now());
+                taken.map_err(|over| over.error())
+            });
         }
         if let Err(error) = &decided {
             let mut about = self.about.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,11 +1,12 @@
 //! What every request goes through before anything else looks at it.
 
 use super::grant::{About, Known, Rights, Scope};
+use super::held::held;
 use super::limits::{Over, Permit, Use};
 use super::role::{self, Need, Role, Rule, Shape};
 use super::{Auth, Credential, address_bucket};
 use crate::audit::{Kind, Line};
-use crate::caller::{Identity, Peer, user};
+use crate::caller::{Grant, Identity, Peer, user};
 use crate::status::refuse;
 use ax_engine::{Code, Error};
 use axum::body::Body;
@@ -14,9 +15,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use http::{HeaderMap, HeaderValue, Uri, header};
 use http_body_util::Limited;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Instant;
 
 /// The parameter of an address that may have a share token, and nothing else.
@@ -98,15 +97,16 @@ pub(super) async fn guard(
         return next.run(request).await;
     }
     let headers = request.headers().clone();
-    let (known, permit) = match admit(&auth, &mut request, &facts).await {
+    let (known, credential, permit) = match admit(&auth, &mut request, &facts).await {
         Ok(admitted) => admitted,
         Err(refusal) => return refused(&auth, &facts, &headers, refusal),
     };
     let who = Arc::clone(&known.principal);
     let about = Arc::new(Mutex::new(About::default()));
-    let rights = Rights { auth: Arc::clone(&auth), known, about: Arc::clone(&about) };
-    let identity = Identity { principal: Arc::clone(&who), grant: Arc::new(rights) };
-    request.extensions_mut().insert(identity);
+    let (of, about_it) = (Arc::clone(&auth), Arc::clone(&about));
+    let rights = Arc::new(Rights { auth: of, known, credential, about: about_it });
+    let grant: Arc<dyn Grant> = Arc::<Rights>::clone(&rights);
+    request.extensions_mut().insert(Identity { principal: Arc::clone(&who), grant });
     let administrative = facts.rule.is_none_or(Rule::administrative);
     if administrative {
         let line = facts.line(&auth, Kind::Asked, &who, &About::default(), String::new());
@@ -124,7 +124,8 @@ pub(super) async fn guard(
         let line = facts.line(&auth, Kind::Denied, &who, &about, code.to_string());
         auth.audit.denied(line);
     }
-    response.map(|body| Body::new(Held { body, _permit: permit }))
+    let stays = facts.rule.is_some_and(|rule| rule.shape == Shape::Follow);
+    held(response, permit, stays.then_some(rights))
 }
 
 /// Says who makes a request, and whether it may be made now.
@@ -132,13 +133,13 @@ async fn admit(
     auth: &Arc<Auth>,
     request: &mut Request,
     facts: &Facts,
-) -> Result<(Known, Option<Permit>), Refusal> {
-    let known = authenticate(auth, request, facts).await?;
+) -> Result<(Known, Option<Credential>, Option<Permit>), Refusal> {
+    let (known, credential) = authenticate(auth, request, facts).await?;
     let who = &known.principal;
     let Some(rule) = facts.rule else {
         // What is not in the table is closed to all but those who may do everything.
         if known.scope == Scope::Everywhere && known.role == Role::Admin {
-            return Ok((known, None));
+            return Ok((known, credential, None));
         }
         let error = Error::new(Code::NoRoute, "there is no such route");
         return Err(Refusal { recorded: false, ..Refusal::new(error, who) });
@@ -152,47 +153,53 @@ async fn admit(
     let kind = if rule.shape == Shape::Follow { Use::Stream } else { Use::Call };
     let buckets = known.buckets(auth);
     if buckets.is_empty() {
-        return Ok((known, None));
+        return Ok((known, credential, None));
     }
     match auth.limits.enter(&buckets, kind, Instant::now()) {
-        Ok(permit) => Ok((known, Some(permit))),
+        Ok(permit) => Ok((known, credential, Some(permit))),
         Err(over) => Err(Refusal::over(over, who)),
     }
 }
 
-/// Says who makes a request.
+/// Says who makes a request, and by what that is known.
 async fn authenticate(
     auth: &Arc<Auth>,
     request: &mut Request,
     facts: &Facts,
-) -> Result<Known, Refusal> {
+) -> Result<(Known, Option<Credential>), Refusal> {
     let peer = request.extensions().get::<Peer>().cloned();
     let nobody: Arc<str> = "".into();
-    let credential = match credential(request, facts.rule) {
-        Ok(credential) => credential,
+    let sent = match credential(request, facts.rule) {
+        Ok(sent) => sent,
         Err(error) => return Err(failed(auth, peer.as_ref(), error)),
     };
-    let checked = match (credential, &peer) {
+    let credential = match (sent, &peer) {
         // Also at the local socket: whoever sends a credential for others wants it to count.
-        (Some(credential), _) => auth.check(&credential).await,
-        (None, Some(Peer::User { uid })) => return Ok(everything(user(*uid))),
+        (Some(sent), _) => sent,
+        (None, Some(Peer::User { uid })) => return Ok((everything(user(*uid)), None)),
         (None, Some(Peer::Remote { certificate: Some(certificate), open: false, .. })) => {
-            auth.certificate(certificate)
+            Credential::Certificate(Arc::clone(certificate))
         }
-        (None, Some(Peer::Remote { open: true, .. })) => return Ok(everything(ANYBODY.into())),
+        (None, Some(Peer::Remote { open: true, .. })) => {
+            return Ok((everything(ANYBODY.into()), None));
+        }
         (None, Some(Peer::Remote { .. })) => {
-            Err(Error::new(Code::Unauthenticated, "the request does not say who makes it"))
+            let message = "the request does not say who makes it";
+            let error = Error::new(Code::Unauthenticated, message);
+            return Err(failed(auth, peer.as_ref(), error));
         }
         (None, None) => {
             let error = Error::new(Code::Unauthenticated, "the connection has no other end");
             return Err(Refusal::new(error, &nobody));
         }
     };
-    checked.map_err(|error| failed(auth, peer.as_ref(), error))
+    let known = auth.check(&credential).await;
+    let known = known.map_err(|error| failed(auth, peer.as_ref(), error))?;
+    Ok((known, Some(credential)))
 }
 
 fn everything(principal: Arc<str>) -> Known {
-    Known { principal, bucket: None, role: Role::Admin, scope: Scope::Everywhere }
+    Known { principal, bucket: None, role: Role::Admin, scope: Scope::Everywhere, until: None }
 }
 
 /// An attempt to get in that failed. Many from one address are not even recorded; a credential
@@ -235,6 +242,12 @@ fn credential(request: &mut Request, rule: Option<&Rule>) -> Result<Option<Crede
         let error = Error::new(Code::Unauthenticated, "a key does not belong into an address");
         let hint =
             "send it as `Authorization: Bearer …`, and rotate this one: addresses are logged";
+        return Err(error.with_hint(hint));
+    }
+    if query.split('&').any(|pair| pair.starts_with("access_token=")) {
+        let error = Error::new(Code::Unauthenticated, "an address has no access_token");
+        let hint = "send it as `Authorization: Bearer …`; only a share token may be in an address, \
+            as ?share=…";
         return Err(error.with_hint(hint));
     }
     if !query.split('&').any(|pair| pair.starts_with(SHARE_PARAMETER)) {
@@ -312,31 +325,5 @@ fn result(response: &Response) -> String {
         Some(number) if number != "0" => format!("grpc-status {number}"),
         _ if response.status().is_success() => "ok".into(),
         _ => format!("status {}", response.status().as_u16()),
-    }
-}
-
-/// A body, and the right to have it under way.
-struct Held {
-    body: Body,
-    _permit: Option<Permit>,
-}
-
-impl http_body::Body for Held {
-    type Data = bytes::Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
     }
 }

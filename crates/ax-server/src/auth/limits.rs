@@ -41,7 +41,7 @@ pub struct Settings {
     /// For all callers of a namespace together.
     pub namespace: Quota,
     /// Attempts to get in that failed, a second and at once, for each address (of IPv6, for each
-    /// network of 64 bits). What comes after is refused without looking.
+    /// network of 64 bits). What fails beyond that is not recorded one by one.
     pub failures_per_second: u32,
     /// The largest request, in bytes; uploads of contents and archives have their own limit.
     pub request_bytes: u64,

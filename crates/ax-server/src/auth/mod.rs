@@ -13,6 +13,7 @@ pub mod certificate;
 mod error;
 pub(crate) mod file;
 mod grant;
+mod held;
 pub mod jwt;
 mod key;
 pub mod keys;
@@ -59,6 +60,8 @@ enum Credential {
     Key(String),
     Share(String),
     Token(String),
+    /// A certificate that the connection was made with, in DER.
+    Certificate(Arc<[u8]>),
     Other,
 }
 
@@ -130,7 +133,13 @@ impl Auth {
     ///
     /// Returns a [`jwt::SettingsError`] if they do not do. The old ones stay then.
     pub fn reload(&self, settings: Settings) -> Result<(), jwt::SettingsError> {
-        let loaded = Arc::new(Loaded::new(settings)?);
+        let mut loaded = Loaded::new(settings)?;
+        let before = self.loaded();
+        loaded.tokens = match (loaded.tokens, &before.tokens) {
+            (Some(tokens), Some(before)) => Some(tokens.after(before)),
+            (tokens, _) => tokens,
+        };
+        let loaded = Arc::new(loaded);
         *self.loaded.write().unwrap_or_else(PoisonError::into_inner) = loaded;
         Ok(())
     }
@@ -177,8 +186,25 @@ impl Auth {
             Credential::Key(text) => self.key(text),
             Credential::Share(text) => self.share(text),
             Credential::Token(text) => self.token(text).await,
+            Credential::Certificate(der) => self.certificate(der),
             Credential::Other => Err(unknown()),
         }
+    }
+
+    /// Checks that a credential still makes its owner who it was.
+    fn still(&self, credential: &Credential, known: &Known) -> Result<(), Error> {
+        let now = match credential {
+            Credential::Key(text) => self.key(text)?,
+            Credential::Share(text) => self.share(text)?,
+            Credential::Certificate(der) => self.certificate(der)?,
+            // It says itself how long it holds, and its issuer need not be asked again.
+            Credential::Token(_) if known.until.is_some_and(|until| until <= self.now()) => {
+                return Err(expired("the token"));
+            }
+            Credential::Token(_) if self.loaded().tokens.is_none() => return Err(unknown()),
+            Credential::Token(_) | Credential::Other => return Ok(()),
+        };
+        if now == *known { Ok(()) } else { Err(unknown()) }
     }
 
     fn key(&self, text: &str) -> Result<Known, Error> {
@@ -191,6 +217,7 @@ impl Auth {
             bucket: Some(format!("key:{}", key.id).into()),
             role: key.role,
             scope: scope(key.namespace.as_deref())?,
+            until: None,
         })
     }
 
@@ -204,6 +231,7 @@ impl Auth {
             bucket: Some(format!("share:{}/{}", shared.namespace, shared.session).into()),
             role: Role::Viewer,
             scope: Scope::Session(shared.namespace, shared.session),
+            until: None,
         })
     }
 
@@ -222,6 +250,7 @@ impl Auth {
             bucket: Some(format!("jwt:{}/{}", subject.namespace, subject.name).into()),
             role: subject.role,
             scope: Scope::Namespace(subject.namespace),
+            until: Some(subject.until),
         })
     }
 
@@ -238,6 +267,7 @@ impl Auth {
             bucket: Some(format!("certificate:{}", rule.name).into()),
             role: rule.role,
             scope: scope(rule.namespace.as_deref())?,
+            until: None,
         })
     }
 }

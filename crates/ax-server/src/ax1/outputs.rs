@@ -351,27 +351,61 @@ async fn look_back(
     deltas: u32,
     later: Pieces,
 ) -> Result<Pieces, Error> {
-    let Asked { namespace, session, .. } = asked;
     let mut earlier: VecDeque<(PartKind, String)> = VecDeque::new();
     let mut to = began_after;
     let missing = deltas.saturating_sub(later.count) as usize;
+    let mut bytes = later.bytes;
     while to > Seq::ZERO && earlier.len() < missing {
         let from = Seq(to.0.saturating_sub(PAGE));
-        let page = engine.events(namespace, session, from, 0).await?;
-        for (at, encoded) in page.events.iter().rev().filter(|(at, _)| *at <= to) {
-            let event = decode(*at, encoded)?;
-            if let Kind::OutputDelta { block, part, text } = event.kind
-                && (event.attempt.unwrap_or_default(), &block) == (key.0, &key.1)
-                && earlier.len() < missing
-            {
-                earlier.push_front((part, text));
+        for piece in pieces_between(engine, asked, from, to, key).await?.into_iter().rev() {
+            bytes += piece.1.len();
+            if bytes > MESSAGE_BYTES_MAX {
+                return Err(too_large());
+            }
+            if earlier.len() < missing {
+                earlier.push_front(piece);
             }
         }
         to = from;
     }
+    if earlier.len() < missing {
+        let there = earlier.len() + later.count as usize;
+        let message = format!("of {deltas} pieces of a message there are {there}");
+        return Err(Error::new(Code::Damaged, message));
+    }
     let mut pieces = Pieces::default();
     for (kind, text) in earlier.into_iter().chain(later.parts) {
         pieces.push(kind, &text);
+    }
+    Ok(pieces)
+}
+
+/// Reads the pieces of a block after one position and up to another, however many reads it takes.
+async fn pieces_between(
+    engine: &Engine,
+    asked: &Asked,
+    from: Seq,
+    to: Seq,
+    key: &BlockKey,
+) -> Result<Vec<(PartKind, String)>, Error> {
+    let Asked { namespace, session, .. } = asked;
+    let (mut at, mut bytes, mut pieces) = (from, 0, Vec::new());
+    while at < to {
+        let page = engine.events(namespace, session, at, 0).await?;
+        let Some((last, _)) = page.events.last() else { break };
+        for (seq, encoded) in page.events.iter().filter(|(seq, _)| *seq <= to) {
+            let event = decode(*seq, encoded)?;
+            if let Kind::OutputDelta { block, part, text } = event.kind
+                && (event.attempt.unwrap_or_default(), &block) == (key.0, &key.1)
+            {
+                bytes += text.len();
+                pieces.push((part, text));
+            }
+        }
+        if bytes > MESSAGE_BYTES_MAX {
+            return Err(too_large());
+        }
+        at = *last;
     }
     Ok(pieces)
 }

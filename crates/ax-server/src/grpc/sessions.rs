@@ -2,7 +2,7 @@
 
 use super::{Answered, Streamed, asker, call, rest, streamed};
 use crate::api::{Api, chunks};
-use crate::status::status;
+use crate::status::{of_wire, status};
 use ax_proto::v1;
 use ax_proto::v1::sessions_server::Sessions as Service;
 use futures::{StreamExt as _, stream};
@@ -31,6 +31,7 @@ impl Service for Sessions {
     ) -> Answered<Self::SubmitStreamStream> {
         let asker = asker(&request)?;
         let answers = self.api.clone().submit_stream(asker, request.into_inner());
+        let answers = answers.map(|answer| answer.map_err(|refused| of_wire(&refused)));
         Ok(Response::new(answers.boxed()))
     }
 

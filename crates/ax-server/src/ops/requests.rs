@@ -1,6 +1,7 @@
 //! Counts requests of both protocols, whatever answers them.
 
 use super::metrics::Metrics;
+use crate::auth::role;
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, Method};
@@ -14,13 +15,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// What the number of a gRPC method that does not exist is called.
-const UNIMPLEMENTED: &str = "12";
-
 /// Middleware that counts requests, for `axum::middleware::from_fn_with_state`.
 ///
-/// The label of an HTTP request is its method and route, that of a call is its path; what matches
-/// nothing is `other`, so that strangers do not make labels.
+/// The label of an HTTP request is its method and route, that of a call is its path; what is not
+/// known is `other`, so that strangers do not make labels.
 pub async fn measure(
     State(metrics): State<Arc<Metrics>>,
     request: Request,
@@ -31,11 +29,7 @@ pub async fn measure(
         .headers()
         .get("content-type")
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-    let name = if is_grpc {
-        request.uri().path().trim_start_matches('/').to_owned()
-    } else {
-        route(&request)
-    };
+    let name = if is_grpc { method(&request).to_owned() } else { route(&request) };
     let response = next.run(request).await;
     let took = began.elapsed();
     if !is_grpc {
@@ -44,11 +38,16 @@ pub async fn measure(
     }
     if let Some(code) = code_of(response.headers()) {
         // The answer is all head: a refusal, or a method that there is not.
-        let name = if code == UNIMPLEMENTED { "other" } else { &name };
-        metrics.request(name, &code, took);
+        metrics.request(&name, &code, took);
         return response;
     }
     response.map(|body| Body::new(Measured { body, called: Some(Called { metrics, name, took }) }))
+}
+
+/// The path of a call, if there is such a method.
+fn method(request: &Request) -> &'static str {
+    let rule = role::rule(&Method::POST, request.uri().path());
+    rule.map_or("other", |rule| rule.path.trim_start_matches('/'))
 }
 
 fn route(request: &Request) -> String {

@@ -10,7 +10,7 @@ pub mod openapi;
 mod query;
 mod sse;
 
-pub(crate) use sse::last_event_id;
+pub(crate) use sse::{broken_off, last_event_id};
 
 use crate::api::Api;
 use crate::caller::Asker;

@@ -2,6 +2,7 @@
 
 use super::descriptors::{DESCRIPTORS, Field, Message, Type};
 use super::{Form, ROUTES, Route, query};
+use crate::auth::role;
 use crate::kinds;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -39,7 +40,13 @@ fn document() -> Value {
         "paths": paths,
         "components": {
             "schemas": schemas(used),
-            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "share": {
+                    "type": "apiKey", "in": "query", "name": query::SHARE,
+                    "description": "A share token of the session, in place of the header.",
+                },
+            },
             "responses": {"Refused": {
                 "description": "The request was refused, or could not be carried out.",
                 "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
@@ -88,6 +95,10 @@ fn operation(route: &Route, used: &mut BTreeSet<String>) -> Value {
     });
     if !method.comment.is_empty() {
         operation["description"] = method.comment.clone().into();
+    }
+    let method = route.method.parse().expect("the methods of the table are methods");
+    if role::rule(&method, route.path).is_some_and(|rule| rule.shared) {
+        operation["security"] = json!([{}, {"bearer": []}, {"share": []}]);
     }
     match route.form {
         Form::Send => {

@@ -5,8 +5,8 @@ use super::{Form, Route};
 use ax_engine::Error;
 use serde_json::{Map, Value};
 
-/// Left to authentication: where a browser cannot send a header.
-const TOKEN: &str = "access_token";
+/// Left to authentication: a share token, where a browser cannot send a header.
+pub(super) const SHARE: &str = "share";
 
 /// The parameters that a route takes in its query.
 pub(super) fn parameters(route: &Route) -> impl Iterator<Item = &'static Field> {
@@ -26,7 +26,7 @@ pub(super) fn parameters(route: &Route) -> impl Iterator<Item = &'static Field> 
 pub(super) fn read(route: &Route, query: &str) -> Result<Map<String, Value>, Error> {
     let mut fields = Map::new();
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        if name == TOKEN {
+        if name == SHARE {
             continue;
         }
         let field = parameters(route).find(|field| field.name == name || field.json == name);
@@ -100,7 +100,7 @@ mod tests {
             "after": 7, "until_idle": true, "no_deltas": true, "kinds": ["note", "ask", "step"],
         });
         assert_eq!(read.unwrap(), expect);
-        assert_eq!(check("Follow", "access_token=x").unwrap(), serde_json::json!({}));
+        assert_eq!(check("Follow", "share=x").unwrap(), serde_json::json!({}));
     }
 
     #[test]

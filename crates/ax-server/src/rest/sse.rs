@@ -78,6 +78,11 @@ fn block(name: &str, id: u64, data: &impl Serialize) -> String {
     }
 }
 
+/// The last of a stream that goes no further.
+pub(crate) fn broken_off(error: &Error) -> Bytes {
+    failure(error).into()
+}
+
 /// Tells why the stream breaks off.
 fn failure(error: &Error) -> String {
     let data: Value = body(error);

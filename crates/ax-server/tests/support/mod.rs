@@ -1,6 +1,8 @@
 //! A server on a port of the loopback, in front of a real engine on a log in memory, and the
 //! simplest of HTTP clients.
 
+pub(crate) mod guarded;
+
 use ax_core::session::{Failure, Frame, PartKind};
 use ax_core::time::Timestamp;
 use ax_engine::{Engine, SystemClock, SystemEntropy};
@@ -25,12 +27,12 @@ pub(crate) const MANIFEST: &str = "apiVersion: agentexecutor.dev/v1\nkind: Agent
 
 /// Runs attempts that are done as soon as they may.
 #[derive(Debug)]
-struct WhenTold(watch::Receiver<bool>);
+struct WhenTold(watch::Receiver<bool>, Vec<Frame>);
 
 impl Launcher for WhenTold {
     fn launch(&self, _launch: Launch, io: Io) -> BoxFuture<'static, Exit> {
         let killed = Failure { code: "killed".into(), message: "it was told to".into() };
-        let mut told = self.0.clone();
+        let (mut told, frames) = (self.0.clone(), self.1.clone());
         Box::pin(async move {
             let told = async {
                 // A world that is gone tells nothing more.
@@ -38,7 +40,7 @@ impl Launcher for WhenTold {
             };
             tokio::select! {
                 () = told => {
-                    for frame in said() {
+                    for frame in frames {
                         // An engine that is gone needs no answer.
                         drop(io.frames.send(frame).await);
                     }
@@ -75,6 +77,11 @@ impl World {
     }
 
     pub(crate) async fn with(options: Options, open: bool) -> Self {
+        Self::saying(said(), options, open).await
+    }
+
+    /// With attempts that say these things.
+    pub(crate) async fn saying(frames: Vec<Frame>, options: Options, open: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (done, told) = watch::channel(true);
         let engine = Engine::open(ax_engine::Options {
@@ -82,7 +89,7 @@ impl World {
             runs_max: 64,
             log: Arc::new(MemoryLog::new()),
             blobs: Blobs::memory(),
-            launcher: Arc::new(WhenTold(told)),
+            launcher: Arc::new(WhenTold(told, frames)),
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
         });
@@ -112,12 +119,18 @@ impl World {
 
     /// Sends a request with these header lines.
     pub(crate) async fn send(&self, method: &str, path: &str, lines: &str, body: &[u8]) -> Answer {
+        let lines = format!("host: localhost\r\ncontent-length: {}\r\n{lines}", body.len());
+        self.exchange(method, path, &lines, body).await
+    }
+
+    /// Sends a request that has no body, with these header lines and no others.
+    pub(crate) async fn raw(&self, method: &str, path: &str, lines: &str) -> Answer {
+        self.exchange(method, path, lines, b"").await
+    }
+
+    async fn exchange(&self, method: &str, path: &str, lines: &str, body: &[u8]) -> Answer {
         let mut stream = BufReader::new(TcpStream::connect(self.address).await.unwrap());
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\
-             connection: close\r\n{lines}\r\n",
-            body.len()
-        );
+        let head = format!("{method} {path} HTTP/1.1\r\nconnection: close\r\n{lines}\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
         // A server that has refused already need not read on.
         drop(stream.write_all(body).await);
@@ -154,7 +167,7 @@ impl World {
         // So that it takes little to fill it.
         socket.set_recv_buffer_size(4096).unwrap();
         let mut stream = BufReader::new(socket.connect(self.address).await.unwrap());
-        let head = format!("GET {path} HTTP/1.1\r\nhost: x\r\n{lines}\r\n");
+        let head = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{lines}\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
         let (status, headers) = head_of(&mut stream).await;
         assert_eq!(status, 200, "{headers}");

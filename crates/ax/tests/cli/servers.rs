@@ -36,7 +36,7 @@ fn a_server_on_an_address_says_which_and_answers_there() {
     let written: Value = serde_json::from_str(&written).unwrap();
     assert_eq!(written["addresses"][0], url.as_str());
     let mut stream = std::net::TcpStream::connect(address).unwrap();
-    let request = "GET /v1/info HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let request = "GET /v1/info HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
     let answer = std::io::read_to_string(stream).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();

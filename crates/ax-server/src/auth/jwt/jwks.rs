@@ -4,9 +4,9 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use serde::Deserialize;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::Mutex;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 /// How long keys are used before they are fetched again.
@@ -59,7 +59,7 @@ pub enum JwksError {
     Issuer,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Source {
     File(PathBuf),
     Keys(reqwest::Url),
@@ -71,15 +71,38 @@ pub(super) struct Jwks {
     source: Source,
     client: reqwest::Client,
     seen: Mutex<Seen>,
+    /// Who has it fetches. What is known can be read meanwhile.
+    turn: Semaphore,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Seen {
     keys: Arc<Vec<Jwk>>,
     /// When they were fetched.
     fetched_at: Option<Instant>,
     /// When it was tried the last time.
     tried_at: Option<Instant>,
+    /// They may have changed, whenever they were fetched.
+    doubtful: bool,
+}
+
+impl Seen {
+    /// Whether keys are to be fetched for a token with this key id, and may be.
+    fn needs_more(&self, id: Option<&str>) -> bool {
+        let may_try = age(self.tried_at).is_none_or(|age| age >= FETCH_PAUSE);
+        let old = self.doubtful || age(self.fetched_at).is_none_or(|age| age >= FRESH_MAX);
+        may_try && (old || self.find(id).is_none())
+    }
+
+    /// Finds a key that may still be used.
+    fn find(&self, id: Option<&str>) -> Option<&Jwk> {
+        let usable = age(self.fetched_at).is_some_and(|age| age < STALE_MAX);
+        find(&self.keys, id).filter(|_| usable)
+    }
+}
+
+fn age(since: Option<Instant>) -> Option<Duration> {
+    since.map(|since| since.elapsed())
 }
 
 #[derive(Deserialize)]
@@ -112,35 +135,64 @@ impl Jwks {
             .timeout(FETCH_MAX)
             .build()
             .map_err(JwksError::Client)?;
-        Ok(Self { source, client, seen: Mutex::default() })
+        Ok(Self { source, client, seen: Mutex::default(), turn: Semaphore::new(1) })
+    }
+
+    /// Whether the keys come from the same place.
+    pub(super) fn has_source_of(&self, other: &Self) -> bool {
+        self.source == other.source
+    }
+
+    /// Fetches before the keys are used the next time. If that fails, they are still known.
+    pub(super) fn doubt(&self) {
+        let mut seen = self.lock();
+        (seen.doubtful, seen.tried_at) = (true, None);
     }
 
     /// The key with this id that is good for this algorithm. A token without an id does if there
     /// is only one key.
     pub(super) async fn key(&self, id: Option<&str>, algorithm: Algorithm) -> Option<DecodingKey> {
-        // One fetch at a time; who waits finds what was fetched.
-        let mut seen = self.seen.lock().await;
-        let age = |since: Option<Instant>| since.map(|since| since.elapsed());
-        let may_try = age(seen.tried_at).is_none_or(|age| age >= FETCH_PAUSE);
-        let old = age(seen.fetched_at).is_none_or(|age| age >= FRESH_MAX);
-        if may_try && (old || find(&seen.keys, id).is_none()) {
+        let mut seen = self.lock().clone();
+        if seen.needs_more(id) {
+            // One fetch at a time. Who has a key that will do does not wait for that of another.
+            let turn = match seen.find(id) {
+                Some(_) => self.turn.try_acquire().ok(),
+                None => self.turn.acquire().await.ok(),
+            };
+            if turn.is_some() {
+                self.renew(id).await;
+            }
+            seen = self.lock().clone();
+        }
+        let jwk = seen.find(id).filter(|jwk| fits(jwk, algorithm))?;
+        DecodingKey::from_jwk(jwk).ok()
+    }
+
+    /// Fetches, unless somebody has done so meanwhile.
+    async fn renew(&self, id: Option<&str>) {
+        {
+            let mut seen = self.lock();
+            if !seen.needs_more(id) {
+                return;
+            }
             seen.tried_at = Some(Instant::now());
-            match self.fetch().await {
-                Ok(keys) => {
-                    tracing::debug!(count = keys.len(), "the issuer's keys were fetched");
-                    (seen.keys, seen.fetched_at) = (Arc::new(keys), Some(Instant::now()));
-                }
-                Err(error) => {
-                    let cause = std::error::Error::source(&error).map(ToString::to_string);
-                    tracing::warn!(%error, cause, "the issuer's keys are the old ones");
-                }
+        }
+        match self.fetch().await {
+            Ok(keys) => {
+                tracing::debug!(count = keys.len(), "the issuer's keys were fetched");
+                let mut seen = self.lock();
+                (seen.keys, seen.fetched_at) = (Arc::new(keys), Some(Instant::now()));
+                seen.doubtful = false;
+            }
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::warn!(%error, cause, "the issuer's keys are the old ones");
             }
         }
-        if age(seen.fetched_at).is_none_or(|age| age >= STALE_MAX) {
-            return None;
-        }
-        let jwk = find(&seen.keys, id).filter(|jwk| fits(jwk, algorithm))?;
-        DecodingKey::from_jwk(jwk).ok()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn fetch(&self) -> Result<Vec<Jwk>, JwksError> {

@@ -17,6 +17,7 @@ use jwks::Jwks;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The longest token that is looked at, in bytes.
 const TOKEN_BYTES_MAX: usize = 16 << 10;
@@ -128,6 +129,8 @@ pub(crate) struct Subject {
     pub(super) name: String,
     pub(super) namespace: Namespace,
     pub(super) role: Role,
+    /// From when on the token no longer holds.
+    pub(super) until: Timestamp,
 }
 
 /// Why a token is not believed.
@@ -145,7 +148,7 @@ pub(crate) enum Refused {
 #[derive(Debug)]
 pub(crate) struct Tokens {
     settings: Settings,
-    jwks: Jwks,
+    jwks: Arc<Jwks>,
 }
 
 impl Tokens {
@@ -163,8 +166,18 @@ impl Tokens {
             Namespace::new(namespace)?;
         }
         verify::install();
-        let jwks = Jwks::new(&settings.issuer, settings.jwks.as_deref())?;
+        let jwks = Arc::new(Jwks::new(&settings.issuer, settings.jwks.as_deref())?);
         Ok(Self { settings, jwks })
+    }
+
+    /// Goes on with the keys that were known before, if they come from the same place. They are
+    /// fetched before they are used, and used if they cannot be.
+    pub(super) fn after(mut self, before: &Self) -> Self {
+        if self.jwks.has_source_of(&before.jwks) {
+            self.jwks = Arc::clone(&before.jwks);
+            self.jwks.doubt();
+        }
+        self
     }
 
     /// Says who a token is of.
@@ -181,8 +194,8 @@ impl Tokens {
         }
         let key = self.jwks.key(header.kid.as_deref(), header.alg).await;
         let key = key.ok_or(Refused::Unknown)?;
-        let claims = self.claims(token, &header, &key, now)?;
-        self.subject(&claims).ok_or(Refused::Nothing)
+        let (claims, until) = self.claims(token, &header, &key, now)?;
+        self.subject(&claims, until).ok_or(Refused::Nothing)
     }
 
     fn claims(
@@ -191,7 +204,7 @@ impl Tokens {
         header: &Header,
         key: &DecodingKey,
         now: Timestamp,
-    ) -> Result<Value, Refused> {
+    ) -> Result<(Value, Timestamp), Refused> {
         let mut validation = Validation::new(header.alg);
         validation.set_issuer(&[&self.settings.issuer]);
         validation.set_audience(&self.settings.audience);
@@ -211,18 +224,18 @@ impl Tokens {
             None => Ok(None),
             Some(value) => time(value).map(Some).ok_or(Refused::Unknown),
         };
-        let until = seconds("exp")?.ok_or(Refused::Unknown)?;
-        if until.saturating_add(leeway) <= now {
+        let until = seconds("exp")?.ok_or(Refused::Unknown)?.saturating_add(leeway);
+        if until <= now {
             return Err(Refused::Expired);
         }
         let early = |from: Option<u64>| from.is_some_and(|from| from > now.saturating_add(leeway));
         if early(seconds("nbf")?) || early(seconds("iat")?) {
             return Err(Refused::Unknown);
         }
-        Ok(claims)
+        Ok((claims, Timestamp { millis: until.saturating_mul(1_000) }))
     }
 
-    fn subject(&self, claims: &Value) -> Option<Subject> {
+    fn subject(&self, claims: &Value, until: Timestamp) -> Option<Subject> {
         let settings = &self.settings;
         let name = at(claims, &settings.subject_claim)?.as_str()?;
         let plain = !name.is_empty() && name.len() <= SUBJECT_BYTES_MAX;
@@ -244,7 +257,8 @@ impl Tokens {
             role => vec![role.as_str()?],
         };
         let role = texts.into_iter().filter_map(|text| self.role(text)).max()?;
-        Some(Subject { name: name.into(), namespace: Namespace::new(namespace).ok()?, role })
+        let namespace = Namespace::new(namespace).ok()?;
+        Some(Subject { name: name.into(), namespace, role, until })
     }
 
     fn role(&self, text: &str) -> Option<Role> {

@@ -101,7 +101,9 @@ async fn claims_say_who_where_and_what() {
     let tokens = provider.tokens();
     let subject = check(&tokens, &provider.token("one", &claims())).await.unwrap();
     let namespace = Namespace::new("acme").unwrap();
-    assert_eq!(subject, Subject { name: "ada".into(), namespace, role: Role::Operator });
+    let until = Timestamp { millis: (NOW_SECONDS + 660) * 1_000 };
+    let name = "ada".into();
+    assert_eq!(subject, Subject { name, namespace, role: Role::Operator, until });
     for nothing in [
         with("groups", json!("nobody")),
         with("groups", json!(7)),

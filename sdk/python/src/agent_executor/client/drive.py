@@ -222,6 +222,8 @@ def _input(message: sse.Message) -> machine.Input:
     Raises:
         ValueError: It is none of ours.
     """
+    if message.event == sse.ALIVE and not message.data:
+        return machine.Alive(int(message.id))
     said = json.loads(message.data)
     if not isinstance(said, dict):
         raise ValueError("a message is no object")

@@ -9,6 +9,7 @@ state              input                   then
 =================  ======================  =====================================================
 apart              ``Opened``              streaming
 streaming          ``Came``, ``CaughtUp``  streaming
+streaming          ``Alive``               streaming
 apart, streaming   ``Failed``              pausing, or over if the error says that nothing helps
 pausing            ``Due``                 apart
 streaming          ``Ended``               pausing if the server stops, else over
@@ -98,6 +99,13 @@ class Came:
 
 
 @dataclass(frozen=True)
+class Alive:
+    """Nothing to be shown came for a while, and the stream is this far."""
+
+    last: int
+
+
+@dataclass(frozen=True)
 class Ended:
     """The server says that nothing more comes."""
 
@@ -111,7 +119,7 @@ class Failed:
     error: ServerError
 
 
-Input: TypeAlias = Due | Opened | Came | CaughtUp | Ended | Failed
+Input: TypeAlias = Due | Opened | Came | CaughtUp | Alive | Ended | Failed
 
 
 @dataclass(frozen=True)
@@ -198,6 +206,11 @@ class Follower:
         if isinstance(given, CaughtUp):
             self._outage.end()
             return given
+        if isinstance(given, Alive):
+            self._outage.end()
+            if self._holes:
+                self.last = max(self.last, given.last)
+            return None
         if isinstance(given, Ended):
             if given.end.reason == "shutdown":
                 return self._fail(now, Disconnected("the server is stopping"))

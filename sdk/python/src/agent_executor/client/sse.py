@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 # A line that is longer is no event of ours, in characters.
 LINE_MAX = 64 << 20
+# The type of what has an id and no data: a page is not told of it, and goes on after that id.
+ALIVE = "alive"
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Reader:
         self._began = False
         self._after_return = False
         self._id = ""
+        self._moved = False
         self._event = ""
         self._data: list[str] = []
 
@@ -64,9 +67,12 @@ class Reader:
                 self._event = value
             elif name == "id" and "\0" not in value:
                 self._id = value
+                self._moved = True
         return None
 
     def _dispatch(self) -> Message | None:
-        data, event = self._data, self._event
-        self._data, self._event = [], ""
-        return Message(self._id, event or "message", "\n".join(data)) if data else None
+        data, event, moved = self._data, self._event, self._moved
+        self._data, self._event, self._moved = [], "", False
+        if data:
+            return Message(self._id, event or "message", "\n".join(data))
+        return Message(self._id, ALIVE, "") if moved and self._id else None
