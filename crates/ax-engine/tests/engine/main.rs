@@ -3,5 +3,6 @@
 
 mod faults;
 mod leases;
+mod limits;
 mod sessions;
 mod support;

@@ -1,0 +1,30 @@
+//! What holds whatever a harness or a client does.
+
+use crate::support::{MANIFEST, Scripted, World};
+use ax_core::session::{Frame, Part};
+use ax_engine::AgentSource;
+use std::time::{Duration, Instant};
+
+/// How long a harness chats that nobody stops.
+const CHAT: Duration = Duration::from_secs(20);
+
+#[tokio::test]
+async fn a_harness_that_never_stops_talking_runs_out_of_time() {
+    let world = World::new();
+    let program = Scripted::new(|_, talk| async move {
+        let began = Instant::now();
+        while began.elapsed() < CHAT {
+            let parts = vec![Part::text("y")];
+            talk.say(Frame::Output { block: None, key: None, parts }).await;
+        }
+        talk.end().await
+    });
+    let engine = world.open(program).await;
+    let manifest = MANIFEST.replace("parkAfter: 50ms", "executionTimeout: 100ms");
+    let source = AgentSource { manifest, dir: None };
+    engine.apply_agent(&world.namespace, source).await.unwrap();
+    let input = world.submit(&engine, "chat", "k").await;
+    let names = world.until(&engine, "chat", input).await;
+    assert_eq!(names.last().unwrap(), "execution.timed_out");
+    engine.shutdown().await;
+}
