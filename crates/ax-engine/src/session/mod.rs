@@ -314,6 +314,8 @@ impl Task {
             return;
         }
         let now = self.now();
+        // Several at once begin a session: all of them are accepted, or nothing has happened.
+        let unbegun = self.session.state().identity.is_none().then(|| self.session.clone());
         let mut accepted = Vec::with_capacity(requests.len());
         for request in requests {
             // The title of a new session is not given to one that was there before.
@@ -325,6 +327,9 @@ impl Task {
             match self.feed(now, &Input::Client(caller.clone(), request)) {
                 Ok(one) => accepted.push(one),
                 Err(refusal) => {
+                    if let Some(unbegun) = unbegun {
+                        self.session = unbegun;
+                    }
                     drop(reply.send(Err(refusal.into())));
                     return;
                 }
