@@ -135,7 +135,30 @@ pub(crate) async fn import(
         None => SessionId(inner.entropy.id()),
     };
     let key = SessionKey::new(namespace.clone(), id);
-    let _importing = Importing::begin(Arc::clone(inner), key.clone())?;
+    let importing = Importing::begin(Arc::clone(inner), key.clone())?;
+    // In a task of its own: when nobody waits for it any more the archive ends, and half of it is
+    // tidied up.
+    let given_up = inner.stopping.child_token();
+    let archive = archive.take_until(given_up.clone().cancelled_owned()).boxed();
+    let _given_up = given_up.drop_guard();
+    let task = Arc::clone(inner);
+    let taking = inner.tasks.spawn(async move {
+        let _importing = importing;
+        take_in(&task, caller, key, archive).await
+    });
+    let taken = taking
+        .await
+        .map_err(|error| Error::new(Code::Internal, "an import broke down").caused_by(&error))?;
+    taken.map(|last| (id, last))
+}
+
+async fn take_in(
+    inner: &Arc<Inner>,
+    caller: Caller,
+    key: SessionKey,
+    archive: Stream<Bytes>,
+) -> Result<Seq, Error> {
+    let id = key.session;
     let lease = inner.log.acquire(&key).await?;
     if lease.row.is_some() || lease.next != Seq::FIRST {
         inner.log.release(&key, lease.epoch);
@@ -156,6 +179,9 @@ pub(crate) async fn import(
         if last > Seq::ZERO {
             inner.forget(&key).await?;
         }
+        if inner.stopping.is_cancelled() {
+            return Err(Error::new(Code::Stopping, "the engine is stopping"));
+        }
         return Err(error);
     }
     // What was under way where it came from is not under way here; this also writes its row.
@@ -169,7 +195,7 @@ pub(crate) async fn import(
         asked => drop(asked?),
     }
     let head = inner.log.head(&key).await?;
-    Ok((id, head.map_or(last, |head| head.last)))
+    Ok(head.map_or(last, |head| head.last))
 }
 
 /// Says that a session is being imported, for as long as it lives.
