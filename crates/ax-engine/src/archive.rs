@@ -4,15 +4,15 @@
 
 use crate::api::{SessionRef, Stream};
 use crate::inner::{Inner, ROW_IMPORTING};
-use crate::references::blobs_of;
+use crate::references::{Held, blobs_of};
 use crate::{Code, Error, codec};
 use ax_core::id::{Namespace, Seq, SessionId, SessionKey};
-use ax_core::session::{Caller, Event, Request, State};
+use ax_core::session::{BlobRef, Caller, Event, Request, State};
 use ax_log::{Append, ReadLimit, Row};
 use ax_store::BlobId;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt, stream};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
@@ -171,6 +171,7 @@ async fn take_in(
         next: Seq::FIRST,
         batch: vec![],
         state: State::default(),
+        held: BTreeMap::new(),
     };
     let taken = intake.take(archive).await;
     let last = intake.next.prev();
@@ -239,6 +240,8 @@ struct Intake<'a> {
     batch: Vec<Bytes>,
     /// What the events so far amount to.
     state: State,
+    /// The blobs so far, which stay until the events that name them are durable.
+    held: BTreeMap<[u8; 32], Held>,
 }
 
 impl Intake<'_> {
@@ -282,13 +285,20 @@ impl Intake<'_> {
         match kind {
             BLOB => {
                 let put = self.inner.blobs.put_bytes(&self.key.namespace, content).await;
-                put.map(drop).map_err(|error| {
+                let put = put.map_err(|error| {
                     Error::new(Code::Read, "a blob of the archive cannot be kept").caused_by(&error)
-                })
+                })?;
+                let blob = BlobRef { hash: put.id.0, bytes: put.bytes };
+                let held = self.inner.references.hold(&self.key.namespace, &[blob]);
+                self.held.insert(blob.hash, held);
+                Ok(())
             }
             EVENT => {
                 let event = codec::decode_event(&content)
                     .map_err(|error| bad("an event cannot be read").caused_by(&error))?;
+                if blobs_of(&event).iter().any(|blob| !self.held.contains_key(&blob.hash)) {
+                    return Err(bad("an event names a blob that is not there before it"));
+                }
                 self.check(&event)?;
                 self.batch.push(content);
                 if self.batch.len() >= BATCH { self.flush().await } else { Ok(()) }
