@@ -83,7 +83,7 @@ impl AgentStore {
         namespace: &Namespace,
         source: AgentSource,
     ) -> Result<(AgentView, bool), Error> {
-        let manifest = manifest::parse(&source.manifest).map_err(|problems| {
+        let manifest = manifest::accept(&source.manifest).map_err(|problems| {
             let mut error = Error::new(Code::Manifest, "the manifest is not valid");
             error.causes = problems.iter().map(ToString::to_string).collect();
             error

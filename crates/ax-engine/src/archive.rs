@@ -4,15 +4,15 @@
 
 use crate::api::{SessionRef, Stream};
 use crate::inner::{Inner, ROW_IMPORTING};
-use crate::references::blobs_of;
+use crate::references::{Held, blobs_of};
 use crate::{Code, Error, codec};
 use ax_core::id::{Namespace, Seq, SessionId, SessionKey};
-use ax_core::session::{Caller, Event, Request, State};
+use ax_core::session::{BlobRef, Caller, Event, Request, State};
 use ax_log::{Append, ReadLimit, Row};
 use ax_store::BlobId;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt, stream};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
@@ -135,7 +135,30 @@ pub(crate) async fn import(
         None => SessionId(inner.entropy.id()),
     };
     let key = SessionKey::new(namespace.clone(), id);
-    let _importing = Importing::begin(Arc::clone(inner), key.clone())?;
+    let importing = Importing::begin(Arc::clone(inner), key.clone())?;
+    // In a task of its own: when nobody waits for it any more the archive ends, and half of it is
+    // tidied up.
+    let given_up = inner.stopping.child_token();
+    let archive = archive.take_until(given_up.clone().cancelled_owned()).boxed();
+    let _given_up = given_up.drop_guard();
+    let task = Arc::clone(inner);
+    let taking = inner.tasks.spawn(async move {
+        let _importing = importing;
+        take_in(&task, caller, key, archive).await
+    });
+    let taken = taking
+        .await
+        .map_err(|error| Error::new(Code::Internal, "an import broke down").caused_by(&error))?;
+    taken.map(|last| (id, last))
+}
+
+async fn take_in(
+    inner: &Arc<Inner>,
+    caller: Caller,
+    key: SessionKey,
+    archive: Stream<Bytes>,
+) -> Result<Seq, Error> {
+    let id = key.session;
     let lease = inner.log.acquire(&key).await?;
     if lease.row.is_some() || lease.next != Seq::FIRST {
         inner.log.release(&key, lease.epoch);
@@ -148,6 +171,7 @@ pub(crate) async fn import(
         next: Seq::FIRST,
         batch: vec![],
         state: State::default(),
+        held: BTreeMap::new(),
     };
     let taken = intake.take(archive).await;
     let last = intake.next.prev();
@@ -155,6 +179,9 @@ pub(crate) async fn import(
     if let Err(error) = taken {
         if last > Seq::ZERO {
             inner.forget(&key).await?;
+        }
+        if inner.stopping.is_cancelled() {
+            return Err(Error::new(Code::Stopping, "the engine is stopping"));
         }
         return Err(error);
     }
@@ -169,7 +196,7 @@ pub(crate) async fn import(
         asked => drop(asked?),
     }
     let head = inner.log.head(&key).await?;
-    Ok((id, head.map_or(last, |head| head.last)))
+    Ok(head.map_or(last, |head| head.last))
 }
 
 /// Says that a session is being imported, for as long as it lives.
@@ -213,6 +240,8 @@ struct Intake<'a> {
     batch: Vec<Bytes>,
     /// What the events so far amount to.
     state: State,
+    /// The blobs so far, which stay until the events that name them are durable.
+    held: BTreeMap<[u8; 32], Held>,
 }
 
 impl Intake<'_> {
@@ -256,13 +285,20 @@ impl Intake<'_> {
         match kind {
             BLOB => {
                 let put = self.inner.blobs.put_bytes(&self.key.namespace, content).await;
-                put.map(drop).map_err(|error| {
+                let put = put.map_err(|error| {
                     Error::new(Code::Read, "a blob of the archive cannot be kept").caused_by(&error)
-                })
+                })?;
+                let blob = BlobRef { hash: put.id.0, bytes: put.bytes };
+                let held = self.inner.references.hold(&self.key.namespace, &[blob]);
+                self.held.insert(blob.hash, held);
+                Ok(())
             }
             EVENT => {
                 let event = codec::decode_event(&content)
                     .map_err(|error| bad("an event cannot be read").caused_by(&error))?;
+                if blobs_of(&event).iter().any(|blob| !self.held.contains_key(&blob.hash)) {
+                    return Err(bad("an event names a blob that is not there before it"));
+                }
                 self.check(&event)?;
                 self.batch.push(content);
                 if self.batch.len() >= BATCH { self.flush().await } else { Ok(()) }

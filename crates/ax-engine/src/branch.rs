@@ -72,14 +72,12 @@ pub(crate) async fn make(
 ) -> Result<(), Error> {
     let row = first_row(inner, parent).await?;
     let key = SessionKey::new(parent.namespace.clone(), child);
-    let counted = inner.references.read().await;
     match inner.log.branch(parent, at, child, row).await {
         // It was made before, and nobody has heard of it: what is asked for now is what becomes
         // of it.
         Err(BranchError::Exists { .. }) if is_unborn(inner, &key, parent, at).await? => {}
         made => made?,
     }
-    drop(counted);
     let seed = inner.entropy.number();
     let request = Request::Branch { parent: parent.session, at, carry_on, seed };
     inner.ask(&key, caller, vec![request]).await.map(drop)

@@ -20,7 +20,7 @@ use ax_store::Blobs;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use tokio::sync::{RwLock, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -97,7 +97,8 @@ impl Engine {
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             failed: CancellationToken::new(),
-            references: RwLock::new(()),
+            references: Arc::default(),
+            collections: crate::turns::Turns::default(),
             keyed: crate::turns::Turns::default(),
             importing: Mutex::default(),
         });

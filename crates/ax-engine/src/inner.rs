@@ -3,9 +3,10 @@
 use crate::agents::AgentStore;
 use crate::api::SessionView;
 use crate::observe::Observer;
+use crate::references::{Held, References};
 use crate::registry::Registry;
 use crate::seams::{Clock, Entropy};
-use crate::session::{self, Command};
+use crate::session::{self, Asked, Command};
 use crate::timers::Timers;
 use crate::{Code, Error, codec, manifest, view};
 use ax_core::id::{Namespace, SessionKey};
@@ -17,7 +18,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
-use tokio::sync::{RwLock, Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -49,8 +50,10 @@ pub(crate) struct Inner {
     pub(crate) stopping: CancellationToken,
     /// Triggered when the log takes nothing more.
     pub(crate) failed: CancellationToken,
-    /// Held for writing while references to blobs are counted, for reading by what moves them.
-    pub(crate) references: RwLock<()>,
+    /// What collections of blobs must know.
+    pub(crate) references: Arc<References>,
+    /// Collections, one at a time in a namespace.
+    pub(crate) collections: crate::turns::Turns,
     /// Inputs with a key that may go to a session or to a branch of it: see [`crate::submit`].
     pub(crate) keyed: crate::turns::Turns,
     /// Sessions that are being imported, so that recovery leaves them alone.
@@ -70,8 +73,20 @@ impl Inner {
         caller: Caller,
         requests: Vec<Request>,
     ) -> Result<Vec<Accepted>, Error> {
+        self.ask_with(key, caller, requests, None).await
+    }
+
+    /// Hands requests to a session that name blobs, which are held until that is durable.
+    pub(crate) async fn ask_with(
+        self: &Arc<Self>,
+        key: &SessionKey,
+        caller: Caller,
+        requests: Vec<Request>,
+        held: Option<Arc<Held>>,
+    ) -> Result<Vec<Accepted>, Error> {
         let (sender, receiver) = oneshot::channel();
-        self.registry.send(self, key, Command::Ask(caller, requests, sender))?;
+        let asked = Asked::new(sender, held);
+        self.registry.send(self, key, Command::Ask(caller, requests, asked))?;
         let gone = || Error::new(Code::Stopping, "the session's task has ended");
         receiver.await.map_err(|_| gone())?
     }
@@ -118,7 +133,6 @@ impl Inner {
     /// Finishes the deletion of a session.
     pub(crate) async fn forget(&self, key: &SessionKey) -> Result<(), Error> {
         let workspace = self.workspace_path(key);
-        let _counted = self.references.read().await;
         // An empty directory is gone in one small call; what has content goes on another thread.
         let removed = match std::fs::remove_dir(&workspace) {
             Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
@@ -133,10 +147,7 @@ impl Inner {
             _ => {}
         }
         // The row says to the end what is to be done, so that a crash before it is made up for.
-        match self.log.delete(key).await {
-            Ok(()) | Err(ax_log::DeleteError::NotFound) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        self.let_go(key).await
     }
 
     /// Returns the `harness` section of an agent's manifest.

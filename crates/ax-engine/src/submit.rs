@@ -3,11 +3,13 @@
 use crate::api::{SessionRef, Submission, Submitted};
 use crate::bodies::Bodies;
 use crate::inner::Inner;
+use crate::references::Held;
 use crate::{Code, Error, branch, manifest};
 use ax_core::id::{Namespace, Seq, SessionId, SessionKey};
 use ax_core::session::{
     Accepted, AgentRef, Body, Caller, Digest, IdempotencyKey, Part, Request, SubmitPolicy,
 };
+use ax_store::BlobId;
 use std::sync::Arc;
 
 /// Records an input, in a new session, an existing one, or a branch of it.
@@ -19,7 +21,9 @@ pub(crate) async fn submit(
 ) -> Result<Submitted, Error> {
     let session = target(inner, namespace, &submission);
     let key = SessionKey::new(namespace.clone(), session.id);
-    let parts = Bodies::new(inner.blobs.clone()).spill_parts(&key, submission.parts).await?;
+    let mut parts = submission.parts;
+    let held = hold_named(inner, namespace, &mut parts).await?;
+    let parts = Bodies::new(inner.blobs.clone()).spill_parts(&key, parts).await?;
     let create = create(inner, namespace, &key, &session, submission.agent.as_deref()).await?;
     let is_new = create.is_some();
     let digest = digest_of(&parts);
@@ -39,10 +43,10 @@ pub(crate) async fn submit(
     if let Some(child) = branch
         && inner.log.head(&child).await?.is_some()
     {
-        return submit_to_branch(inner, caller, &child, input).await;
+        return submit_to_branch(inner, caller, &child, input, held).await;
     }
     requests.push(input.clone());
-    let accepted = inner.ask(&key, caller.clone(), requests).await?;
+    let accepted = inner.ask_with(&key, caller.clone(), requests, held.clone()).await?;
     let created = is_new && matches!(accepted.first(), Some(Accepted::At(_)));
     let session = key.session;
     match accepted.last() {
@@ -52,11 +56,39 @@ pub(crate) async fn submit(
         Some(Accepted::Before(seq)) => {
             Ok(Submitted { session, seq: *seq, duplicate: true, created, branched: false })
         }
-        Some(Accepted::Branch(at)) => branch_off(inner, caller, &key, *at, input).await,
+        Some(Accepted::Branch(at)) => branch_off(inner, caller, &key, *at, input, held).await,
         Some(Accepted::Nothing) | None => {
             Err(Error::new(Code::Internal, "an input came to nothing"))
         }
     }
+}
+
+/// Holds the blobs that an input names until it is durable, and takes their lengths from the store:
+/// an event names only what is there.
+async fn hold_named(
+    inner: &Inner,
+    namespace: &Namespace,
+    parts: &mut [Part],
+) -> Result<Option<Arc<Held>>, Error> {
+    let named: Vec<_> = parts.iter().filter_map(|part| part.body.blob()).collect();
+    if named.is_empty() {
+        return Ok(None);
+    }
+    let held = inner.references.hold(namespace, &named);
+    for part in parts {
+        let Body::Blob(blob) = &mut part.body else { continue };
+        let id = BlobId(blob.hash);
+        let known = inner.blobs.stat(namespace, &id).await;
+        let known = known.map_err(|error| {
+            Error::new(Code::Read, format!("looking for {id} failed")).caused_by(&error)
+        })?;
+        let known = known.ok_or_else(|| {
+            Error::new(Code::NoBlob, format!("there is no {id}"))
+                .with_hint("send the content first")
+        })?;
+        blob.bytes = known.bytes;
+    }
+    Ok(Some(Arc::new(held)))
 }
 
 /// Which session an input is for. Without a name a key decides, so that sending it again does not
@@ -121,6 +153,7 @@ async fn branch_off(
     parent: &SessionKey,
     at: Seq,
     input: Request,
+    held: Option<Arc<Held>>,
 ) -> Result<Submitted, Error> {
     let named = match &input {
         Request::Submit { key, .. } => branch_of_key(parent, None, key.as_ref()),
@@ -133,7 +166,7 @@ async fn branch_off(
         Err(error) if error.code == Code::Exists && is_named => {}
         made => made?,
     }
-    submit_to_branch(inner, caller, &child, input).await
+    submit_to_branch(inner, caller, &child, input, held).await
 }
 
 /// The branch that an input with a key goes to if it goes to one. An input that went there once
@@ -154,13 +187,14 @@ async fn submit_to_branch(
     caller: Caller,
     child: &SessionKey,
     input: Request,
+    held: Option<Arc<Held>>,
 ) -> Result<Submitted, Error> {
     let Request::Submit { key, digest, parts, .. } = input else {
         unreachable!("only an input is submitted");
     };
     let policy = Some(SubmitPolicy::Enqueue);
     let request = Request::Submit { key, digest, parts, policy };
-    let accepted = inner.ask(child, caller, vec![request]).await?;
+    let accepted = inner.ask_with(child, caller, vec![request], held).await?;
     let (seq, duplicate) = match accepted.last() {
         Some(Accepted::At(seq)) => (*seq, false),
         Some(Accepted::Before(seq)) => (*seq, true),

@@ -439,6 +439,25 @@ fn all_bad_limits_are_named() {
 }
 
 #[test]
+fn a_bound_on_costs_that_nothing_counts_is_refused_unless_it_is_stored_already() {
+    let builtin = with(
+        "    type: process\n    command: [python3, agent.py]\n",
+        "    type: builtin\n    model: {provider: anthropic, name: m}\n  \
+         limits: {budget: {costUsd: 2.50}}\n",
+    );
+    check(
+        &builtin,
+        expect![[r#"
+            10:30 spec.limits.budget.costUsd
+               a harness of type `builtin` does not know what its calls cost
+               hint: bound it by `tokens` or `toolCalls` instead
+        "#]],
+    );
+    assert_eq!(parse(&builtin).limits.budget.cost_micros, 2_500_000);
+    check(&builtin.replace("2.50", "0"), expect![""]);
+}
+
+#[test]
 fn a_key_that_is_there_twice_is_a_problem() {
     check(
         &with("  sandbox: process\n", "  sandbox: process\n  sandbox: process\n"),

@@ -33,6 +33,8 @@ pub(crate) struct SimLauncher {
     pub(crate) process: u32,
     /// Looks at what acts, and where.
     pub(crate) witness: Option<Witness>,
+    /// How many places there are to run.
+    pub(crate) runs_max: usize,
 }
 
 /// Looks at an effect at the moment when it happens.
@@ -97,6 +99,7 @@ struct Run {
     doom: Option<(usize, Doom)>,
     process: u32,
     witness: Option<Witness>,
+    runs_max: usize,
 }
 
 impl Run {
@@ -127,6 +130,7 @@ impl Run {
             launch,
             process: launcher.process,
             witness: launcher.witness.clone(),
+            runs_max: launcher.runs_max,
         }
     }
 
@@ -151,12 +155,13 @@ impl Run {
         }
     }
 
-    /// E5 alone, E6 journal: checked before it acts.
+    /// E5 alone, E6 journal, E17 placed: checked before it acts.
     fn arrive(&self) {
         let (key, who) = (self.launch.key.clone(), (self.launch.exec, self.launch.attempt));
         let mut state = self.outside.lock();
         state.attempts += 1;
         let other = state.alive.insert((self.process, key.clone()), who);
+        let alive = state.alive.keys().filter(|(process, _)| *process == self.process).count();
         let known = state.confirmed.range((key.clone(), who.0, String::new())..);
         let known = known.take_while(|(session, exec, _)| *session == key && *exec == who.0);
         let missing: Vec<_> = known
@@ -166,6 +171,11 @@ impl Run {
         drop(state);
         if let Some(other) = other {
             self.outside.fail(format!("E5 alone: {who:?} of {key} acts beside {other:?}"));
+        }
+        if alive > self.runs_max {
+            let what =
+                format!("E17 placed: {alive} attempts are alive in {} places", self.runs_max);
+            self.outside.fail(what);
         }
         if !missing.is_empty() {
             let what = format!("E6 journal: {who:?} of {key} is not told of {missing:?}");

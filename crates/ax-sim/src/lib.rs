@@ -27,6 +27,7 @@
 //! | E11 | asleep       | what waits or has ended has no task                                     |
 //! | E12 | in-time      | time does not go back within a session                                  |
 //! | E13 | sound        | nothing panics                                                          |
+//! | E17 | placed       | no more attempts are alive than there are places                        |
 //!
 //! Start with [`run`]; [`run_shared`] runs several processes on one store, with oracles of its own.
 

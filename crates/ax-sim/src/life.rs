@@ -154,9 +154,10 @@ impl World {
                 return None;
             }
         };
+        let runs_max = usize::try_from(self.prng.between(1, 8)).unwrap_or(8);
         let options = ax_engine::Options {
             data_dir: self.data_dir.clone(),
-            runs_max: usize::try_from(self.prng.between(1, 8)).unwrap_or(8),
+            runs_max,
             log: Arc::clone(&log),
             blobs: self.blobs.clone(),
             launcher: Arc::new(SimLauncher {
@@ -166,6 +167,7 @@ impl World {
                 calm: fate == Fate::Peace,
                 process: 0,
                 witness: None,
+                runs_max,
             }),
             clock: Arc::clone(clock) as Arc<dyn ax_engine::Clock>,
             entropy: Arc::new(SimEntropy::new(self.prng.number())),

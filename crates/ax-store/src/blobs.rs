@@ -191,10 +191,23 @@ impl Blobs {
 
     /// Returns what is known of a blob; `None` if it is not in this namespace.
     ///
+    /// A removal that is under way comes first: what is found here is removed only by one that asks
+    /// again whether it is live.
+    ///
     /// # Errors
     ///
     /// Returns [`StoreError`] if the store fails.
     pub async fn stat(
+        &self,
+        namespace: &Namespace,
+        id: &BlobId,
+    ) -> Result<Option<Stat>, StoreError> {
+        let _shared = self.inner.shard(id).read().await;
+        self.head(namespace, id).await
+    }
+
+    /// Looks a blob up. The caller has its lock, or need not have it.
+    pub(crate) async fn head(
         &self,
         namespace: &Namespace,
         id: &BlobId,

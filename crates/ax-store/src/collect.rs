@@ -47,7 +47,8 @@ impl Blobs {
     ///
     /// `as_of` is when the caller *began* to read the references, by the clock of the store; what
     /// was put after that is never removed, however long the reading took. `grace_millis` must be
-    /// longer than any caller takes from a `put` to the durable event that refers to it.
+    /// longer than any caller takes from a `put` to the durable event that refers to it. `live` is
+    /// asked again just before a removal, which no [`Blobs::stat`] of the blob runs beside.
     /// [`Timestamp::NEVER`] as `as_of` makes every blob old, which only tests want.
     ///
     /// May be stopped, or die, at any point: what it did not remove the next one does.
@@ -71,7 +72,7 @@ impl Blobs {
                 Place::Blob(id) => {
                     if !age.is_old(modified_at(&meta)) {
                         collection.young_count += 1;
-                    } else if self.remove_if_old(namespace, &id, age).await? {
+                    } else if self.remove_if_dead(namespace, &id, age, &live).await? {
                         collection.removed_count += 1;
                         collection.removed_bytes += meta.size;
                     }
@@ -90,18 +91,20 @@ impl Blobs {
         Ok(collection)
     }
 
-    /// Removes a blob unless it was put again since it was listed; returns whether it did.
-    async fn remove_if_old(
+    /// Removes a blob unless it was put again or has become live since it was listed; returns
+    /// whether it did.
+    async fn remove_if_dead(
         &self,
         namespace: &Namespace,
         id: &BlobId,
         age: Age,
+        live: &impl Fn(&BlobId) -> bool,
     ) -> Result<bool, StoreError> {
         // Held over both steps: a put of the same content comes before the look, and makes the
         // blob young, or after the removal, and writes it anew.
         let _exclusive = self.inner.shard(id).write().await;
-        match self.stat(namespace, id).await? {
-            Some(stat) if age.is_old(stat.modified_at) => {
+        match self.head(namespace, id).await? {
+            Some(stat) if age.is_old(stat.modified_at) && !live(id) => {
                 self.remove_object(&layout::blob(namespace, id)).await?;
                 Ok(true)
             }

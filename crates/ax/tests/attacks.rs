@@ -70,7 +70,7 @@ impl Served {
 
     fn send(&self, method: &str, path: &str, lines: &str, body: &[u8]) -> (u16, String) {
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n\
              authorization: Bearer {}\r\n{lines}\r\n",
             body.len(),
             self.key
@@ -119,13 +119,13 @@ fn oversized_headers_and_bodies_are_refused() {
     let many = "x-many: y\r\n".repeat(2_000);
     let (status, answer) = served.send("GET", "/v1/sessions", &many, b"");
     assert!([0, 400, 431].contains(&status), "{answer}");
-    let line = format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "x".repeat(128 << 10));
+    let line = format!("GET /{} HTTP/1.1\r\nhost: localhost\r\n\r\n", "x".repeat(128 << 10));
     assert!([0, 400, 414, 431].contains(&self::status(&served.raw(line.as_bytes()))));
     let kind = "content-type: application/json\r\n";
     let (status, answer) = served.send("POST", "/v1/inputs", kind, &vec![b' '; (8 << 20) + 1]);
     assert!([0, 413].contains(&status), "{answer}");
     // A length that is not true, and one that is no number.
-    let head = "POST /v1/inputs HTTP/1.1\r\nhost: x\r\nconnection: close\r\n";
+    let head = "POST /v1/inputs HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n";
     for length in ["99999999999999999999", "-1", "1, 2", "0x10"] {
         let lines = format!("{head}content-length: {length}\r\n\r\n");
         let refused = self::status(&served.raw(lines.as_bytes()));
@@ -140,7 +140,7 @@ fn oversized_headers_and_bodies_are_refused() {
 fn a_slow_client_is_hung_up_on_and_holds_nobody_up() {
     let served = Served::new();
     let mut slow = served.connect();
-    slow.write_all(b"GET /v1/sessions HTTP/1.1\r\nhost: x\r\nx-").unwrap();
+    slow.write_all(b"GET /v1/sessions HTTP/1.1\r\nhost: localhost\r\nx-").unwrap();
     let mut silent = served.connect();
     let began = Instant::now();
     served.works();
@@ -281,7 +281,7 @@ fn cursors_that_were_made_up_show_nothing() {
     let cursor = body["cursor"].as_str().unwrap();
     assert!(!cursor.is_empty());
     let head = format!(
-        "GET /v1/sessions?cursor={cursor} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+        "GET /v1/sessions?cursor={cursor} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
          authorization: Bearer {theirs}\r\n\r\n"
     );
     let answer = served.raw(head.as_bytes());
@@ -333,7 +333,7 @@ fn a_shared_link_reads_one_session_until_it_is_revoked() {
     let link = shared[0]["link"].as_str().unwrap();
     let path = format!("/{}", link.splitn(4, '/').nth(3).unwrap());
     let get = |path: &str| {
-        let head = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let head = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         served.raw(head.as_bytes())
     };
     let read = get(&format!("{path}&untilIdle=true"));

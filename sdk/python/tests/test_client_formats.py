@@ -213,5 +213,23 @@ def test_what_a_lost_attempt_left_unfinished_is_void() -> None:
     )
 
 
+def test_what_the_next_attempt_says_again_is_there_once() -> None:
+    assert (
+        said(
+            {"attemptStarted": {}},
+            {"outputMessage": {"parts": [{"body": {"text": "earlier "}}]}},
+            {"executionCompleted": {}},
+            {"executionStarted": {}},
+            {"attemptStarted": {}},
+            {"outputMessage": {"parts": [{"body": {"text": "with a key "}}], "key": "k"}},
+            {"outputMessage": {"parts": [{"body": {"text": "without"}}]}},
+            {"attemptLost": {}},
+            {"attemptStarted": {}},
+            {"outputMessage": {"parts": [{"body": {"text": "without"}}]}},
+        )
+        == "earlier with a key without"
+    )
+
+
 def test_what_was_said_before_a_cancellation_stays() -> None:
     assert said(delta("a", "half"), {"executionCanceled": {}}, delta("a", "!")) == "half!"

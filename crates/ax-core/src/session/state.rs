@@ -189,6 +189,10 @@ impl State {
                 self.apply_ask(event, seq);
             }
             Kind::CheckpointCreated { key: None, .. } | Kind::Note { key: None, .. } => {}
+            // Of an execution that a branch has let go: said for whoever reads.
+            Kind::StepUnknown { .. } if self.exec.is_none() => {
+                assert!(event.exec <= Some(ExecId(self.exec_count)), "there was such an execution");
+            }
             _ => {
                 assert_eq!(self.exec_id(), event.exec, "only the execution under way goes on");
                 let exec = self.exec.as_mut().expect("an execution is under way");

@@ -55,6 +55,14 @@ impl Body {
     /// The largest text that an event holds itself; larger ones go to the blob store first.
     pub const INLINE_BYTES_MAX: usize = 64 * 1024;
 
+    /// Returns the blob, if it is one.
+    pub const fn blob(&self) -> Option<BlobRef> {
+        match self {
+            Self::Text(_) => None,
+            Self::Blob(blob) => Some(*blob),
+        }
+    }
+
     /// Returns the size of the content, in bytes.
     pub fn bytes(&self) -> u64 {
         match self {

@@ -1,7 +1,7 @@
 //! The invariants, by their numbers.
 
 use super::{Outcome, World};
-use ax_core::id::{AttemptId, ExecId, SessionId};
+use ax_core::id::{AskId, AttemptId, ExecId, SessionId};
 use ax_core::session::{
     Accepted, Answer, Caller, Effect, EffectClass, Event, Input, Item, Kind, Phase, Reply, Request,
     Session, State, StepKey, StepPhase,
@@ -123,12 +123,22 @@ fn granted(before: &World, after: &World, who: (ExecId, AttemptId), step: &StepK
             continue;
         }
         holds!(after, (*exec, *attempt) != who, "I6 once");
+        let asks = asked_about(&after.log, step);
         let allowed = after.log[*at..].iter().any(|event| {
-            matches!(&event.kind, Kind::AskAnswered { answer: Answer::Choice(choice, _), .. }
-                if choice == Kind::RETRY)
+            matches!(&event.kind, Kind::AskAnswered { ask, answer: Answer::Choice(choice, _), .. }
+                if choice == Kind::RETRY && asks.contains(ask))
         });
         holds!(after, allowed, "I6 once");
     }
+}
+
+/// The questions about a step of unknown outcome.
+fn asked_about(log: &[Event], step: &StepKey) -> BTreeSet<AskId> {
+    let asks = log.iter().filter_map(|event| match &event.kind {
+        Kind::AskRaised { ask, about, .. } => (about.as_ref() == Some(step)).then_some(*ask),
+        _ => None,
+    });
+    asks.collect()
 }
 
 /// The first of the executions that this one carries on.
@@ -261,6 +271,15 @@ fn branch(world: &World, from: &State, carry_on: bool) {
     holds!(world, state.asks.len() == asked.len(), "I14 branch-is-free");
     let Some(exec) = &state.exec else {
         holds!(world, asked.is_empty() && state.queue.is_empty(), "I14 branch-is-free");
+        let open = under_way.filter(|(_, item)| {
+            matches!(item, Item::Step(step) if matches!(step.phase, StepPhase::Open { .. }))
+        });
+        let open: Vec<_> = open.map(|(key, _)| key).collect();
+        let told = ready.persist.iter().filter_map(|event| match &event.kind {
+            Kind::StepUnknown { step } => Some(step),
+            _ => None,
+        });
+        holds!(world, told.eq(open), "I14 branch-is-free");
         return;
     };
     holds!(world, carry_on && !exec.is_waiting(), "I14 branch-is-free");

@@ -123,7 +123,7 @@ fn check_size(bytes: usize) -> Result<(), Problem> {
     Err(Problem::new("", message).with_hint("keep large content in files beside the manifest"))
 }
 
-/// Reads a manifest.
+/// Reads a manifest that may have been stored long ago.
 ///
 /// # Errors
 ///
@@ -132,9 +132,18 @@ pub fn parse(text: &str) -> Result<Manifest, Vec<Problem>> {
     parse_with(text, harness::check)
 }
 
-/// Lists everything that is wrong with a manifest.
+/// Reads a manifest that is to be stored: it promises nothing that is not kept.
+///
+/// # Errors
+///
+/// Lists everything that is wrong with it.
+pub fn accept(text: &str) -> Result<Manifest, Vec<Problem>> {
+    examine(text, harness::check, spec::unpriced)
+}
+
+/// Lists everything that is wrong with a manifest that is to be stored.
 pub fn validate(text: &str) -> Vec<Problem> {
-    parse(text).err().unwrap_or_default()
+    accept(text).err().unwrap_or_default()
 }
 
 /// Reads a manifest, with another check of the `harness` section. The paths of the problems that it
@@ -146,6 +155,14 @@ pub fn validate(text: &str) -> Vec<Problem> {
 pub fn parse_with(
     text: &str,
     check_harness: impl Fn(&serde_json::Value) -> Vec<Problem>,
+) -> Result<Manifest, Vec<Problem>> {
+    examine(text, check_harness, |_, _| None)
+}
+
+fn examine(
+    text: &str,
+    check_harness: impl Fn(&serde_json::Value) -> Vec<Problem>,
+    check_manifest: impl Fn(&Limits, &serde_json::Value) -> Option<Problem>,
 ) -> Result<Manifest, Vec<Problem>> {
     check_size(text.len()).map_err(|problem| vec![problem])?;
     let root = yaml::read(text, "manifest").map_err(|problem| vec![problem])?;
@@ -159,6 +176,13 @@ pub fn parse_with(
             let place = problem.place.or_else(|| root.nearest(&problem.path));
             report.problems.push(Problem { place, ..problem });
         }
+    }
+    let whole = manifest.as_ref();
+    if let Some(problem) =
+        whole.and_then(|manifest| check_manifest(&manifest.limits, &manifest.harness))
+    {
+        let place = root.nearest(&problem.path);
+        report.problems.push(Problem { place, ..problem });
     }
     match manifest {
         Some(manifest) if report.problems.is_empty() => Ok(manifest),

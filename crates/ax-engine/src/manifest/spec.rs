@@ -2,7 +2,7 @@
 
 use super::fields::{Fields, Report, suggestion};
 use super::yaml::Value;
-use super::{NAME_BYTES_MAX, duration};
+use super::{NAME_BYTES_MAX, Problem, duration};
 use ax_core::session::{Budget, Limits, Retry, SubmitPolicy};
 use std::collections::BTreeMap;
 
@@ -221,6 +221,17 @@ fn cost_micros(report: &mut Report, budget: &Fields<'_>) -> Option<u64> {
         return None;
     }
     Some(micros)
+}
+
+/// Names a bound on costs that nothing would hold: only a program says what its calls cost.
+pub(super) fn unpriced(limits: &Limits, harness: &serde_json::Value) -> Option<Problem> {
+    let kind = harness.get("type").and_then(serde_json::Value::as_str).unwrap_or_default();
+    if kind == "process" || limits.budget.cost_micros == 0 {
+        return None;
+    }
+    let message = format!("a harness of type `{kind}` does not know what its calls cost");
+    let hint = "bound it by `tokens` or `toolCalls` instead";
+    Some(Problem::new("spec.limits.budget.costUsd", message).with_hint(hint))
 }
 
 /// Reads a duration that may be left out, in milliseconds.

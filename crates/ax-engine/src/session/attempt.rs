@@ -251,6 +251,11 @@ impl Attempt {
 
     /// Waits for a frame, for a piece of output that has waited long enough, or for the end.
     async fn hear(&mut self) -> (Heard, Option<Exit>) {
+        // Asked for first: one that goes on talking is killed all the same.
+        if self.kill_at.is_some_and(|kill_at| kill_at <= Instant::now()) {
+            self.kill_at = None;
+            self.kill.cancel();
+        }
         if let Some(frame) = self.held.take() {
             return (self.sort(frame), None);
         }

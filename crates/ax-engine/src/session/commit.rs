@@ -28,8 +28,8 @@ impl Task {
             if !ready.persist.is_empty() {
                 self.append(&ready.persist).await?;
             }
-            for (reply, accepted) in self.waiting.drain(..) {
-                drop(reply.send(Ok(accepted)));
+            for (asked, accepted) in self.waiting.drain(..) {
+                asked.answer(Ok(accepted));
             }
             // What was durable before may be told at once; what is now, next time round.
             self.act(ready.effects).await?;

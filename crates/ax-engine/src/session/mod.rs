@@ -10,6 +10,7 @@ mod load;
 use crate::api::{SessionView, WaitState};
 use crate::bodies::Bodies;
 use crate::inner::Inner;
+use crate::references::Held;
 use crate::view::{self, RowKey};
 use crate::{Code, Error};
 use attempt::{Attempts, Heard};
@@ -33,7 +34,7 @@ const NAP_MILLIS_MIN: u64 = 200;
 #[derive(Debug)]
 pub(crate) enum Command {
     /// A client wants these things, in one batch: the first says whether it is new.
-    Ask(Caller, Vec<Request>, oneshot::Sender<Result<Vec<Accepted>, Error>>),
+    Ask(Caller, Vec<Request>, Asked),
     /// Somebody wants to know what it is doing.
     Show(oneshot::Sender<Result<SessionView, Error>>),
     /// Something may be due.
@@ -46,15 +47,32 @@ impl Command {
     /// Tells whoever waits that it will not be done.
     pub(crate) fn refuse(self, error: Error) {
         match self {
-            Self::Ask(_, _, reply) => drop(reply.send(Err(error))),
+            Self::Ask(_, _, asked) => asked.answer(Err(error)),
             Self::Show(reply) => drop(reply.send(Err(error))),
             Self::Nudge | Self::Stop => {}
         }
     }
 }
 
-/// Somebody who is told once what was decided is durable.
-type Waiting = (oneshot::Sender<Result<Vec<Accepted>, Error>>, Vec<Accepted>);
+/// Somebody who asked, and the blobs that are held for it, whether it still waits or not.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    reply: oneshot::Sender<Result<Vec<Accepted>, Error>>,
+    _held: Option<Arc<Held>>,
+}
+
+impl Asked {
+    pub(crate) const fn new(
+        reply: oneshot::Sender<Result<Vec<Accepted>, Error>>,
+        held: Option<Arc<Held>>,
+    ) -> Self {
+        Self { reply, _held: held }
+    }
+
+    fn answer(self, answer: Result<Vec<Accepted>, Error>) {
+        drop(self.reply.send(answer));
+    }
+}
 
 /// The task of a session.
 struct Task {
@@ -70,7 +88,8 @@ struct Task {
     is_half: bool,
     attempts: Attempts,
     commands: mpsc::UnboundedReceiver<Command>,
-    waiting: Vec<Waiting>,
+    /// Who is told once what was decided is durable.
+    waiting: Vec<(Asked, Vec<Accepted>)>,
     row: Option<RowKey>,
     row_at: Timestamp,
     snapshot_at: Seq,
@@ -106,8 +125,8 @@ async fn start(inner: Arc<Inner>, key: SessionKey, mut commands: mpsc::Unbounded
     if let Err(error) = task.run().await {
         tracing::warn!(%error, "the session cannot go on");
         task.attempts.kill_all().await;
-        for (reply, _) in task.waiting.drain(..) {
-            drop(reply.send(Err(error.clone())));
+        for (asked, _) in task.waiting.drain(..) {
+            asked.answer(Err(error.clone()));
         }
         inner.log.release(&key, task.epoch);
         inner.registry.fail(&key, &mut task.commands, &error);
@@ -208,16 +227,25 @@ impl Task {
     /// Waits for something to happen, and takes it up with all that has happened meanwhile.
     async fn wait(&mut self) -> Result<(), Error> {
         let pause = self.pause();
-        tokio::select! {
-            biased;
-            command = self.commands.recv() => match command {
-                Some(command) => self.take(command).await?,
-                None => self.stopping = true,
-            },
-            heard = self.attempts.hear() => self.hear(heard).await?,
-            () = self.fence.fallen_down() => self.check_fence()?,
-            () = tokio::time::sleep(pause.unwrap_or(Duration::MAX)), if pause.is_some() => {
-                self.tick();
+        if pause.is_some_and(|pause| pause.is_zero()) {
+            // A harness that always has something to say does not keep time from passing. What was
+            // asked for comes first: it may be what a new branch begins with.
+            if let Ok(command) = self.commands.try_recv() {
+                self.take(command).await?;
+            }
+            self.tick();
+        } else {
+            tokio::select! {
+                biased;
+                () = self.fence.fallen_down() => self.check_fence()?,
+                command = self.commands.recv() => match command {
+                    Some(command) => self.take(command).await?,
+                    None => self.stopping = true,
+                },
+                heard = self.attempts.hear() => self.hear(heard).await?,
+                () = tokio::time::sleep(pause.unwrap_or(Duration::MAX)), if pause.is_some() => {
+                    self.tick();
+                }
             }
         }
         for _ in 0..BATCH_MAX {
@@ -263,7 +291,7 @@ impl Task {
 
     async fn take(&mut self, command: Command) -> Result<(), Error> {
         match command {
-            Command::Ask(caller, requests, reply) => self.ask(&caller, requests, reply),
+            Command::Ask(caller, requests, asked) => self.ask(&caller, requests, asked),
             Command::Show(reply) => {
                 // What is shown must be durable.
                 self.be_born();
@@ -283,28 +311,22 @@ impl Task {
         Ok(())
     }
 
-    fn ask(
-        &mut self,
-        caller: &Caller,
-        requests: Vec<Request>,
-        reply: oneshot::Sender<Result<Vec<Accepted>, Error>>,
-    ) {
+    fn ask(&mut self, caller: &Caller, requests: Vec<Request>, asked: Asked) {
         if self.stopping {
-            drop(reply.send(Err(Error::new(Code::Stopping, "the engine is stopping"))));
-            return;
+            return asked.answer(Err(Error::new(Code::Stopping, "the engine is stopping")));
         }
         if let Err(error) = self.inner.registry.admit(self.commands.len()) {
-            drop(reply.send(Err(error)));
-            return;
+            return asked.answer(Err(error));
         }
         if !matches!(requests.first(), Some(Request::Branch { .. })) {
             self.be_born();
         } else if !self.is_unborn() {
             let what = format!("the session {} exists already", self.key.session);
-            drop(reply.send(Err(Error::new(Code::Exists, what))));
-            return;
+            return asked.answer(Err(Error::new(Code::Exists, what)));
         }
         let now = self.now();
+        // Several at once begin a session: all of them are accepted, or nothing has happened.
+        let unbegun = self.session.state().identity.is_none().then(|| self.session.clone());
         let mut accepted = Vec::with_capacity(requests.len());
         for request in requests {
             // The title of a new session is not given to one that was there before.
@@ -316,12 +338,14 @@ impl Task {
             match self.feed(now, &Input::Client(caller.clone(), request)) {
                 Ok(one) => accepted.push(one),
                 Err(refusal) => {
-                    drop(reply.send(Err(refusal.into())));
-                    return;
+                    if let Some(unbegun) = unbegun {
+                        self.session = unbegun;
+                    }
+                    return asked.answer(Err(refusal.into()));
                 }
             }
         }
-        self.waiting.push((reply, accepted));
+        self.waiting.push((asked, accepted));
     }
 
     fn view(&mut self) -> Result<SessionView, Error> {

@@ -1,7 +1,10 @@
 //! Sessions through the whole engine, with harnesses that are Rust functions.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+mod blobs;
 mod faults;
+mod gate;
 mod leases;
+mod limits;
 mod sessions;
 mod support;

@@ -461,15 +461,53 @@ async fn an_import_that_is_not_whole_is_not_there_and_takes_nothing_up() {
     let most = bytes::Bytes::copy_from_slice(&archive[..archive.len() - 40]);
     let pieces = futures::stream::iter([Ok(most)]).chain(futures::stream::pending()).boxed();
     let import = other.import(Caller::default(), &there.namespace, Some("half".into()), pieces);
-    let given_up = tokio::time::timeout(Duration::from_millis(50), import).await;
-    assert!(given_up.is_err(), "the import waits for the rest");
+    let mut import = Box::pin(import);
+    let waits = tokio::time::timeout(Duration::from_millis(50), &mut import).await;
+    assert!(waits.is_err(), "the import waits for the rest");
+    let reopened = memory.reopen();
+    drop(import);
     other.shutdown().await;
-    let there = World { log: Arc::new(memory.reopen()), ..there };
+    let there = World { log: Arc::new(reopened), ..there };
     let other = there.open(program).await;
     let half = there.session("half");
     let found = other.session(&there.namespace, &half).await;
     assert_eq!(found.map(|view| view.id).unwrap_err().code, Code::NoSession);
     assert_eq!(launched.load(Ordering::SeqCst), 1, "only the one that was exported runs");
     other.shutdown().await;
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_import_that_nobody_waits_for_any_more_is_tidied_up() {
+    use futures::StreamExt;
+    let world = World::new();
+    // More events than are imported at a time.
+    let program = Scripted::new(|_, talk| async move {
+        for number in 0..300 {
+            let parts = vec![Part::text(number.to_string())];
+            talk.say(Frame::Output { block: None, key: None, parts }).await;
+        }
+        talk.end().await
+    });
+    let engine = world.open(program).await;
+    let input = world.submit(&engine, "chat", "k").await;
+    world.until(&engine, "chat", input).await;
+    let archive = engine.export(&world.namespace, &world.session("chat")).await.unwrap();
+    let archive: Vec<_> = archive.map(Result::unwrap).collect().await;
+    let import =
+        |pieces| engine.import(Caller::default(), &world.namespace, Some("copy".into()), pieces);
+    let whole = || futures::stream::iter(archive.clone()).map(Ok);
+    let endless = whole().take(archive.len() - 1).chain(futures::stream::pending()).boxed();
+    let waits = tokio::time::timeout(Duration::from_millis(50), import(endless)).await;
+    assert!(waits.is_err(), "the import waits for the rest");
+    let mut imported = import(whole().boxed()).await;
+    while imported.as_ref().is_err_and(|error| error.code == Code::Exists) {
+        tokio::task::yield_now().await;
+        imported = import(whole().boxed()).await;
+    }
+    // As after any half import: what had begun under that id is gone for good.
+    assert_eq!(imported.unwrap_err().code, Code::Deleted);
+    let gone = engine.session(&world.namespace, &world.session("copy")).await;
+    assert_eq!(gone.unwrap_err().code, Code::NoSession);
     engine.shutdown().await;
 }

@@ -136,9 +136,10 @@ async fn open(
     let witness = Witness(Arc::new(move |act| {
         seen.acts(&act.session, owner, &format!("{act:?}"));
     }));
+    let runs_max = usize::try_from(world.prng.between(2, 8)).unwrap_or(8);
     let options = ax_engine::Options {
         data_dir: world.data_dir.clone(),
-        runs_max: usize::try_from(world.prng.between(2, 8)).unwrap_or(8),
+        runs_max,
         log: Arc::new(log) as Arc<dyn EventLog>,
         blobs: world.blobs.clone(),
         launcher: Arc::new(SimLauncher {
@@ -148,6 +149,7 @@ async fn open(
             calm,
             process: number,
             witness: Some(witness),
+            runs_max,
         }),
         clock: Arc::clone(clock) as Arc<dyn ax_engine::Clock>,
         entropy: Arc::new(SimEntropy::new(world.prng.number())),

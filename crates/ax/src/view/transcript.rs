@@ -31,6 +31,8 @@ pub(crate) struct Transcript {
     mid_line: bool,
     /// Whether the agent has said anything in this execution.
     spoke: bool,
+    /// Whether the attempt has said something whole that the next one says again.
+    loose: bool,
     /// Open steps: kind, name and beginning.
     steps: BTreeMap<String, (&'static str, String, u64)>,
     timers: BTreeMap<String, u64>,
@@ -46,6 +48,7 @@ impl Transcript {
             current: None,
             mid_line: false,
             spoke: false,
+            loose: false,
             steps: BTreeMap::new(),
             timers: BTreeMap::new(),
         }
@@ -65,7 +68,14 @@ impl Transcript {
                 let text = short(&parts(&input.parts), 2_000);
                 self.out.line(&self.out.style(Style::Bold, &format!("> {text}")))?;
             }
-            Kind::ExecutionStarted(_) => self.spoke = false,
+            Kind::ExecutionStarted(started) => {
+                self.spoke = false;
+                self.loose &= started.continues != 0;
+            }
+            Kind::AttemptStarted(_) => {
+                self.void()?;
+                self.doing(event, kind)?;
+            }
             Kind::ExecutionCompleted(completed) => self.result(completed)?,
             Kind::AttemptLost(lost) => self.lost(event, lost)?,
             _ => self.doing(event, kind)?,
@@ -111,6 +121,23 @@ impl Transcript {
         for part in &message.parts {
             self.part(part).await?;
         }
+        // What has a key is said once, in whatever attempt.
+        self.loose |= message.key.is_empty();
+        Ok(())
+    }
+
+    /// What was said without a key is said again by the next attempt. It cannot be taken back here,
+    /// but it can be said to be void.
+    fn void(&mut self) -> Result<(), Failure> {
+        if !std::mem::take(&mut self.loose) {
+            return Ok(());
+        }
+        let mark = "[superseded: what was said above without a key is void, and said again]";
+        if self.out.live {
+            self.end_line()?;
+            return self.out.line(&self.out.style(Style::Yellow, mark));
+        }
+        self.out.notice(mark);
         Ok(())
     }
 

@@ -46,6 +46,16 @@ fn a_failed_attempt_is_tried_again() {
 }
 
 #[test]
+fn what_the_next_attempt_says_again_is_said_to_be_void() {
+    let world = World::new();
+    let script = "say again; test -e tried || { touch tried; exit 1; }; finish";
+    world.agent("repeats", "jsonl", script, "{retry: {attempts: 2, backoffMin: 10ms}}");
+    let ran = world.ax(&["run", "-a", "repeats", "go"]);
+    assert_eq!((ran.code, ran.out.as_str()), (0, "again\nagain\n"));
+    assert!(ran.err.contains("[superseded: "), "{ran:?}");
+}
+
+#[test]
 fn an_execution_that_takes_too_long_is_7() {
     let world = World::new();
     world.agent("slow", "text", "sleep 60", "{executionTimeout: 200ms}");

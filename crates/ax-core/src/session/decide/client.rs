@@ -106,7 +106,14 @@ fn branch(known: Known<'_>, request: &Request, draft: &mut Draft) {
     assert_eq!(at, known.state.last, "a branch begins where its prefix ends");
     let carry_on = *carry_on && known.state.exec.is_some();
     draft.push_session(Kind::SessionBranched { parent, at, carry_on, seed });
+    if known.state.exec.is_none() {
+        return;
+    }
     if !carry_on {
+        // Nobody is asked: nothing here depends on the answer.
+        for step in attempt::open_once_steps(known) {
+            draft.push_runtime(Kind::StepUnknown { step });
+        }
         return;
     }
     let before = known.exec();

@@ -83,8 +83,8 @@ class Text:
     """Puts together what the agent says.
 
     A block of output comes in pieces. If the attempt is lost before the block is complete, its
-    pieces are void: the next attempt says it again. Feed every event to :meth:`add`, and ``str()``
-    is what holds by then::
+    pieces are void: the next attempt says it again. So are whole blocks without a key. Feed every
+    event to :meth:`add`, and ``str()`` is what holds by then::
 
         text = Text()
         for event in client.follow(session).events():
@@ -97,6 +97,8 @@ class Text:
         self._texts: dict[int, str] = {}
         # Where blocks that are not complete began, by execution and name.
         self._open: dict[tuple[int, str], int] = {}
+        # Where complete blocks without a key began, which the next attempt says again.
+        self._loose: set[int] = set()
 
     def add(self, event: Event) -> None:
         """Take in an event, whatever its kind."""
@@ -108,6 +110,14 @@ class Text:
             began = self._open.pop(block, event.seq) if block[1] else event.seq
             said = "".join(_text(part) for part in event.data.get("parts", ()))
             self._texts[began] = self._texts.get(began, "") + said
+            if not event.data.get("key"):
+                self._loose.add(began)
+        elif event.kind == "attempt.started":
+            for began in self._loose:
+                del self._texts[began]
+            self._loose.clear()
+        elif event.kind == "execution.started" and not event.data.get("continues"):
+            self._loose.clear()
         elif event.kind == "attempt.lost" or event.ends_execution:
             for unfinished in [one for one in self._open if one[0] == event.execution]:
                 began = self._open.pop(unfinished)

@@ -1,0 +1,103 @@
+//! What holds whatever a harness or a client does.
+
+use crate::support::{MANIFEST, Scripted, World};
+use ax_core::session::{Caller, Frame, Part};
+use ax_core::time::Timestamp;
+use ax_engine::{AgentSource, Clock, Code, Submission};
+use ax_log::MemoryLog;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// How long a harness chats that nobody stops.
+const CHAT: Duration = Duration::from_secs(20);
+
+#[tokio::test]
+async fn a_harness_that_never_stops_talking_runs_out_of_time() {
+    let world = World::new();
+    let program = Scripted::new(|_, talk| async move {
+        let began = Instant::now();
+        while began.elapsed() < CHAT {
+            let parts = vec![Part::text("y")];
+            talk.say(Frame::Output { block: None, key: None, parts }).await;
+        }
+        talk.end().await
+    });
+    let engine = world.open(program).await;
+    let manifest = MANIFEST.replace("parkAfter: 50ms", "executionTimeout: 100ms");
+    let source = AgentSource { manifest, dir: None };
+    engine.apply_agent(&world.namespace, source).await.unwrap();
+    let input = world.submit(&engine, "chat", "k").await;
+    let names = world.until(&engine, "chat", input).await;
+    assert_eq!(names.last().unwrap(), "execution.timed_out");
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_input_that_is_refused_leaves_no_session_behind() {
+    let world = World::new();
+    let engine = world.open(Scripted::new(|_, talk| async move { talk.end().await })).await;
+    let submission = |title: &str, parts: usize| Submission {
+        session: Some(world.session("s")),
+        agent: Some("test".into()),
+        title: Some(title.into()),
+        parts: vec![Part::text("x"); parts],
+        ..Submission::default()
+    };
+    for bad in [submission(&"t".repeat(17 * 1024), 1), submission("fine", 257)] {
+        let refused = engine.submit(Caller::default(), &world.namespace, bad).await;
+        refused.unwrap_err();
+        let known = engine.session(&world.namespace, &world.session("s")).await;
+        assert_eq!(known.unwrap_err().code, Code::NoSession);
+    }
+    let good = submission("fine", 1);
+    let submitted = engine.submit(Caller::default(), &world.namespace, good).await.unwrap();
+    assert!(submitted.created);
+    engine.shutdown().await;
+}
+
+/// A clock that goes on with every look.
+#[derive(Debug)]
+struct Ticking(AtomicU64);
+
+impl Clock for Ticking {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.0.fetch_add(1, Ordering::SeqCst))
+    }
+}
+
+#[tokio::test]
+async fn what_was_cut_short_is_launched_again_oldest_first_and_as_places_allow() {
+    let memory = Arc::new(MemoryLog::new());
+    let clock = Arc::new(Ticking(AtomicU64::new(1_800_000_000_000)));
+    let world = World { clock, runs_max: 0, ..World::over(memory.clone()) };
+    let (launched, alive) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicU64::new(0)));
+    let program = Scripted::new({
+        let (launched, alive) = (Arc::clone(&launched), Arc::clone(&alive));
+        move |launch, talk| {
+            launched.lock().unwrap().push(launch.key.session);
+            let alive = Arc::clone(&alive);
+            async move {
+                assert_eq!(alive.fetch_add(1, Ordering::SeqCst), 0, "there is one place");
+                tokio::task::yield_now().await;
+                alive.fetch_sub(1, Ordering::SeqCst);
+                talk.end().await
+            }
+        }
+    });
+    // An engine that only records leaves them as a stop would.
+    let engine = world.open(program.clone()).await;
+    let mut inputs = Vec::new();
+    for name in ["d", "a", "c", "b", "e"] {
+        inputs.push((name, world.submit(&engine, name, "k").await));
+    }
+    engine.shutdown().await;
+    let world = World { log: Arc::new(memory.reopen()), runs_max: 1, ..world };
+    let engine = world.open(program).await;
+    for (name, input) in &inputs {
+        world.until(&engine, name, *input).await;
+    }
+    let oldest_first: Vec<_> = inputs.iter().map(|(name, _)| world.session(name).id).collect();
+    assert_eq!(*launched.lock().unwrap(), oldest_first);
+    engine.shutdown().await;
+}
