@@ -65,7 +65,8 @@ async fn a_body_that_stops_in_the_middle_is_not_waited_for() {
             [("content-length: 1000", ""), ("transfer-encoding: chunked", "5\r\n")]
         {
             let mut stream = TcpStream::connect(world.address).await.unwrap();
-            let head = format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\n");
+            let head =
+                format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\n");
             let begun = format!("{head}{length}\r\n\r\n{before}{start}");
             stream.write_all(begun.as_bytes()).await.unwrap();
             let mut answer = Vec::new();

@@ -70,7 +70,8 @@ impl Served {
 
     fn send(&self, method: &str, path: &str, lines: &str, body: &[u8]) -> (u16, String) {
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n\
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+             content-length: {}\r\n\
              authorization: Bearer {}\r\n{lines}\r\n",
             body.len(),
             self.key

@@ -251,7 +251,8 @@ pub(crate) async fn as_it_is(
 ) -> String {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let mut stream = TcpStream::connect(guarded.world.address).await.unwrap();
-    let head = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{lines}\r\n");
+    let head =
+        format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{lines}\r\n");
     // A server that has refused already need not read on.
     drop(stream.write_all(format!("{head}{body}").as_bytes()).await);
     let mut answer = Vec::new();
