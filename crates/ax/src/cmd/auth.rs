@@ -171,8 +171,10 @@ pub(crate) async fn session(cx: &Context, session: String, expires: u64) -> Resu
         Shares::of(&data.root).make(&shared).map_err(Failure::from)
     })?;
     let address = data.holder().and_then(|holder| holder.addresses.into_iter().next());
-    let link =
-        address.map(|address| format!("{address}/v1/sessions/{}/follow?share={token}", shown.id));
+    let link = address.map(|address| {
+        let address = reachable(&address);
+        format!("{address}/v1/sessions/{}/follow?share={token}", shown.id)
+    });
     let expires_at = rfc3339(shared.expires_at.millis);
     if cx.out.json {
         return cx.out.object(&json!({
@@ -186,6 +188,15 @@ pub(crate) async fn session(cx: &Context, session: String, expires: u64) -> Resu
     }
     cx.out.progress(&format!("whoever has this may read the session until {expires_at}"));
     cx.out.line(link.as_deref().unwrap_or(&token))
+}
+
+/// Names this machine where an address is all of its addresses.
+fn reachable(address: &str) -> String {
+    let system = rustix::system::uname();
+    let name = system.nodename().to_string_lossy();
+    ["//0.0.0.0:", "//[::]:"]
+        .iter()
+        .fold(address.to_owned(), |address, all| address.replace(all, &format!("//{name}:")))
 }
 
 fn audit(cx: &Context, data: &DataDir, denied: bool, limit: usize) -> Result<(), Failure> {

@@ -26,12 +26,15 @@ const SPACE_BYTES_LOW: u64 = 1 << 30;
 /// What helps with settings in general.
 const CONFIG_HINT: &str = "docs/configuration.md lists the settings";
 /// Variables of ours that are no settings of the file.
-const VARIABLES: [&str; 9] = [
+const VARIABLES: [&str; 12] = [
     "AX_CONFIG",
     "AX_SERVER",
     "AX_NAMESPACE",
     "AX_LOG",
     "AX_TOKEN",
+    "AX_CA",
+    "AX_CERT",
+    "AX_KEY",
     "AX_SESSION",
     "AX_EXECUTION",
     "AX_ATTEMPT",
