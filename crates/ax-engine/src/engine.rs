@@ -15,7 +15,7 @@ use crate::{Code, Error, codec, follow, gc};
 use ax_core::id::{AskId, ExecId, Namespace, Seq, SessionId, SessionKey};
 use ax_core::session::{Accepted, Answer, Body, Caller, Digest, IdempotencyKey, Request};
 use ax_harness::Launcher;
-use ax_log::{EventLog, Filter, ListQuery, ReadLimit, StateMask};
+use ax_log::{EventLog, Filter, ListQuery, LogFault, ReadLimit, StateMask};
 use ax_store::Blobs;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -463,7 +463,8 @@ impl Engine {
             blobs: self.inner.blobs.counters(),
             followers: self.inner.followers.load(Ordering::Relaxed) as u64,
             is_stopping: self.inner.stopping.is_cancelled(),
-            has_failed: self.inner.failed.is_cancelled() || self.inner.log.fault().is_some(),
+            has_failed: self.inner.failed.is_cancelled()
+                || matches!(self.inner.log.fault(), Some(LogFault::Poisoned { .. })),
         }
     }
 

@@ -152,9 +152,7 @@ pub trait EventLog: Debug + Send + Sync + 'static {
     }
 
     /// Returns why nothing more is taken, if so. It is final: the log has to be opened anew.
-    fn fault(&self) -> Option<LogFault> {
-        None
-    }
+    fn fault(&self) -> Option<LogFault>;
 
     /// Finishes what is under way and closes the log; later calls fail.
     fn close(&self) -> BoxFuture<'_, Result<(), LogFault>>;

@@ -301,6 +301,10 @@ impl EventLog for MemoryLog {
         async move { self.namespaces_now() }.boxed()
     }
 
+    fn fault(&self) -> Option<LogFault> {
+        None
+    }
+
     fn close(&self) -> BoxFuture<'_, Result<(), LogFault>> {
         async move {
             let mut open = self.readable()?;

@@ -318,6 +318,10 @@ impl<L: EventLog> EventLog for CountedLog<L> {
         self.log.namespaces()
     }
 
+    fn fault(&self) -> Option<LogFault> {
+        self.log.fault()
+    }
+
     fn close(&self) -> BoxFuture<'_, Result<(), LogFault>> {
         self.log.close()
     }

@@ -116,6 +116,10 @@ impl EventLog for GatedLog {
         self.log.namespaces()
     }
 
+    fn fault(&self) -> Option<LogFault> {
+        self.log.fault()
+    }
+
     fn close(&self) -> BoxFuture<'_, Result<(), LogFault>> {
         self.log.close()
     }

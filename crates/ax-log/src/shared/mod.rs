@@ -488,6 +488,10 @@ impl EventLog for SharedLog {
         Grants::new(Arc::clone(&self.inner.granted))
     }
 
+    fn fault(&self) -> Option<LogFault> {
+        None
+    }
+
     fn close(&self) -> BoxFuture<'_, Result<(), LogFault>> {
         self.close_now().boxed()
     }
