@@ -2,6 +2,7 @@
 
 use super::world::World;
 use std::fs::File;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -93,8 +94,13 @@ fn a_server_whose_log_fails_ends_and_the_next_one_goes_on() {
     let mut shell = Command::new("sh");
     shell.args(["-c", &script]).current_dir(world.path("")).env_clear();
     shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    shell.stdin(Stdio::null()).stdout(Stdio::null());
-    let server = shell.stderr(Stdio::piped()).spawn().unwrap();
+    shell.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut server = shell.stderr(Stdio::piped()).spawn().unwrap();
+    // Before it serves, a command would start a server of its own.
+    let mut said = BufReader::new(server.stdout.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    assert!(line.starts_with("serving "), "{line:?}");
     // More than the limit in all, none so large that it would be a file of its own.
     let words = "x".repeat(60_000);
     let mut sent = 0;
