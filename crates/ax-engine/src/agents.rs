@@ -5,10 +5,10 @@
 //! A deleted agent's versions can still be read, because sessions keep the version they began with.
 //! Nobody deletes entries.
 
-use crate::manifest;
+use crate::manifest::{self, Manifest};
 use crate::{AgentSource, AgentView, Code, Error};
 use ax_core::id::{Namespace, Seq, SessionId, SessionKey};
-use ax_core::session::Digest;
+use ax_core::session::{AgentRef, Digest};
 use ax_core::time::Timestamp;
 use ax_log::{Append, AppendError, EventLog, ReadError, ReadLimit, Row};
 use ax_proto::store::v1::AgentRecord;
@@ -37,8 +37,20 @@ const TRIES_MAX: usize = 16;
 pub struct AgentStore {
     log: Arc<dyn EventLog>,
     clock: Box<dyn Fn() -> Timestamp + Send + Sync>,
-    /// Held over a whole write, so that this store's writers come one after the other.
-    namespaces: Mutex<HashMap<Namespace, Agents>>,
+    namespaces: std::sync::Mutex<HashMap<Namespace, Shelf>>,
+}
+
+/// The agents of a namespace. Locked over a whole write, so that this store's writers come one after
+/// the other; those of another namespace do not wait.
+type Shelf = Arc<Mutex<Agents>>;
+
+/// What a session needs of an agent.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) agent: AgentRef,
+    pub(crate) manifest: Arc<Manifest>,
+    /// The directory that its relative paths begin at.
+    pub(crate) dir: Option<PathBuf>,
 }
 
 /// The agents of a namespace, up to a position.
@@ -52,8 +64,8 @@ struct Agents {
 #[derive(Debug, Default)]
 struct Versions {
     versions: Vec<AgentView>,
-    /// What the newest manifest says, if it is still valid.
-    digest: Option<Digest>,
+    /// The newest manifest as it was read, if it is still valid: nearly every input needs it.
+    newest: Option<Arc<Manifest>>,
     deleted: bool,
 }
 
@@ -69,7 +81,7 @@ impl AgentStore {
         log: Arc<dyn EventLog>,
         clock: impl Fn() -> Timestamp + Send + Sync + 'static,
     ) -> Self {
-        Self { log, clock: Box::new(clock), namespaces: Mutex::default() }
+        Self { log, clock: Box::new(clock), namespaces: std::sync::Mutex::default() }
     }
 
     /// Stores a manifest as the newest version of its agent. Says whether it was that already: then
@@ -89,8 +101,7 @@ impl AgentStore {
             error
         })?;
         let dir = source.dir.as_ref().map(|dir| dir_text(dir)).transpose()?.unwrap_or_default();
-        let mut namespaces = self.namespaces.lock().await;
-        let agents = namespaces.entry(namespace.clone()).or_default();
+        let agents = &mut *self.shelf(namespace).lock_owned().await;
         let write = |agents: &Agents| {
             let newest = agents.by_name.get(&manifest.name);
             if newest.is_none() && agents.by_name.len() >= AGENTS_MAX {
@@ -99,7 +110,7 @@ impl AgentStore {
             }
             if newest.is_some_and(|newest| {
                 let same_dir = newest.newest().is_some_and(|view| view.dir == source.dir);
-                !newest.deleted && newest.digest == Some(manifest.digest) && same_dir
+                !newest.deleted && newest.digest() == Some(manifest.digest) && same_dir
             }) {
                 return Ok(None);
             }
@@ -112,7 +123,7 @@ impl AgentStore {
             }))
         };
         let written = self.write(namespace, agents, write).await?;
-        Ok((agents.get(&manifest.name, None)?, !written))
+        Ok((agents.get(&manifest.name)?, !written))
     }
 
     /// Returns an agent: `NAME` for its newest version, or `NAME@VERSION`, which may be deleted.
@@ -121,6 +132,38 @@ impl AgentStore {
     ///
     /// Fails if there is none, or if the log cannot be read.
     pub async fn get(&self, namespace: &Namespace, agent: &str) -> Result<AgentView, Error> {
+        self.look(namespace, agent, |_, view| view.clone()).await
+    }
+
+    /// Returns what a session needs of an agent, named as in [`AgentStore::get`].
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is none, if its manifest is not valid any more, or if the log cannot be read.
+    pub(crate) async fn find(&self, namespace: &Namespace, agent: &str) -> Result<Found, Error> {
+        let found = |versions: &Versions, view: &AgentView| {
+            let newest = versions.newest.as_ref().filter(|_| versions.count() == view.version);
+            let read = || manifest::parse(&view.manifest).map(Arc::new);
+            let manifest = newest.map_or_else(read, |manifest| Ok(Arc::clone(manifest)));
+            let agent = AgentRef { name: view.name.clone(), version: view.version };
+            let manifest = manifest.map_err(|problems| {
+                let what = format!("the manifest of {}@{} is not valid", agent.name, agent.version);
+                let mut error = Error::new(Code::Manifest, what);
+                error.causes = problems.iter().map(ToString::to_string).collect();
+                error
+            })?;
+            Ok(Found { agent, manifest, dir: view.dir.clone() })
+        };
+        self.look(namespace, agent, found).await?
+    }
+
+    /// Hands a version of an agent over; what is written elsewhere is read if it may matter.
+    async fn look<T>(
+        &self,
+        namespace: &Namespace,
+        agent: &str,
+        take: impl FnOnce(&Versions, &AgentView) -> T,
+    ) -> Result<T, Error> {
         let (name, version) = match agent.split_once('@') {
             None => (agent, None),
             Some((name, version)) => match version.parse() {
@@ -131,15 +174,21 @@ impl AgentStore {
                 }
             },
         };
-        let mut namespaces = self.namespaces.lock().await;
-        let agents = namespaces.entry(namespace.clone()).or_default();
-        if version.is_some()
-            && let Ok(view) = agents.get(name, version)
-        {
-            return Ok(view);
+        let agents = &mut *self.shelf(namespace).lock_owned().await;
+        if version.is_none() || agents.find(name, version).is_none() {
+            self.refresh(namespace, agents).await?;
         }
-        self.refresh(namespace, agents).await?;
-        agents.get(name, version)
+        let (versions, view) =
+            agents.find(name, version).ok_or_else(|| agents.no_agent(name, version))?;
+        Ok(take(versions, view))
+    }
+
+    fn shelf(&self, namespace: &Namespace) -> Shelf {
+        let mut namespaces = self.namespaces.lock().expect("no holder of the lock panics");
+        match namespaces.get(namespace) {
+            Some(shelf) => Arc::clone(shelf),
+            None => Arc::clone(namespaces.entry(namespace.clone()).or_default()),
+        }
     }
 
     /// Says whether an agent was deleted, and not applied again since.
@@ -148,8 +197,7 @@ impl AgentStore {
     ///
     /// Fails if the log cannot be read.
     pub async fn is_deleted(&self, namespace: &Namespace, name: &str) -> Result<bool, Error> {
-        let mut namespaces = self.namespaces.lock().await;
-        let agents = namespaces.entry(namespace.clone()).or_default();
+        let agents = &mut *self.shelf(namespace).lock_owned().await;
         self.refresh(namespace, agents).await?;
         Ok(agents.by_name.get(name).is_some_and(|versions| versions.deleted))
     }
@@ -160,8 +208,7 @@ impl AgentStore {
     ///
     /// Fails if the log cannot be read.
     pub async fn list(&self, namespace: &Namespace) -> Result<Vec<AgentView>, Error> {
-        let mut namespaces = self.namespaces.lock().await;
-        let agents = namespaces.entry(namespace.clone()).or_default();
+        let agents = &mut *self.shelf(namespace).lock_owned().await;
         self.refresh(namespace, agents).await?;
         let present = agents.by_name.values().filter(|versions| !versions.deleted);
         Ok(present.filter_map(Versions::newest).cloned().collect())
@@ -173,10 +220,9 @@ impl AgentStore {
     ///
     /// Fails if there is none, or if the log cannot be written.
     pub async fn delete(&self, namespace: &Namespace, name: &str) -> Result<(), Error> {
-        let mut namespaces = self.namespaces.lock().await;
-        let agents = namespaces.entry(namespace.clone()).or_default();
+        let agents = &mut *self.shelf(namespace).lock_owned().await;
         let write = |agents: &Agents| {
-            let newest = agents.get(name, None)?;
+            let newest = agents.get(name)?;
             Ok(Some(AgentRecord {
                 name: newest.name,
                 version: newest.version,
@@ -280,19 +326,25 @@ impl Agents {
         if versions.deleted {
             return;
         }
-        versions.digest = manifest::parse(&manifest).ok().map(|manifest| manifest.digest);
+        versions.newest = manifest::parse(&manifest).ok().map(Arc::new);
         let dir = (!dir.is_empty()).then(|| PathBuf::from(dir));
         let applied_at = Timestamp::from_millis(applied_at_millis);
         versions.versions.push(AgentView { name, version, manifest, dir, applied_at });
     }
 
-    fn get(&self, name: &str, version: Option<u32>) -> Result<AgentView, Error> {
-        let versions = self.by_name.get(name);
-        let found = match version {
-            None => versions.filter(|versions| !versions.deleted).and_then(Versions::newest),
-            Some(version) => versions.and_then(|versions| versions.version(version)),
+    fn get(&self, name: &str) -> Result<AgentView, Error> {
+        let found = self.find(name, None).map(|(_, view)| view.clone());
+        found.ok_or_else(|| self.no_agent(name, None))
+    }
+
+    fn find(&self, name: &str, version: Option<u32>) -> Option<(&Versions, &AgentView)> {
+        let versions = self.by_name.get(name)?;
+        let view = match version {
+            None if versions.deleted => None,
+            None => versions.newest(),
+            Some(version) => versions.version(version),
         };
-        found.cloned().ok_or_else(|| self.no_agent(name, version))
+        view.map(|view| (versions, view))
     }
 
     fn no_agent(&self, name: &str, version: Option<u32>) -> Error {
@@ -321,6 +373,10 @@ impl Agents {
 impl Versions {
     fn newest(&self) -> Option<&AgentView> {
         self.versions.last()
+    }
+
+    fn digest(&self) -> Option<Digest> {
+        self.newest.as_ref().map(|manifest| manifest.digest)
     }
 
     fn count(&self) -> u32 {

@@ -8,7 +8,7 @@ use crate::registry::Registry;
 use crate::seams::{Clock, Entropy};
 use crate::session::{self, Asked, Command};
 use crate::timers::Timers;
-use crate::{Code, Error, codec, manifest, view};
+use crate::{Code, Error, codec, view};
 use ax_core::id::{Namespace, SessionKey};
 use ax_core::session::{Accepted, AgentRef, Caller, Request};
 use ax_harness::Launcher;
@@ -156,16 +156,10 @@ impl Inner {
         namespace: &Namespace,
         agent: &AgentRef,
     ) -> Result<serde_json::Value, Error> {
-        let stored =
-            self.agents.get(namespace, &format!("{}@{}", agent.name, agent.version)).await?;
-        let manifest = manifest::parse(&stored.manifest).map_err(|problems| {
-            let what = format!("the manifest of {}@{} is not valid", agent.name, agent.version);
-            let mut error = Error::new(Code::Manifest, what);
-            error.causes = problems.iter().map(ToString::to_string).collect();
-            error
-        })?;
-        let mut harness = manifest.harness;
-        if let (Some(dir), Some(fields)) = (&stored.dir, harness.as_object_mut())
+        let name = format!("{}@{}", agent.name, agent.version);
+        let found = self.agents.find(namespace, &name).await?;
+        let mut harness = found.manifest.harness.clone();
+        if let (Some(dir), Some(fields)) = (&found.dir, harness.as_object_mut())
             && starts_a_program(fields)
             && !fields.contains_key("dir")
         {

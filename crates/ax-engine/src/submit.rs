@@ -1,13 +1,14 @@
 //! Taking an input in.
 
+use crate::agents::Found;
 use crate::api::{SessionRef, Submission, Submitted};
 use crate::bodies::Bodies;
 use crate::inner::Inner;
 use crate::references::Held;
-use crate::{Code, Error, branch, manifest};
+use crate::{Code, Error, branch};
 use ax_core::id::{Namespace, Seq, SessionId, SessionKey};
 use ax_core::session::{
-    Accepted, AgentRef, Body, Caller, Digest, IdempotencyKey, Part, Request, SubmitPolicy,
+    Accepted, Body, Caller, Digest, IdempotencyKey, Part, Request, SubmitPolicy,
 };
 use ax_store::BlobId;
 use std::sync::Arc;
@@ -127,21 +128,19 @@ async fn create(
             error.with_hint("name an agent to create it: `ax run --agent AGENT --session NAME …`")
         });
     };
-    let stored = inner.agents.get(namespace, agent).await?;
+    let Found { agent: wanted, manifest, .. } = inner.agents.find(namespace, agent).await?;
     // A version that is named is found when its agent is deleted, too: for sessions that have it.
     if agent.contains('@')
         && inner.log.head(key).await?.is_none()
-        && inner.agents.is_deleted(namespace, &stored.name).await?
+        && inner.agents.is_deleted(namespace, &wanted.name).await?
     {
-        return Err(Error::new(Code::NoAgent, format!("the agent {:?} was deleted", stored.name)));
+        return Err(Error::new(Code::NoAgent, format!("the agent {:?} was deleted", wanted.name)));
     }
-    let manifest = manifest::parse(&stored.manifest)
-        .map_err(|_| Error::new(Code::Manifest, format!("the manifest of {agent} is not valid")))?;
     Ok(Some(Request::Create {
         name: session.name.clone(),
-        agent: AgentRef { name: stored.name, version: stored.version },
+        agent: wanted,
         limits: manifest.limits,
-        sandbox: manifest.sandbox,
+        sandbox: manifest.sandbox.clone(),
         seed: inner.entropy.number(),
     }))
 }

@@ -68,7 +68,10 @@ impl Server {
     pub(crate) async fn ready(&mut self) {
         let began = Instant::now();
         let client = client(&self.data);
-        while client.get_info(Default::default()).await.is_err() {
+        // It may be another server that answers still, which is about to stop.
+        while client.get_info(Default::default()).await.ok().map(|info| info.pid)
+            != Some(self.pid())
+        {
             let ended = self.has_ended();
             assert!(ended.is_none(), "the server has ended: {ended:?}; {}", self.errors());
             assert!(began.elapsed() < START_MAX, "no answer; {}", self.errors());
