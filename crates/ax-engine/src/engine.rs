@@ -20,7 +20,7 @@ use ax_store::Blobs;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -122,7 +122,24 @@ impl Engine {
         namespace: &Namespace,
         submission: Submission,
     ) -> Result<Submitted, Error> {
-        crate::submit::submit(&self.inner, caller, namespace, submission).await
+        crate::submit::submit(&self.inner, caller, namespace, submission, None).await
+    }
+
+    /// Records an input like [`Engine::submit`], and drops `next` once the input has its place among
+    /// those of its session: one that is submitted after that comes after it. Whoever has many
+    /// inputs for a session need not wait until each of them is durable.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`Error`] as [`Engine::submit`] does.
+    pub async fn submit_before(
+        &self,
+        caller: Caller,
+        namespace: &Namespace,
+        submission: Submission,
+        next: oneshot::Sender<()>,
+    ) -> Result<Submitted, Error> {
+        crate::submit::submit(&self.inner, caller, namespace, submission, Some(next)).await
     }
 
     /// Follows a session: what is recorded after a position, then what comes.

@@ -84,11 +84,23 @@ impl Inner {
         requests: Vec<Request>,
         held: Option<Arc<Held>>,
     ) -> Result<Vec<Accepted>, Error> {
+        self.hand(key, caller, requests, held)?.await
+    }
+
+    /// Hands requests to a session at once: what is handed over later comes later. The answer comes
+    /// once they are durable.
+    pub(crate) fn hand(
+        self: &Arc<Self>,
+        key: &SessionKey,
+        caller: Caller,
+        requests: Vec<Request>,
+        held: Option<Arc<Held>>,
+    ) -> Result<impl Future<Output = Result<Vec<Accepted>, Error>> + use<>, Error> {
         let (sender, receiver) = oneshot::channel();
         let asked = Asked::new(sender, held);
         self.registry.send(self, key, Command::Ask(caller, requests, asked))?;
         let gone = || Error::new(Code::Stopping, "the session's task has ended");
-        receiver.await.map_err(|_| gone())?
+        Ok(async move { receiver.await.map_err(|_| gone())? })
     }
 
     /// Shows a session, awake or asleep; `None` if there is none.

@@ -12,13 +12,16 @@ use ax_core::session::{
 };
 use ax_store::BlobId;
 use std::sync::Arc;
+use tokio::sync::oneshot;
 
-/// Records an input, in a new session, an existing one, or a branch of it.
+/// Records an input, in a new session, an existing one, or a branch of it. Drops `next` once it has
+/// its place.
 pub(crate) async fn submit(
     inner: &Arc<Inner>,
     caller: Caller,
     namespace: &Namespace,
     submission: Submission,
+    next: Option<oneshot::Sender<()>>,
 ) -> Result<Submitted, Error> {
     let session = target(inner, namespace, &submission);
     let key = SessionKey::new(namespace.clone(), session.id);
@@ -47,7 +50,9 @@ pub(crate) async fn submit(
         return submit_to_branch(inner, caller, &child, input, held).await;
     }
     requests.push(input.clone());
-    let accepted = inner.ask_with(&key, caller.clone(), requests, held.clone()).await?;
+    let answer = inner.hand(&key, caller.clone(), requests, held.clone())?;
+    drop(next);
+    let accepted = answer.await?;
     let created = is_new && matches!(accepted.first(), Some(Accepted::At(_)));
     let session = key.session;
     match accepted.last() {

@@ -248,3 +248,40 @@ async fn a_revoked_key_submits_nothing_more_over_a_stream_that_is_open() {
     assert!(format!("{answer:?}").contains("AX4001"), "{answer:?}");
     assert_eq!(call.end().await.2, "AX4001");
 }
+
+#[tokio::test]
+async fn inputs_over_a_stream_keep_their_order_whatever_their_session_is_called() {
+    let guarded = Guarded::new(Settings::default()).await;
+    let key = guarded.key("op", Role::Operator, Some("theirs"));
+    let mut call = guarded.begin(&key, "", "/agentexecutor.v1.Sessions/SubmitStream").await;
+    let input = |id: u64, session: &str| {
+        // Every other one is stored as a blob on its way, and takes longer.
+        let text = "x".repeat(if id.is_multiple_of(2) { 100_000 } else { 1 });
+        let body = Some(v1::Body { body: Some(v1::body::Body::Text(text)) });
+        let kind = v1::PartKind::Text.into();
+        let part = v1::Part { kind, media_type: "text/plain".into(), body, ..Default::default() };
+        let (session, agent) = (session.to_owned(), "done".to_owned());
+        let submit = v1::SubmitRequest { session, agent, parts: vec![part], ..Default::default() };
+        v1::SubmitStreamRequest { id, submit: Some(submit) }.encode_to_vec()
+    };
+    let done = |said: bytes::Bytes| {
+        let answer = v1::SubmitStreamResponse::decode(said).unwrap();
+        match answer.answer.unwrap() {
+            v1::submit_stream_response::Answer::Done(done) => (answer.id, done),
+            v1::submit_stream_response::Answer::Error(error) => panic!("{error:?}"),
+        }
+    };
+    call.say(&input(0, "talk"), false);
+    let (_, first) = done(call.message().await.unwrap());
+    for id in 1..=40 {
+        let session = if id % 3 == 0 { "talk" } else { &first.session };
+        call.say(&input(id, session), false);
+    }
+    let mut before = first.seq;
+    for id in 1..=40 {
+        let (answered, done) = done(call.message().await.unwrap());
+        assert_eq!(answered, id);
+        assert!(done.seq > before, "{} comes before {before}", done.seq);
+        before = done.seq;
+    }
+}

@@ -6,10 +6,51 @@ use crate::convert::{
     answer, cursor, event, key, limit, part, policy, seq, states, text, wire_session,
 };
 use crate::{PAGE_BYTES_MAX, PAGE_EVENTS_MAX, PAGE_SESSIONS_MAX};
-use ax_core::id::{AskId, ExecId, Seq};
-use ax_engine::{BranchPlan, Error, ListSessions, Submission};
+use ax_core::id::{AskId, ExecId, Namespace, Seq};
+use ax_engine::{BranchPlan, Error, ListSessions, SessionRef, Submission, Submitted};
 use ax_proto::v1;
 use bytes::Bytes;
+
+/// Reads an input that a client sent.
+pub(super) fn submission(
+    asker: &Asker,
+    request: v1::SubmitRequest,
+) -> Result<(Namespace, Submission), Error> {
+    let (namespace, session) = if request.session.is_empty() {
+        (asker.namespace(Act::Write, &request.namespace)?, None)
+    } else {
+        let named = asker.session(Act::Write, &request.namespace, &request.session)?;
+        (named.0, Some(named.1))
+    };
+    let parts = request.parts.into_iter().enumerate();
+    let submission = Submission {
+        session,
+        agent: text(request.agent),
+        key: key(request.key)?,
+        parts: parts.map(|(index, given)| part(index, given)).collect::<Result<_, _>>()?,
+        policy: policy(request.policy)?,
+        title: text(request.title),
+    };
+    Ok((namespace, submission))
+}
+
+/// Writes what became of an input.
+pub(super) fn submitted(
+    session: Option<&SessionRef>,
+    done: Result<Submitted, Error>,
+) -> Result<v1::SubmitResponse, Error> {
+    let done = done.map_err(|error| match session {
+        Some(session) => about(session, error),
+        None => error,
+    })?;
+    Ok(v1::SubmitResponse {
+        session: done.session.to_string(),
+        seq: done.seq.0,
+        duplicate: done.duplicate,
+        created: done.created,
+        branched: done.branched,
+    })
+}
 
 impl Api {
     pub(crate) async fn submit(
@@ -17,33 +58,10 @@ impl Api {
         asker: Asker,
         request: v1::SubmitRequest,
     ) -> Result<v1::SubmitResponse, Error> {
-        let (namespace, session) = if request.session.is_empty() {
-            (asker.namespace(Act::Write, &request.namespace)?, None)
-        } else {
-            let named = asker.session(Act::Write, &request.namespace, &request.session)?;
-            (named.0, Some(named.1))
-        };
-        let parts = request.parts.into_iter().enumerate();
-        let submission = Submission {
-            session: session.clone(),
-            agent: text(request.agent),
-            key: key(request.key)?,
-            parts: parts.map(|(index, given)| part(index, given)).collect::<Result<_, _>>()?,
-            policy: policy(request.policy)?,
-            title: text(request.title),
-        };
+        let (namespace, submission) = submission(&asker, request)?;
+        let session = submission.session.clone();
         let done = self.engine().submit(asker.caller(), &namespace, submission).await;
-        let done = done.map_err(|error| match &session {
-            Some(session) => about(session, error),
-            None => error,
-        })?;
-        Ok(v1::SubmitResponse {
-            session: done.session.to_string(),
-            seq: done.seq.0,
-            duplicate: done.duplicate,
-            created: done.created,
-            branched: done.branched,
-        })
+        submitted(session.as_ref(), done)
     }
 
     pub(crate) async fn list_events(

@@ -1,9 +1,11 @@
 //! Many inputs over one stream.
 
 use super::Api;
+use super::sessions::{submission, submitted};
 use crate::SUBMITS_MAX;
 use crate::caller::Asker;
 use crate::status::details;
+use ax_core::id::{Namespace, SessionId};
 use ax_engine::Error;
 use ax_proto::v1;
 use ax_proto::v1::submit_stream_response::Answer;
@@ -14,25 +16,24 @@ use tokio::sync::oneshot;
 /// The sessions that inputs are on the way to: who comes after the last of them.
 #[derive(Debug, Default)]
 struct Order {
-    last: HashMap<(String, String), oneshot::Receiver<()>>,
+    last: HashMap<(Namespace, SessionId), oneshot::Receiver<()>>,
 }
 
 impl Order {
     /// Enqueues behind the inputs of the same session. An input begins once its predecessor has
-    /// dropped what it was given.
+    /// dropped what it was given: it has its place then, or was refused.
     fn enqueue(
         &mut self,
-        submit: &v1::SubmitRequest,
+        session: Option<(Namespace, SessionId)>,
     ) -> (Option<oneshot::Receiver<()>>, oneshot::Sender<()>) {
         let (done, next) = oneshot::channel();
-        if submit.session.is_empty() {
+        let Some(session) = session else {
             return (None, done);
-        }
+        };
         if self.last.len() >= 2 * SUBMITS_MAX {
             // Whoever is done is no longer waited for.
             self.last.retain(|_, last| last.try_recv() == Err(oneshot::error::TryRecvError::Empty));
         }
-        let session = (submit.namespace.clone(), submit.session.clone());
         (self.last.insert(session, next), done)
     }
 }
@@ -48,18 +49,27 @@ impl Api {
         let answers = requests.map(move |request| {
             let (api, asker) = (self.clone(), asker.clone());
             let request = request.map(|request| {
-                let submit = request.submit.unwrap_or_default();
-                let turn = order.enqueue(&submit);
-                (request.id, submit, turn)
+                let read = submission(&asker, request.submit.unwrap_or_default());
+                let session = read.as_ref().ok().and_then(|(namespace, submission)| {
+                    Some((namespace.clone(), submission.session.as_ref()?.id))
+                });
+                (request.id, read, order.enqueue(session))
             });
             async move {
-                let (id, submit, (before, done)) = request?;
+                let (id, read, (before, next)) = request?;
                 if let Some(before) = before {
                     // It is dropped, never sent to.
                     let _dropped = before.await;
                 }
-                let answer = api.submit(asker, submit).await;
-                drop(done);
+                let answer = match read {
+                    Err(error) => Err(error),
+                    Ok((namespace, submission)) => {
+                        let session = submission.session.clone();
+                        let (engine, caller) = (api.engine(), asker.caller());
+                        let done = engine.submit_before(caller, &namespace, submission, next).await;
+                        submitted(session.as_ref(), done)
+                    }
+                };
                 Ok(v1::SubmitStreamResponse { id, answer: Some(wire(answer)) })
             }
         });
@@ -78,16 +88,18 @@ fn wire(answer: Result<v1::SubmitResponse, Error>) -> Answer {
 mod tests {
     use super::*;
 
+    fn session(id: u128) -> Option<(Namespace, SessionId)> {
+        Some((Namespace::default(), SessionId(id)))
+    }
+
     #[test]
     fn inputs_of_one_session_wait_for_each_other_and_others_do_not() {
         let mut order = Order::default();
-        let submit =
-            |session: &str| v1::SubmitRequest { session: session.into(), ..Default::default() };
-        let (before, first) = order.enqueue(&submit("a"));
+        let (before, first) = order.enqueue(session(1));
         assert!(before.is_none());
-        assert!(order.enqueue(&submit("b")).0.is_none());
-        assert!(order.enqueue(&submit("")).0.is_none());
-        let (before, _second) = order.enqueue(&submit("a"));
+        assert!(order.enqueue(session(2)).0.is_none());
+        assert!(order.enqueue(None).0.is_none());
+        let (before, _second) = order.enqueue(session(1));
         let mut before = before.unwrap();
         assert_eq!(before.try_recv(), Err(oneshot::error::TryRecvError::Empty));
         drop(first);
@@ -97,9 +109,8 @@ mod tests {
     #[test]
     fn what_is_done_is_forgotten() {
         let mut order = Order::default();
-        for n in 0..10 * SUBMITS_MAX {
-            let name = format!("session-{n}");
-            drop(order.enqueue(&v1::SubmitRequest { session: name, ..Default::default() }));
+        for number in 0..10 * SUBMITS_MAX {
+            drop(order.enqueue(session(number as u128)));
         }
         assert!(order.last.len() <= 2 * SUBMITS_MAX);
     }

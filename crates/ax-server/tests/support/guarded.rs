@@ -7,7 +7,7 @@ use ax_engine::{Clock as _, Info, SystemClock};
 use ax_server::Options;
 use ax_server::auth::{Auth, Keys, NewKey, Role, Settings, Shared, Shares};
 use ax_server::ops::Metrics;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use prost::Message as _;
 use serde_json::{Value, json};
@@ -139,7 +139,14 @@ impl Guarded {
         }
         let request = request.body(()).unwrap();
         let (answer, sender) = client.send_request(request, false).unwrap();
-        Call { driver, sender, answer: Some(answer), headers: HeaderMap::new(), body: None }
+        Call {
+            driver,
+            sender,
+            answer: Some(answer),
+            headers: HeaderMap::new(),
+            body: None,
+            unread: BytesMut::new(),
+        }
     }
 }
 
@@ -157,6 +164,8 @@ pub(crate) struct Call {
     answer: Option<h2::client::ResponseFuture>,
     headers: HeaderMap,
     body: Option<h2::RecvStream>,
+    /// What came of messages that are not yet whole or asked for.
+    unread: BytesMut,
 }
 
 impl Drop for Call {
@@ -188,6 +197,24 @@ impl Call {
         let data = body.data().await?.ok()?;
         body.flow_control().release_capacity(data.len()).unwrap();
         Some(data.slice(5.min(data.len())..))
+    }
+
+    /// The next message of the answer, however many come in one piece.
+    pub(crate) async fn message(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some((head, rest)) = self.unread.split_first_chunk::<5>() {
+                let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+                if rest.len() >= length {
+                    let message = self.unread.split_to(5 + length).freeze();
+                    return Some(message.slice(5..));
+                }
+            }
+            self.head().await;
+            let body = self.body.as_mut().unwrap();
+            let data = body.data().await?.ok()?;
+            body.flow_control().release_capacity(data.len()).unwrap();
+            self.unread.extend_from_slice(&data);
+        }
     }
 
     /// Reads to the end.
