@@ -252,13 +252,12 @@ impl Seen {
         }
     }
 
-    /// Counts the content of a part, not the words around it.
+    /// Counts the content of a part, not the words around it, and the same content once.
     fn part(&mut self, part: &Value) {
         let content = ["text", "content"].iter().find_map(|name| part[*name].as_str());
         let content = content.map_or_else(|| part.to_string(), str::to_owned);
         let bytes = content.len() as u64;
-        let name = format!("{} {content}", part["tool_use_id"]);
-        if self.parts.insert(name) {
+        if self.parts.insert(content) {
             self.part_bytes += bytes;
         }
     }
