@@ -131,3 +131,22 @@ async fn time_does_not_go_back_within_a_session_whatever_the_clock_does() {
     assert!(times.is_sorted(), "{times:?}");
     engine.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_log_that_takes_nothing_more_has_failed_and_one_that_is_closed_has_not() {
+    let disk = FakeDisk::new(8);
+    let world = on(&disk).await;
+    let engine = world.open(echo()).await;
+    assert!(!engine.info().has_failed);
+    engine.shutdown().await;
+    assert!(!engine.info().has_failed, "it has stopped");
+    let world = on(&disk).await;
+    let engine = world.open(echo()).await;
+    disk.fail_writes(true);
+    let error = try_submit(&world, &engine, "one", 10).await.unwrap_err();
+    assert_eq!(error.code, Code::Poisoned);
+    engine.failed().await;
+    assert!(engine.info().has_failed);
+    engine.shutdown().await;
+    assert!(engine.info().has_failed, "that it has stopped does not mend it");
+}

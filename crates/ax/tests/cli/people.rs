@@ -190,3 +190,23 @@ fn a_step_of_unknown_outcome_is_not_repeated_but_asked_about() {
     assert!(followed.out.ends_with("charged\n"), "{followed:?}");
     assert_eq!(std::fs::read_to_string(world.path("effects")).unwrap(), "charged\n");
 }
+
+/// Asks, and says what happened when nobody answered.
+const ASKS_IN_VAIN: &str = r#"
+    printf '{"type":"ask","key":"q","kind":"text","prompt":"Who?","expires_ms":3000}\n'
+    wait_for expired
+    say "nobody"
+    finish
+"#;
+
+#[test]
+fn a_server_that_leaves_when_it_is_idle_stays_for_a_question_that_expires() {
+    let world = World::new();
+    world.agent("asks", "jsonl", ASKS_IN_VAIN, "{parkAfter: 10ms}");
+    let ran = world.ax(&["run", "-a", "asks", "-s", "who", "go"]);
+    assert_eq!(ran.code, 5, "{ran:?}");
+    let server = world.start(&["serve", "--idle-exit", "0"]);
+    assert_eq!(server.end().code, 0);
+    let followed = world.ax(&["follow", "who", "--until-idle"]);
+    assert_eq!((followed.code, followed.out.as_str()), (0, "> go\nnobody\n"), "{followed:?}");
+}
