@@ -206,19 +206,30 @@ impl Engine {
     ) -> Result<SessionPage, Error> {
         let limit = if list.limit == 0 { 100 } else { list.limit.min(SESSIONS_MAX) };
         let states = if list.states.is_empty() { &WaitState::ALL[..] } else { &list.states };
-        let mask = states.iter().fold(StateMask(0), |mask, state| mask.and(*state as u8));
+        let mask = states.iter().fold(StateMask(0), |mask, state| {
+            // No row says that a session has no place to run: that changes without an event.
+            let kept =
+                if *state == WaitState::WaitingCapacity { WaitState::Running } else { *state };
+            mask.and(kept as u8)
+        });
         let filter = Filter { states: mask, due_before_millis: None };
         let mut page = SessionPage { sessions: Vec::new(), cursor: None };
         let mut after = list.cursor;
         loop {
-            let namespace = namespace.clone();
-            let query = ListQuery { namespace, after, limit, filter };
-            let read = self.inner.log.list(query).await?;
+            let query = ListQuery { namespace: namespace.clone(), after, limit, filter };
+            let read = self.inner.log.list(query.clone()).await?;
             for entry in read.rows {
-                let view = codec::decode_row(entry.session, &entry.head).map_err(|error| {
+                let mut view = codec::decode_row(entry.session, &entry.head).map_err(|error| {
                     Error::new(Code::Damaged, format!("the row of {} is unreadable", entry.session))
                         .caused_by(&error)
                 })?;
+                let key = SessionKey::new(query.namespace.clone(), entry.session);
+                if view.status.state == WaitState::Running && self.inner.lacks_place(&key) {
+                    view.status.waits_for_place();
+                }
+                if !states.contains(&view.status.state) {
+                    continue;
+                }
                 if list.agent.as_ref().is_some_and(|agent| *agent != view.agent.name) {
                     continue;
                 }
@@ -476,7 +487,7 @@ impl Engine {
         Info {
             awake_sessions: self.inner.registry.awake_count() as u64,
             running_attempts: self.inner.runs_max.saturating_sub(free) as u64,
-            waiting_attempts: self.inner.waiting.load(Ordering::Relaxed) as u64,
+            waiting_attempts: self.inner.waiting.count() as u64,
             blobs: self.inner.blobs.counters(),
             followers: self.inner.followers.load(Ordering::Relaxed) as u64,
             is_stopping: self.inner.stopping.is_cancelled(),

@@ -2,7 +2,7 @@
 
 use crate::agents::AgentStore;
 use crate::api::SessionView;
-use crate::observe::Observer;
+use crate::observe::{Observer, Waiting};
 use crate::references::{Held, References};
 use crate::registry::Registry;
 use crate::seams::{Clock, Entropy};
@@ -39,8 +39,7 @@ pub(crate) struct Inner {
     pub(crate) observer: Arc<dyn Observer>,
     /// How many followers there are.
     pub(crate) followers: Arc<AtomicUsize>,
-    /// How many attempts wait for a place.
-    pub(crate) waiting: Arc<AtomicUsize>,
+    pub(crate) waiting: Arc<Waiting>,
     pub(crate) agents: AgentStore,
     pub(crate) registry: Registry,
     pub(crate) timers: Timers,
@@ -128,6 +127,12 @@ impl Inner {
         let status = view::status(&session, self.clock.now(), false);
         let updated_at = ax_core::time::Timestamp::from_millis(head.row.updated_millis);
         Ok(view::session_view(key.session, &session, head.parent, status, updated_at))
+    }
+
+    /// Whether a session that is to run does not run yet: no place is free, or it has not been taken
+    /// up since the engine began.
+    pub(crate) fn lacks_place(&self, key: &SessionKey) -> bool {
+        !self.registry.is_awake(key) || self.waiting.has(key)
     }
 
     pub(crate) async fn must_exist(&self, key: &SessionKey) -> Result<(), Error> {

@@ -2,9 +2,10 @@
 
 use ax_core::id::{Seq, SessionKey};
 use ax_core::session::{Event, State};
+use std::collections::BTreeSet;
 use std::fmt::Debug;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 /// Sees what sessions do, once it is durable. It decides nothing and is told nothing back.
@@ -69,6 +70,40 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The sessions whose attempt waits for a place.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting(Mutex<BTreeSet<SessionKey>>);
+
+impl Waiting {
+    /// Adds a session, until what is returned is dropped.
+    pub(crate) fn enter(self: &Arc<Self>, key: &SessionKey) -> Queued {
+        self.lock().insert(key.clone());
+        Queued(Arc::clone(self), key.clone())
+    }
+
+    pub(crate) fn has(&self, key: &SessionKey) -> bool {
+        self.lock().contains(key)
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<SessionKey>> {
+        self.0.lock().expect("no holder of the lock panics")
+    }
+}
+
+/// A session that waits for a place, as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Queued(Arc<Waiting>, SessionKey);
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        self.0.lock().remove(&self.1);
     }
 }
 

@@ -110,6 +110,11 @@ impl Registry {
         }
     }
 
+    /// Whether a session has a task.
+    pub(crate) fn is_awake(&self, key: &SessionKey) -> bool {
+        self.lock().handles.contains_key(key)
+    }
+
     /// Returns how many sessions are awake.
     pub(crate) fn awake_count(&self) -> usize {
         self.lock().handles.len()

@@ -17,10 +17,10 @@ pub(crate) fn status(session: &Session, now: Timestamp, has_place: bool) -> Stat
     if let Some(exec) = &state.exec {
         status.exec = Some(exec.id);
         status.attempt = (exec.attempt.0 > 0).then_some(exec.attempt);
-        status.state = doing(state, exec, has_place);
+        status.state = doing(state, exec);
         status.waiting = waiting(state, exec);
-        if status.state == WaitState::WaitingCapacity {
-            status.waiting.push("a free place to run".into());
+        if status.state == WaitState::Running && !has_place {
+            status.waits_for_place();
         }
     } else if let Some(ended) = &state.ended {
         status.exec = Some(ended.exec);
@@ -36,17 +36,19 @@ pub(crate) fn status(session: &Session, now: Timestamp, has_place: bool) -> Stat
     status
 }
 
-fn doing(state: &State, exec: &Exec, has_place: bool) -> WaitState {
+impl Status {
+    /// It would run if there were a place.
+    pub(crate) fn waits_for_place(&mut self) {
+        self.state = WaitState::WaitingCapacity;
+        self.waiting.push("a free place to run".into());
+    }
+}
+
+fn doing(state: &State, exec: &Exec) -> WaitState {
     match exec.phase {
         Phase::Backoff { .. } => WaitState::Retrying,
         Phase::Unresolved => WaitState::WaitingAsk,
-        Phase::Running if exec.has_open_step() || !exec.is_waiting() => {
-            if has_place {
-                WaitState::Running
-            } else {
-                WaitState::WaitingCapacity
-            }
-        }
+        Phase::Running if exec.has_open_step() || !exec.is_waiting() => WaitState::Running,
         Phase::Running | Phase::Parked => {
             let waits = |wanted: fn(&Item) -> bool| exec.items.pending().any(|(_, i)| wanted(i));
             if !state.asks.is_empty() {

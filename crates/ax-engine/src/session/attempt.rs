@@ -2,7 +2,6 @@
 
 use super::Task;
 use crate::inner::Inner;
-use crate::observe::Counted;
 use crate::transcript::Reader;
 use crate::{Code, Error};
 use ax_core::id::{AttemptId, ExecId, SessionKey};
@@ -181,9 +180,9 @@ impl Attempts {
                 self.due = None;
                 return Some((exec, attempt, place));
             }
-            let counted = Counted::new(&self.inner.waiting);
+            let queued = self.inner.waiting.enter(&self.key);
             self.place = Some(Box::pin(async move {
-                let _counted = counted;
+                let _queued = queued;
                 slots.acquire_owned().await.expect("the places are never closed")
             }));
         }

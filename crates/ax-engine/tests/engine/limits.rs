@@ -3,7 +3,7 @@
 use crate::support::{MANIFEST, Scripted, World};
 use ax_core::session::{Caller, Frame, Part};
 use ax_core::time::Timestamp;
-use ax_engine::{AgentSource, Clock, Code, Submission};
+use ax_engine::{AgentSource, Clock, Code, Engine, ListSessions, Submission, WaitState};
 use ax_log::MemoryLog;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -100,4 +100,53 @@ async fn what_was_cut_short_is_launched_again_oldest_first_and_as_places_allow()
     let oldest_first: Vec<_> = inputs.iter().map(|(name, _)| world.session(name).id).collect();
     assert_eq!(*launched.lock().unwrap(), oldest_first);
     engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn lists_tell_who_runs_from_who_waits_for_a_place() {
+    let memory = Arc::new(MemoryLog::new());
+    let world = World { runs_max: 1, ..World::over(memory.clone()) };
+    let program = Scripted::new(|_, mut talk| async move {
+        loop {
+            talk.told().await;
+        }
+    });
+    let engine = world.open(program.clone()).await;
+    for name in ["one", "two"] {
+        world.submit(&engine, name, "k").await;
+    }
+    while engine.info().waiting_attempts == 0 {
+        tokio::task::yield_now().await;
+    }
+    let (runs, waits) = (WaitState::Running, WaitState::WaitingCapacity);
+    assert_eq!(states(&world, &engine, &[]).await, [runs, waits]);
+    assert_eq!(states(&world, &engine, &[runs]).await, [runs]);
+    assert_eq!(states(&world, &engine, &[waits]).await, [waits]);
+    engine.shutdown().await;
+    let world = World { log: Arc::new(memory.reopen()), runs_max: 0, ..world };
+    let engine = world.open(program).await;
+    assert_eq!(states(&world, &engine, &[]).await, [waits, waits], "nothing runs");
+    engine.shutdown().await;
+}
+
+/// Lists sessions in these states, and compares each row with the session itself.
+async fn states(world: &World, engine: &Engine, asked: &[WaitState]) -> Vec<WaitState> {
+    let list = ListSessions { states: asked.to_vec(), limit: 1, ..ListSessions::default() };
+    let (mut found, mut cursor) = (Vec::new(), None);
+    loop {
+        let list = ListSessions { cursor, ..list.clone() };
+        let page = engine.sessions(&world.namespace, list).await.unwrap();
+        for row in page.sessions {
+            let named = world.session(&row.name);
+            let shown = engine.session(&world.namespace, &named).await.unwrap();
+            assert_eq!(row.status.state, shown.status.state, "{}", row.name);
+            assert_eq!(row.status.waiting, shown.status.waiting, "{}", row.name);
+            found.push(row.status.state);
+        }
+        cursor = page.cursor;
+        if cursor.is_none() {
+            found.sort_unstable();
+            return found;
+        }
+    }
 }
