@@ -22,6 +22,7 @@ mod kinds;
 mod listen;
 pub mod ops;
 mod origins;
+mod quiet;
 mod rest;
 mod router;
 mod serve;
@@ -68,7 +69,7 @@ const HEADER_BYTES_MAX: u32 = 32 << 10;
 const HEADER_COUNT_MAX: usize = 100;
 /// How long a request's headers, or a handshake, may take.
 const HEADER_READ_MAX: Duration = Duration::from_secs(10);
-/// How long a connection may be open before its first request.
+/// How long a connection from afar may be quiet before a request of it was let in.
 const FIRST_REQUEST_MAX: Duration = Duration::from_secs(20);
 /// How long the next piece of a request's body may take.
 const BODY_PAUSE_MAX: Duration = Duration::from_secs(30);

@@ -4,6 +4,7 @@ use crate::caller::Peer;
 use crate::connections::{Connections, Counted};
 use crate::listen::{Kind, Listener, Taken, Wire};
 use crate::ops::Metrics;
+use crate::quiet::{Quiet, paced};
 use crate::{
     BODY_PAUSE_MAX, DRAIN_MILLIS_MAX, FIRST_REQUEST_MAX, HEADER_BYTES_MAX, HEADER_COUNT_MAX,
     HEADER_READ_MAX, KEEP_ALIVE_PAUSE, PING_ANSWER_MAX, PING_PAUSE, SEND_BUFFER_BYTES,
@@ -19,12 +20,12 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use std::convert::Infallible;
 use std::fmt;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -68,7 +69,7 @@ pub struct Options {
     pub metrics: Option<Arc<Metrics>>,
     /// How long a request's headers, or a handshake, may take.
     pub header_read_max: Duration,
-    /// How long a connection from afar may be open before its first request.
+    /// How long a connection from afar may be quiet before a request of it was let in.
     pub first_request_max: Duration,
     /// How long the next piece of a request's body may take.
     pub body_pause_max: Duration,
@@ -116,6 +117,7 @@ struct Shared {
     connections: Connections,
     header_read_max: Duration,
     first_request_max: Duration,
+    body_pause_max: Duration,
     tasks: TaskTracker,
     /// No more requests on open connections.
     finish: CancellationToken,
@@ -135,13 +137,13 @@ impl Server {
         check(&listeners, &self.options)?;
         let (stop, engine) = (self.stop.clone(), self.engine.clone());
         let connections = self.connections.clone();
-        let (header_read_max, first_request_max) =
-            (self.options.header_read_max, self.options.first_request_max);
+        let Options { header_read_max, first_request_max, body_pause_max, .. } = self.options;
         let (router, health) = router::router(self).await;
         let shared = Shared {
             connections,
             header_read_max,
             first_request_max,
+            body_pause_max,
             tasks: TaskTracker::new(),
             finish: CancellationToken::new(),
             cut: CancellationToken::new(),
@@ -241,18 +243,28 @@ fn start(shared: &Shared, taken: Taken) {
 
 /// Serves a connection to its end.
 async fn connection(shared: Shared, wire: Box<dyn Wire>, peer: Peer, _counted: Counted) {
-    let asked = Arc::new(AtomicBool::new(false));
-    let (router, seen) = (shared.router, Arc::clone(&asked));
-    let far = matches!(peer, Peer::Remote { .. });
+    let (router, pause_max) = (shared.router, shared.body_pause_max);
+    let quiet = matches!(peer, Peer::Remote { .. }).then(Quiet::new);
+    let seen = quiet.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
-        seen.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(peer.clone());
-        router.clone().oneshot(request.map(Body::new))
+        let under_way = seen.as_ref().and_then(|seen| seen.begin(&request));
+        let request = request.map(Body::new);
+        let request = if seen.is_some() { paced(request, pause_max) } else { request };
+        let answer = router.clone().oneshot(request);
+        async move {
+            let answer = answer.await?;
+            Ok::<_, Infallible>(match under_way {
+                Some(under_way) => under_way.answered(answer),
+                None => answer,
+            })
+        }
     });
     let builder = builder(shared.header_read_max);
     let serving = builder.serve_connection(TokioIo::new(wire), service);
     tokio::pin!(serving);
-    let mut impatient = far.then(|| Instant::now() + shared.first_request_max);
+    let patience = || quiet.as_ref().and_then(|quiet| quiet.until(shared.first_request_max));
+    let mut impatient = patience();
     let mut finishing = false;
     loop {
         tokio::select! {
@@ -267,13 +279,12 @@ async fn connection(shared: Shared, wire: Box<dyn Wire>, peer: Peer, _counted: C
                 serving.as_mut().graceful_shutdown();
             }
             () = shared.cut.cancelled() => return,
-            // Not before there was a request does the protocol watch the time by itself.
             () = until(impatient) => {
-                if !asked.load(Ordering::Relaxed) {
-                    tracing::debug!("a connection asked for nothing");
+                impatient = patience();
+                if impatient.is_some_and(|then| then <= Instant::now()) {
+                    tracing::debug!("a connection asked for nothing that it may have");
                     return;
                 }
-                impatient = None;
             }
         }
     }

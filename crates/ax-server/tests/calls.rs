@@ -10,8 +10,10 @@ use ax_proto::v1;
 use ax_server::auth::{Role, Settings};
 use prost::Message as _;
 use serde_json::{Value, json};
+use std::time::Duration;
+use support::World;
 use support::guarded::{
-    FREE, Guarded, NOBODYS, about, filled, message, methods, operations, submission,
+    Call, FREE, Guarded, NOBODYS, about, filled, message, methods, operations, submission,
 };
 
 /// Where the agents of a namespace are kept.
@@ -284,4 +286,25 @@ async fn inputs_over_a_stream_keep_their_order_whatever_their_session_is_called(
         assert!(done.seq > before, "{} comes before {before}", done.seq);
         before = done.seq;
     }
+}
+
+#[tokio::test]
+async fn a_call_that_is_sent_too_slowly_ends_and_a_stream_may_be_silent() {
+    let body_pause_max = Duration::from_millis(50);
+    let options = ax_server::Options { body_pause_max, ..Default::default() };
+    let world = World::with(options, true).await;
+    for method in ["Submit", "WriteBlob", "Import"] {
+        let path = format!("/agentexecutor.v1.Sessions/{method}");
+        let mut call = Call::begin(world.address, "", "", &path).await;
+        call.say_half();
+        let (status, message, code) = call.end().await;
+        assert_eq!((status.as_str(), code.as_str()), ("3", "AX1001"), "{method}: {message}");
+        assert!(message.contains("too slowly"), "{method}: {message}");
+    }
+    let path = "/agentexecutor.v1.Sessions/SubmitStream";
+    let mut call = Call::begin(world.address, "", "", path).await;
+    tokio::time::sleep(3 * body_pause_max).await;
+    call.say(&[], true);
+    let answer = v1::SubmitStreamResponse::decode(call.message().await.unwrap()).unwrap();
+    assert!(format!("{answer:?}").contains("AX1"), "the input is empty: {answer:?}");
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use support::{MANIFEST, World};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 #[tokio::test]
 async fn a_session_lives_its_life_over_http() {
@@ -410,6 +411,30 @@ async fn a_connection_that_says_nothing_or_not_all_is_closed() {
         // It ends, or the test does not.
         drop(stream.read_to_end(&mut rest).await);
     }
+}
+
+#[tokio::test]
+async fn a_connection_is_closed_unless_a_request_of_it_was_let_in() {
+    let first_request_max = Duration::from_millis(100);
+    let ask = async |world: &World, path: &str| {
+        let mut stream = TcpStream::connect(world.address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut first = [0; 12];
+        stream.read_exact(&mut first).await.unwrap();
+        let mut rest = Vec::new();
+        let ended = timeout(20 * first_request_max, stream.read_to_end(&mut rest)).await.is_ok();
+        (String::from_utf8(first.to_vec()).unwrap(), ended)
+    };
+    let guard = ax_server::Guard(std::sync::Arc::new(|router| router));
+    let options =
+        ax_server::Options { first_request_max, guard: Some(guard), ..Default::default() };
+    let world = World::with(options, false).await;
+    assert_eq!(ask(&world, "/v1/info").await, ("HTTP/1.1 401".into(), true));
+    assert_eq!(ask(&world, "/nothing").await, ("HTTP/1.1 404".into(), true));
+    let options = ax_server::Options { first_request_max, ..Default::default() };
+    let world = World::with(options, true).await;
+    assert_eq!(ask(&world, "/v1/info").await, ("HTTP/1.1 200".into(), false));
 }
 
 #[tokio::test]

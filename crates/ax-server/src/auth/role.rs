@@ -97,6 +97,12 @@ impl Rule {
         Self { shape, ..self }
     }
 
+    /// Whether a request goes on for as long as the client likes, not only its answer.
+    pub fn goes_on(&self) -> bool {
+        let (_, method) = self.path.rsplit_once('/').unwrap_or_default();
+        matches!(method, "SubmitStream" | "ServerReflectionInfo")
+    }
+
     /// Whether it is put into the audit log even if all goes well.
     pub const fn administrative(&self) -> bool {
         matches!(self.need, Need::Role(Role::Admin) | Need::Everywhere(Role::Admin))

@@ -81,7 +81,7 @@ fn pieces(
     Ok(pieces.boxed())
 }
 
-fn too_slow() -> Error {
+pub(crate) fn too_slow() -> Error {
     Error::invalid("the body came too slowly")
 }
 

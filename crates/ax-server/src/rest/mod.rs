@@ -10,6 +10,7 @@ pub mod openapi;
 mod query;
 mod sse;
 
+pub(crate) use content::too_slow;
 pub(crate) use sse::{broken_off, last_event_id};
 
 use crate::api::Api;

@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use prost::Message as _;
 use serde_json::{Value, json};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -125,28 +126,7 @@ impl Guarded {
 
     /// Begins a call.
     pub(crate) async fn begin(&self, token: &str, namespace: &str, path: &str) -> Call {
-        let stream = TcpStream::connect(self.world.address).await.unwrap();
-        let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
-        let driver = tokio::spawn(connection);
-        let mut request = http::Request::post(format!("http://x{path}"))
-            .header("content-type", "application/grpc")
-            .header("te", "trailers");
-        if !token.is_empty() {
-            request = request.header("authorization", format!("Bearer {token}"));
-        }
-        if !namespace.is_empty() {
-            request = request.header("ax-namespace", namespace);
-        }
-        let request = request.body(()).unwrap();
-        let (answer, sender) = client.send_request(request, false).unwrap();
-        Call {
-            driver,
-            sender,
-            answer: Some(answer),
-            headers: HeaderMap::new(),
-            body: None,
-            unread: BytesMut::new(),
-        }
+        Call::begin(self.world.address, token, namespace, path).await
     }
 }
 
@@ -175,11 +155,47 @@ impl Drop for Call {
 }
 
 impl Call {
+    /// Begins a call over a connection of its own.
+    pub(crate) async fn begin(
+        address: SocketAddr,
+        token: &str,
+        namespace: &str,
+        path: &str,
+    ) -> Self {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+        let driver = tokio::spawn(connection);
+        let mut request = http::Request::post(format!("http://localhost{path}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers");
+        if !token.is_empty() {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        if !namespace.is_empty() {
+            request = request.header("ax-namespace", namespace);
+        }
+        let request = request.body(()).unwrap();
+        let (answer, sender) = client.send_request(request, false).unwrap();
+        Self {
+            driver,
+            sender,
+            answer: Some(answer),
+            headers: HeaderMap::new(),
+            body: None,
+            unread: BytesMut::new(),
+        }
+    }
+
     /// Sends a message, perhaps the last.
     pub(crate) fn say(&mut self, message: &[u8], last: bool) {
         let length = u32::try_from(message.len()).unwrap().to_be_bytes();
         // A server that has refused already need not read on.
         drop(self.sender.send_data([&[0], &length[..], message].concat().into(), last));
+    }
+
+    /// Sends the beginning of a message and no more.
+    pub(crate) fn say_half(&mut self) {
+        drop(self.sender.send_data(Bytes::from_static(&[0, 0, 0, 0, 99, 10]), false));
     }
 
     async fn head(&mut self) -> &HeaderMap {
