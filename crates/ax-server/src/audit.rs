@@ -207,7 +207,7 @@ impl Audit {
         if durable {
             file.sync_data()?;
             if bytes == 0 || bytes >= FILE_BYTES_MAX {
-                File::open(&self.dir)?.sync_all()?;
+                file::sync_dir(&self.dir)?;
             }
         }
         Ok(())

@@ -11,6 +11,7 @@ mod cli {
     mod exits;
     mod help;
     mod inputs;
+    mod kills;
     mod ops;
     mod people;
     mod reload;

@@ -245,6 +245,75 @@ def test_cancel_reaches_an_agent_at_work_and_lets_it_clean_up(agent: Make, where
     assert time.monotonic() - began < 20
 
 
+FLUSHES = {
+    "blocking": """
+        @ax.agent
+        def main(ctx: ax.Context):
+            ctx.emit("said", 1)
+            try:
+                ctx.flush()
+                ctx.step("work", lambda: open("effects.txt", "w").write("went on"))
+            finally:
+                ctx.flush()
+                ctx.emit("bye", 2)
+                ctx.flush()
+                open("finally.txt", "w").write("yes")
+        main.run()
+        """,
+    "async": """
+        @ax.agent
+        async def main(ctx: ax.AsyncContext):
+            ctx.emit("said", 1)
+            try:
+                await ctx.flush()
+                await ctx.step("work", lambda: open("effects.txt", "w").write("went on"))
+            finally:
+                await ctx.flush()
+                ctx.emit("bye", 2)
+                await ctx.flush()
+                open("finally.txt", "w").write("yes")
+        main.run()
+        """,
+}
+
+
+@pytest.mark.parametrize("source", FLUSHES)
+def test_cancel_reaches_an_agent_that_waits_until_what_it_said_is_kept(
+    agent: Make, source: str
+) -> None:
+    runtime = agent(FLUSHES[source])
+
+    def on_frame(attempt: Attempt, frame: Frame) -> bool:
+        if frame["type"] == "emit":
+            attempt.tell({"type": "cancel", "grace_ms": 20_000, "reason": "enough"})
+        return frame["type"] == "emit"
+
+    said = runtime.attempt(on_frame=on_frame)
+    assert said.failure == {"code": "canceled", "message": "enough"}, said.stderr
+    assert runtime.effects() == [], "it goes on as if nothing had happened"
+    assert (runtime.workspace / "finally.txt").exists()
+
+
+def test_a_step_that_was_made_before_a_cancel_is_not_carried_out_after_it(agent: Make) -> None:
+    runtime = agent(
+        """
+        import asyncio
+        @ax.agent
+        async def main(ctx: ax.AsyncContext):
+            made = ctx.step("work", lambda: open("effects.txt", "w").write("done"), effect="once")
+            ctx.emit("said")
+            while not ctx.canceled:
+                pass  # the loop has no time to bring the cancel
+            await made
+        main.run()
+        """
+    )
+    said = runtime.attempt(on_frame=cancel_at("emit"))
+    assert said.failure == {"code": "canceled", "message": "enough"}, said.stderr
+    assert runtime.effects() == []
+    assert said.begun() == []
+
+
 def test_an_agent_that_does_not_mind_a_cancel_is_ended_in_time(agent: Make) -> None:
     runtime = agent(
         """

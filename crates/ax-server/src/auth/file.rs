@@ -30,8 +30,14 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     file.write_all(content)?;
     file.sync_all()?;
     fs::rename(&fresh, path)?;
-    let dir = path.parent().unwrap_or_else(|| Path::new("."));
-    File::open(dir)?.sync_all()
+    sync_dir(path.parent().expect("a file is in a directory"))
+}
+
+/// Makes the names in a directory durable, and its own.
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()?;
+    let above = dir.parent().filter(|above| !above.as_os_str().is_empty());
+    File::open(above.unwrap_or_else(|| Path::new(".")))?.sync_all()
 }
 
 /// Which content a path has, without reading it: changed whenever [`replace`] was called.

@@ -314,6 +314,11 @@ impl Running {
 
     /// Kills it, as a power cut would.
     pub(crate) fn kill(mut self) {
+        self.kill_now();
+    }
+
+    /// Kills it, and leaves what it had said to be read.
+    pub(crate) fn kill_now(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }

@@ -117,7 +117,7 @@ def _run_blocking(main: Callable[[Context], Any], driver: Driver, flows: dict[st
     try:
         driver.interrupt.check()
         frame = _end(main(Context(driver, flows)))
-        driver.blocking(ops.flush(session))
+        driver.blocking(ops.flush(session, canceled=True))
         driver.interrupt.disarm()
         return _say_end(session, frame)
     except BaseException as error:
@@ -137,7 +137,7 @@ async def _run_async(
     try:
         driver.interrupt.check()
         frame = _end(await main(AsyncContext(driver, flows)))
-        await driver.awaiting(ops.flush(session))
+        await driver.awaiting(ops.flush(session, canceled=True))
         return _say_end(session, frame)
     except BaseException as error:
         return _fail(session, error)

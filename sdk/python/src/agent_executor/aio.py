@@ -166,7 +166,7 @@ class AsyncContext(BaseContext):
 
     def flush(self) -> Coroutine[Any, Any, None]:
         """Wait until every note and output so far is durable."""
-        return self._driver.awaiting(ops.flush(self._session))
+        return self._driver.awaiting(self._flush())
 
     def now(self, *, key: str | None = None) -> Coroutine[Any, Any, datetime]:
         """Return the time in UTC; the same in every attempt."""

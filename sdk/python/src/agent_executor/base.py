@@ -186,6 +186,11 @@ class BaseContext:
 
     # -- for the subclasses -----------------------------------------------------------------------
 
+    def _flush(self) -> ops.Op:
+        delivered = self._driver.interrupt.delivered
+        self._driver.interrupt.check()
+        return ops.flush(self._session, canceled=delivered)
+
     def _place(self, base: str, key: str | None) -> Place:
         self._driver.interrupt.check()
         assigned, flow = assign_key(base, key)
@@ -227,8 +232,11 @@ class BaseContext:
         kwargs = dict(options.get("kwargs") or {})
         limit = options.get("limit")
         codec = steps.codec_of(fn, options)
+        # Before the flow is told of a cancel: only one that has been told cleans up.
+        cleanup = self._driver.interrupt.delivered
         place = self._place(name, options.get("key"))
         return steps.Step(
+            cleanup=cleanup,
             name=name,
             key=place.key,
             kind=options.get("kind", "user"),

@@ -162,7 +162,7 @@ class Context(BaseContext):
 
     def flush(self) -> None:
         """Wait until every note and output so far is durable."""
-        self._driver.blocking(ops.flush(self._session))
+        self._driver.blocking(self._flush())
 
     def now(self, *, key: str | None = None) -> datetime:
         """Return the time in UTC; the same in every attempt."""

@@ -72,6 +72,11 @@ class Interrupt:
             handled = handled.__context__
         raise canceled
 
+    @property
+    def delivered(self) -> bool:
+        """Whether the main flow has been told."""
+        return self._delivered
+
     def disarm(self) -> None:
         """Bring no cancel from now on: the main flow has ended."""
         self._delivered = True

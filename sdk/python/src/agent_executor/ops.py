@@ -69,6 +69,10 @@ def step(session: Session, it: Step) -> Op:
     else:
         _check_order(session, it.flow, it.identity())
     if session.canceled is not None:
+        if not it.cleanup:  # it was canceled just now
+            future: Future[Reply] = Future()
+            future.set_exception(session.canceled)
+            yield Wait(future)
         return (yield from _unrecorded(it))
     begin: Frame = {"type": "step_begin", "key": it.key, "kind": it.kind, "name": it.name}
     begin |= {"effect": it.effect, "digest": it.digest}
@@ -288,10 +292,14 @@ def checkpoint(session: Session, place: Place, name: str) -> Op:
     return field((yield Wait(future))[1], "seq", int)
 
 
-def flush(session: Session) -> Op:
-    """Wait until everything that was said is durable."""
+def flush(session: Session, *, canceled: bool) -> Op:
+    """Wait until everything that was said is durable.
+
+    A cancel ends the wait, and raises unless the flow knows of it: then it is cleaning up, or over.
+    """
     for future in session.untracked():
         try:
             yield Wait(future)
-        except Canceled:  # the agent has ended by itself, which is what it would be told to do
-            continue
+        except Canceled:
+            if not canceled:
+                raise

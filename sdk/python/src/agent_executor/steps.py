@@ -139,6 +139,8 @@ class Step:
     usage: Callable[[Any], Usage | None] | None
     flow: Flow | None
     entry: Entry | None
+    cleanup: bool
+    """It is of the cleanup after a cancel."""
 
     def identity(self) -> str:
         """Return what a replay must find again, in words."""
