@@ -309,3 +309,50 @@ fn the_store_takes_no_batch_twice_none_of_an_old_epoch_and_renews_nothing_that_l
     drop(store.execute(100, give));
     assert_eq!(take(150, 1, 2), (2, Some(2)), "an old epoch gives nothing back");
 }
+
+/// A connection whose first request for leases is carried out, but whose answer to it never comes,
+/// and over which nothing is renewed.
+#[derive(Debug)]
+struct Hushed {
+    direct: Direct,
+    taken: AtomicU64,
+}
+
+impl Wire for Hushed {
+    fn send(&self, statement: Statement) -> BoxFuture<'_, Result<Answer, Broken>> {
+        async move {
+            match &statement {
+                Statement::Take { .. } if self.taken.fetch_add(1, Ordering::Relaxed) == 0 => {
+                    sleep(Duration::from_millis(100)).await;
+                    drop(self.direct.send(statement).await);
+                    std::future::pending().await
+                }
+                Statement::Beat { held, .. } if !held.is_empty() => std::future::pending().await,
+                _ => self.direct.send(statement).await,
+            }
+        }
+        .boxed()
+    }
+
+    fn listen(&self) -> mpsc::UnboundedReceiver<Notice> {
+        self.direct.listen()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_counts_from_when_it_was_asked_for_first() {
+    let world = Shared::new(None);
+    let wire = Arc::new(Hushed { direct: world.direct(), taken: AtomicU64::new(0) });
+    let log = world.log_over(Arc::clone(&wire) as Arc<dyn Wire>);
+    // It sees that the shard is free, and waits until the request under way is given up.
+    sleep(Duration::from_millis(50)).await;
+    let lease = log.acquire(&key()).await.unwrap();
+    assert!(wire.taken.load(Ordering::Relaxed) >= 2, "it has asked once more");
+    assert!(world.clock.start.elapsed() > LEASE / 4);
+    let fence = log.fence(&key(), lease.epoch);
+    assert!(fence.holds());
+    // By now the store gives the lease to whoever asks.
+    sleep(LEASE + Duration::from_millis(150) - world.clock.start.elapsed()).await;
+    assert!(!fence.holds());
+    world.log().acquire(&key()).await.unwrap();
+}

@@ -196,7 +196,7 @@ impl Inner {
         if self.state().closed {
             return Err(LogFault::Closed);
         }
-        let sent_at = self.now();
+        let sent_at = self.first_sent(&seen);
         let statement = Statement::Take {
             owner: self.options.owner.clone(),
             lease_millis: self.lease_millis(),
@@ -204,12 +204,14 @@ impl Inner {
         };
         let table = self.table(statement).await?;
         let mut granted = 0;
-        for claim in seen {
+        for (claim, sent_at) in seen.into_iter().zip(sent_at) {
             let claim = Claim { shard: claim.shard, epoch: claim.epoch + 1 };
             // Somebody else in this process may have been faster.
             let is_new = self.state().held(claim).is_none();
-            if is_new && owns(self, &table, claim) {
-                let held = Held::new(claim, self.until(sent_at));
+            let until = self.until(sent_at);
+            // What was granted too long ago is taken anew, under another epoch.
+            if is_new && owns(self, &table, claim) && self.now() < until {
+                let held = Held::new(claim, until);
                 self.state().shards.insert(claim.shard, held);
                 granted += 1;
             }
@@ -219,6 +221,21 @@ impl Inner {
             self.granted.grant();
         }
         Ok(())
+    }
+
+    /// Returns for each of these when it was asked for under this epoch first, which may be now. It is
+    /// granted once, and perhaps by a statement that was sent then and whose answer never came: the
+    /// lease is counted from there, and not from when that is learnt.
+    fn first_sent(&self, seen: &[Claim]) -> Vec<Duration> {
+        let (now, mut state) = (self.now(), self.state());
+        let each = seen.iter().map(|claim| {
+            let asked = state.asked.entry(claim.shard).or_insert((claim.epoch, now));
+            if asked.0 != claim.epoch {
+                *asked = (claim.epoch, now);
+            }
+            asked.1
+        });
+        each.collect()
     }
 
     async fn table(&self, statement: Statement) -> Result<Table, LogFault> {

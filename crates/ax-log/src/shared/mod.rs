@@ -99,6 +99,8 @@ struct Inner {
 #[derive(Debug, Default)]
 struct State {
     shards: BTreeMap<u32, Held>,
+    /// Under which epoch each shard was asked for last, and when for the first time.
+    asked: BTreeMap<u32, (u64, Duration)>,
     /// How many shards the store has, once that is known.
     count: Option<u32>,
     watchers: Watchers,
