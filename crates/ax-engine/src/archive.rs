@@ -8,11 +8,13 @@ use crate::references::{Held, blobs_of};
 use crate::{Code, Error, codec};
 use ax_core::id::{Namespace, Seq, SessionId, SessionKey};
 use ax_core::session::{BlobRef, Caller, Event, Request, State};
+use ax_log::types::ENTRY_BYTES_MAX;
 use ax_log::{Append, ReadLimit, Row};
-use ax_store::BlobId;
+use ax_store::{BlobId, BlobStream};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use futures::{StreamExt, TryStreamExt, stream};
-use std::collections::{BTreeMap, BTreeSet};
+use futures::{Stream as Streams, StreamExt, TryStreamExt, stream};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
@@ -24,7 +26,9 @@ const EVENT: u8 = 1;
 const BLOB: u8 = 2;
 /// The end: the BLAKE3 hash of everything before this frame.
 const END: u8 = 255;
-/// The largest frame, in bytes.
+/// The kind and the length of a frame, in bytes.
+const HEAD_BYTES: usize = 5;
+/// The largest blob, in bytes.
 const FRAME_BYTES_MAX: usize = 1 << 30;
 /// How many events are imported at a time.
 const BATCH: usize = 256;
@@ -43,6 +47,8 @@ pub(crate) async fn export(inner: Arc<Inner>, key: SessionKey) -> Result<Stream<
         hasher: blake3::Hasher::new(),
         sent: BTreeSet::new(),
         stage: Stage::Header,
+        parts: VecDeque::new(),
+        blob: None,
     };
     let pieces = stream::try_unfold(export, |mut export| async move {
         let piece = export.next().await?;
@@ -58,6 +64,12 @@ enum Stage {
     Done,
 }
 
+/// What is to be sent next.
+enum Part {
+    Frames(Bytes),
+    Blob(BlobId),
+}
+
 struct Export {
     inner: Arc<Inner>,
     key: SessionKey,
@@ -66,58 +78,102 @@ struct Export {
     hasher: blake3::Hasher,
     sent: BTreeSet<[u8; 32]>,
     stage: Stage,
+    parts: VecDeque<Part>,
+    /// The blob that is on its way, piece by piece: it may be larger than memory should be.
+    blob: Option<(BlobId, BlobStream)>,
 }
 
 impl Export {
     async fn next(&mut self) -> Result<Option<Bytes>, Error> {
-        let piece = match self.stage {
-            Stage::Header => {
-                self.stage = Stage::Events;
-                Bytes::from_static(HEADER)
+        loop {
+            let piece = match self.stage {
+                Stage::Header => {
+                    self.stage = Stage::Events;
+                    Some(Bytes::from_static(HEADER))
+                }
+                Stage::Done => return Ok(None),
+                Stage::Events => self.part().await?,
+            };
+            if let Some(piece) = piece {
+                self.hasher.update(&piece);
+                return Ok(Some(piece));
             }
-            Stage::Events if self.at < self.last => self.events().await?,
-            Stage::Events => {
+            if self.at == self.last {
                 self.stage = Stage::Done;
                 let hash = *self.hasher.finalize().as_bytes();
                 return Ok(Some(frame(END, &hash).freeze()));
             }
-            Stage::Done => return Ok(None),
-        };
-        self.hasher.update(&piece);
-        Ok(Some(piece))
+            self.events().await?;
+        }
     }
 
-    /// The next events, each after the blobs that it refers to.
-    async fn events(&mut self) -> Result<Bytes, Error> {
+    /// Takes the next piece of what was read.
+    async fn part(&mut self) -> Result<Option<Bytes>, Error> {
+        if let Some((id, content)) = &mut self.blob {
+            if let Some(piece) = content.try_next().await.map_err(unread(*id))? {
+                return Ok(Some(piece));
+            }
+            self.blob = None;
+        }
+        match self.parts.pop_front() {
+            None => Ok(None),
+            Some(Part::Frames(frames)) => Ok(Some(frames)),
+            Some(Part::Blob(id)) => {
+                let content = self.inner.blobs.get(&self.key.namespace, &id).await;
+                let content = content.map_err(unread(id))?;
+                let bytes = usize::try_from(content.bytes()).unwrap_or(usize::MAX);
+                if bytes > FRAME_BYTES_MAX {
+                    return Err(Error::new(Code::TooLarge, format!("{id} has {bytes} bytes")));
+                }
+                self.blob = Some((id, content));
+                Ok(Some(head(BLOB, bytes).freeze()))
+            }
+        }
+    }
+
+    /// Reads the next events, each after the blobs that it refers to.
+    async fn events(&mut self) -> Result<(), Error> {
         let entries = self.inner.log.read(&self.key, self.at, ReadLimit::default()).await?;
-        let mut piece = BytesMut::new();
-        for entry in entries.into_iter().filter(|entry| entry.seq <= self.last) {
+        let (mut frames, last) = (BytesMut::new(), self.last);
+        for entry in entries.into_iter().filter(|entry| entry.seq <= last) {
             let event = codec::decode_event(&entry.payload).map_err(|error| {
                 Error::new(Code::Damaged, format!("event {} cannot be read", entry.seq))
                     .caused_by(&error)
             })?;
             for blob in blobs_of(&event) {
                 if self.sent.insert(blob.hash) {
-                    let id = BlobId(blob.hash);
-                    let limit = FRAME_BYTES_MAX as u64;
-                    let read = self.inner.blobs.get_bytes(&self.key.namespace, &id, limit).await;
-                    let content = read.map_err(|error| {
-                        Error::new(Code::Read, format!("{id} cannot be read")).caused_by(&error)
-                    })?;
-                    piece.extend_from_slice(&frame(BLOB, &content));
+                    self.frames(&mut frames);
+                    self.parts.push_back(Part::Blob(BlobId(blob.hash)));
                 }
             }
-            piece.extend_from_slice(&frame(EVENT, &entry.payload));
+            frames.extend_from_slice(&frame(EVENT, &entry.payload));
             self.at = entry.seq;
         }
-        Ok(piece.freeze())
+        self.frames(&mut frames);
+        Ok(())
+    }
+
+    fn frames(&mut self, frames: &mut BytesMut) {
+        if !frames.is_empty() {
+            self.parts.push_back(Part::Frames(frames.split().freeze()));
+        }
     }
 }
 
+fn unread<E: std::error::Error>(id: BlobId) -> impl FnOnce(E) -> Error {
+    move |error| Error::new(Code::Read, format!("{id} cannot be read")).caused_by(&error)
+}
+
+/// The beginning of a frame.
+fn head(kind: u8, bytes: usize) -> BytesMut {
+    let mut head = BytesMut::with_capacity(HEAD_BYTES);
+    head.put_u8(kind);
+    head.put_u32(u32::try_from(bytes).expect("frames are small"));
+    head
+}
+
 fn frame(kind: u8, content: &[u8]) -> BytesMut {
-    let mut frame = BytesMut::with_capacity(content.len() + 5);
-    frame.put_u8(kind);
-    frame.put_u32(u32::try_from(content.len()).expect("frames are small"));
+    let mut frame = head(kind, content.len());
     frame.extend_from_slice(content);
     frame
 }
@@ -245,66 +301,69 @@ struct Intake<'a> {
 }
 
 impl Intake<'_> {
-    async fn take(&mut self, mut archive: Stream<Bytes>) -> Result<(), Error> {
-        let mut buffer = BytesMut::new();
-        let mut hasher = blake3::Hasher::new();
-        if !fill(&mut archive, &mut buffer, HEADER.len()).await? || !buffer.starts_with(HEADER) {
+    async fn take(&mut self, archive: Stream<Bytes>) -> Result<(), Error> {
+        let mut source =
+            Source { archive, buffer: BytesMut::new(), hasher: blake3::Hasher::new(), error: None };
+        if !source.fill(HEADER.len()).await? || !source.buffer.starts_with(HEADER) {
             return Err(bad("it does not begin as one, or has another version"));
         }
-        hasher.update(&buffer.split_to(HEADER.len()));
-        let mut ended = false;
-        while fill(&mut archive, &mut buffer, 5).await? {
-            if ended {
-                return Err(bad("something follows its end"));
+        source.take(HEADER.len()).await?;
+        loop {
+            if !source.fill(HEAD_BYTES).await? {
+                return Err(bad("it is cut off"));
             }
-            let mut header = &buffer[..5];
-            let (kind, bytes) = (header.get_u8(), header.get_u32() as usize);
-            if bytes > FRAME_BYTES_MAX || !fill(&mut archive, &mut buffer, 5 + bytes).await? {
-                return Err(bad("a frame is cut off"));
-            }
-            let whole = buffer.split_to(5 + bytes).freeze();
-            let content = whole.slice(5..);
-            if kind == END {
-                ended = true;
-                if content != hasher.finalize().as_bytes()[..] {
-                    return Err(bad("its hash does not match"));
+            let mut head = &source.buffer[..HEAD_BYTES];
+            let (kind, bytes) = (head.get_u8(), head.get_u32() as usize);
+            let hash = source.hasher.finalize();
+            source.take(HEAD_BYTES).await?;
+            match kind {
+                END if bytes == hash.as_bytes().len() => {
+                    if source.take(bytes).await? != hash.as_bytes()[..] {
+                        return Err(bad("its hash does not match"));
+                    }
+                    break;
                 }
-                continue;
+                BLOB if bytes <= FRAME_BYTES_MAX => self.blob(&mut source, bytes).await?,
+                EVENT if bytes <= ENTRY_BYTES_MAX => {
+                    let content = source.take(bytes).await?;
+                    self.event(content).await?;
+                }
+                END | BLOB | EVENT => return Err(bad("a frame is longer than it may be")),
+                _ => return Err(bad("it has a frame of unknown kind")),
             }
-            hasher.update(&whole);
-            self.frame(kind, content).await?;
         }
-        if !ended || !buffer.is_empty() {
-            return Err(bad("it is cut off"));
+        if source.fill(1).await? {
+            return Err(bad("something follows its end"));
         }
         self.flush().await?;
         if self.next == Seq::FIRST { Err(bad("it has no events")) } else { Ok(()) }
     }
 
-    async fn frame(&mut self, kind: u8, content: Bytes) -> Result<(), Error> {
-        match kind {
-            BLOB => {
-                let put = self.inner.blobs.put_bytes(&self.key.namespace, content).await;
-                let put = put.map_err(|error| {
-                    Error::new(Code::Read, "a blob of the archive cannot be kept").caused_by(&error)
-                })?;
-                let blob = BlobRef { hash: put.id.0, bytes: put.bytes };
-                let held = self.inner.references.hold(&self.key.namespace, &[blob]);
-                self.held.insert(blob.hash, held);
-                Ok(())
-            }
-            EVENT => {
-                let event = codec::decode_event(&content)
-                    .map_err(|error| bad("an event cannot be read").caused_by(&error))?;
-                if blobs_of(&event).iter().any(|blob| !self.held.contains_key(&blob.hash)) {
-                    return Err(bad("an event names a blob that is not there before it"));
-                }
-                self.check(&event)?;
-                self.batch.push(content);
-                if self.batch.len() >= BATCH { self.flush().await } else { Ok(()) }
-            }
-            _ => Err(bad("it has a frame of unknown kind")),
+    /// Keeps a blob, piece by piece as it comes.
+    async fn blob(&mut self, source: &mut Source, bytes: usize) -> Result<(), Error> {
+        let namespace = &self.key.namespace;
+        let put = self.inner.blobs.put(namespace, source.pieces(bytes), bytes as u64).await;
+        if let Some(error) = source.error.take() {
+            return Err(error);
         }
+        let put = put.map_err(|error| {
+            Error::new(Code::Read, "a blob of the archive cannot be kept").caused_by(&error)
+        })?;
+        let blob = BlobRef { hash: put.id.0, bytes: put.bytes };
+        let held = self.inner.references.hold(namespace, &[blob]);
+        self.held.insert(blob.hash, held);
+        Ok(())
+    }
+
+    async fn event(&mut self, content: Bytes) -> Result<(), Error> {
+        let event = codec::decode_event(&content)
+            .map_err(|error| bad("an event cannot be read").caused_by(&error))?;
+        if blobs_of(&event).iter().any(|blob| !self.held.contains_key(&blob.hash)) {
+            return Err(bad("an event names a blob that is not there before it"));
+        }
+        self.check(&event)?;
+        self.batch.push(content);
+        if self.batch.len() >= BATCH { self.flush().await } else { Ok(()) }
     }
 
     /// An archive comes from anywhere: events that contradict each other must not get into the log,
@@ -334,19 +393,62 @@ impl Intake<'_> {
     }
 }
 
-/// Reads until the buffer has so many bytes; `false` if the archive ends before.
-async fn fill(
-    archive: &mut Stream<Bytes>,
-    buffer: &mut BytesMut,
-    bytes: usize,
-) -> Result<bool, Error> {
-    while buffer.len() < bytes {
-        match archive.try_next().await? {
-            Some(piece) => buffer.extend_from_slice(&piece),
-            None => return Ok(false),
+/// An archive while it is read.
+struct Source {
+    archive: Stream<Bytes>,
+    /// What was read and not yet taken.
+    buffer: BytesMut,
+    /// Over what was taken.
+    hasher: blake3::Hasher,
+    /// Why a blob broke off.
+    error: Option<Error>,
+}
+
+impl Source {
+    /// Reads until the buffer has so many bytes; `false` if the archive ends before.
+    async fn fill(&mut self, bytes: usize) -> Result<bool, Error> {
+        while self.buffer.len() < bytes {
+            match self.archive.try_next().await? {
+                Some(piece) => self.buffer.extend_from_slice(&piece),
+                None => return Ok(false),
+            }
         }
+        Ok(true)
     }
-    Ok(true)
+
+    /// Takes so many bytes.
+    async fn take(&mut self, bytes: usize) -> Result<Bytes, Error> {
+        if !self.fill(bytes).await? {
+            return Err(bad("a frame is cut off"));
+        }
+        let taken = self.buffer.split_to(bytes).freeze();
+        self.hasher.update(&taken);
+        Ok(taken)
+    }
+
+    /// Takes so many bytes as they come. Why it breaks off is in `error`.
+    fn pieces(&mut self, bytes: usize) -> impl Streams<Item = io::Result<Bytes>> + Send {
+        stream::try_unfold((self, bytes), |(source, left)| async move {
+            if left == 0 {
+                return Ok(None);
+            }
+            let taken = match source.fill(1).await {
+                Ok(true) => source.take(left.min(source.buffer.len())).await,
+                Ok(false) => Err(bad("a frame is cut off")),
+                Err(error) => Err(error),
+            };
+            match taken {
+                Ok(piece) => {
+                    let left = left - piece.len();
+                    Ok(Some((piece, (source, left))))
+                }
+                Err(error) => {
+                    source.error = Some(error);
+                    Err(io::Error::other("the archive broke off"))
+                }
+            }
+        })
+    }
 }
 
 fn bad(why: &str) -> Error {

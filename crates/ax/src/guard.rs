@@ -46,13 +46,13 @@ impl Locks {
     }
 
     /// Opens what says who callers are.
-    fn auth(&self, data: &DataDir) -> Result<Arc<Auth>, Failure> {
+    pub(crate) fn auth(&self, data: &DataDir) -> Result<Arc<Auth>, Failure> {
         Auth::open(&data.root, settings(self.auth.as_deref(), self.limits)?)
             .map_err(|error| wrong("the settings of authentication do not do", &error))
     }
 
     /// Opens the certificates, if there are any.
-    fn tls(&self) -> Result<Option<Arc<Tls>>, Failure> {
+    pub(crate) fn tls(&self) -> Result<Option<Arc<Tls>>, Failure> {
         let opened = self.tls.clone().map(Tls::open).transpose();
         opened.map_err(|error| wrong("there can be no TLS", &error))
     }

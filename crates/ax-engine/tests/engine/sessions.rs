@@ -1,7 +1,9 @@
 //! Sessions through the whole engine, with harnesses that are Rust functions.
 use crate::support::{Scripted, World, gone};
 use ax_core::id::Seq;
-use ax_core::session::{Answer, AskKind, Body, Caller, Frame, Kind, Part, PartKind, SubmitPolicy};
+use ax_core::session::{
+    Answer, AskKind, BlobRef, Body, Caller, Frame, Kind, Part, PartKind, SubmitPolicy,
+};
 use ax_core::time::Timestamp;
 use ax_engine::{BranchPlan, Code, ListSessions, Submission, WaitState};
 use ax_harness::{AskResult, JournalKind, Told};
@@ -262,6 +264,53 @@ async fn a_session_moves_to_another_store_with_everything_it_refers_to() {
     let Body::Blob(blob) = &parts[0].body else { panic!("a blob") };
     let id = ax_store::BlobId(blob.hash);
     other.blobs().get_bytes(&there.namespace, &id, 1 << 20).await.unwrap();
+    engine.shutdown().await;
+    other.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_archive_is_sent_and_taken_in_piece_by_piece_however_large_its_blobs_are() {
+    use futures::StreamExt as _;
+    const LARGE: usize = 20 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = ax_store::Blobs::local(dir.path()).unwrap();
+    let world = World { blobs, ..World::new() };
+    let engine = world.open(echo()).await;
+    let content = bytes::Bytes::from(vec![b'z'; LARGE]);
+    let blob = engine.blobs().put_bytes(&world.namespace, content).await.unwrap();
+    let named = Body::Blob(BlobRef { hash: blob.id.0, bytes: blob.bytes });
+    let submission = Submission {
+        session: Some(world.session("old")),
+        agent: Some("test".into()),
+        parts: vec![Part::text("look"), Part { body: named, ..Part::text("") }],
+        ..Submission::default()
+    };
+    let submitted = engine.submit(Caller::default(), &world.namespace, submission).await.unwrap();
+    world.until(&engine, "old", submitted.seq).await;
+    let archive = engine.export(&world.namespace, &world.session("old")).await.unwrap();
+    let pieces: Vec<_> = archive.map(Result::unwrap).collect().await;
+    let longest = pieces.iter().map(bytes::Bytes::len).max().unwrap();
+    assert!(longest <= 1 << 20, "a piece has {longest} bytes");
+    let archive = bytes::Bytes::from(pieces.concat());
+    let there = World::new();
+    let other = there.open(echo()).await;
+    let import = async |archive: bytes::Bytes| {
+        let cuts = (0..archive.len()).step_by(30_001);
+        let pieces = cuts.map(|at| Ok(archive.slice(at..archive.len().min(at + 30_001))));
+        let pieces = futures::stream::iter(pieces.collect::<Vec<_>>()).boxed();
+        let name = Some("new".to_owned());
+        other.import(Caller::default(), &there.namespace, name, pieces).await
+    };
+    let cut = import(archive.slice(..LARGE / 2)).await.unwrap_err();
+    assert!(cut.to_string().contains("cut off"), "{cut}");
+    assert!(other.blobs().stat(&there.namespace, &blob.id).await.unwrap().is_none());
+    let mut damaged = bytes::BytesMut::from(&archive[..]);
+    damaged[LARGE / 2] ^= 1;
+    let refused = import(damaged.freeze()).await.unwrap_err();
+    assert_eq!(refused.code, Code::Invalid, "{refused}");
+    import(archive).await.unwrap();
+    let stored = other.blobs().stat(&there.namespace, &blob.id).await.unwrap().unwrap();
+    assert_eq!(stored.bytes, LARGE as u64);
     engine.shutdown().await;
     other.shutdown().await;
 }

@@ -7,6 +7,7 @@ use crate::config::setting::{SETTINGS, Setting};
 use crate::config::{Given, Source};
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::guard::Locks;
 use crate::link::Context;
 use crate::out::Style;
 use crate::paths::DataDir;
@@ -85,6 +86,7 @@ pub(crate) async fn doctor(cx: &Context) -> Result<Exit, Failure> {
     match cx.data() {
         Ok(data) => {
             checks.extend(directory(&data));
+            checks.extend(doors(cx, &data));
             checks.push(machine::clock(&data));
             checks.push(server(cx, &data).await);
             checks.extend(agents::check(cx, &data).await);
@@ -130,6 +132,31 @@ fn configuration(cx: &Context) -> Vec<Check> {
         Check::new(Level::Fine, "setting", format!("{} = {value} ({source})", setting.path))
     }));
     checks.extend(strangers(&cx.given));
+    checks
+}
+
+/// What a server would need to let somebody in: the files are read as it would read them.
+fn doors(cx: &Context, data: &DataDir) -> Vec<Check> {
+    let locks = Locks::of(&cx.config);
+    let bad = |name, failure: Failure| {
+        let found = [vec![failure.message], failure.causes].concat().join(": ");
+        Check::new(Level::Wrong, name, found).hint(failure.hint)
+    };
+    let mut checks = Vec::new();
+    match (locks.auth(data), &locks.auth) {
+        (Err(failure), _) => checks.push(bad("auth", failure)),
+        (Ok(_), Some(file)) => {
+            checks.push(Check::new(Level::Fine, "auth", file.display().to_string()));
+        }
+        (Ok(_), None) => {}
+    }
+    match (locks.tls(), &locks.tls) {
+        (Err(failure), _) => checks.push(bad("tls", failure)),
+        (Ok(_), Some(files)) => {
+            checks.push(Check::new(Level::Fine, "tls", files.certificate.display().to_string()));
+        }
+        (Ok(_), None) => {}
+    }
     checks
 }
 

@@ -1,7 +1,8 @@
 //! What operators rely on: settings, logs, signals, systemd, doctor, traces.
 
+use super::certificates::Authority;
 use super::manager::Manager;
-use super::world::{Running, World, wait};
+use super::world::{Ran, Running, World, wait};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
@@ -133,6 +134,38 @@ fn doctor_finds_an_agent_whose_program_is_not_there() {
     let ran = world.ax(&["doctor"]);
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(ran.out.contains("gone: no-such-program is not found"), "{ran:?}");
+}
+
+#[test]
+fn doctor_reads_what_a_server_would_need_to_let_somebody_in() {
+    let (world, authority) = (World::new(), Authority::new());
+    let [certificate, key] = authority.issue("127.0.0.1", &world.path(""), "server");
+    let auth = world.write("auth.yaml", "certificates: []\n").display().to_string();
+    let set = |auth: &str, key: &str| {
+        let pairs = [("auth.file", auth), ("tls.certificate", &certificate), ("tls.key", key)];
+        pairs.map(|(path, value)| format!("{path}={value}"))
+    };
+    let checked = |auth: &str, key: &str| {
+        let [auth, certificate, key] = set(auth, key);
+        world.ax(&["doctor", "--json", "--set", &auth, "--set", &certificate, "--set", &key])
+    };
+    let levels = |ran: &Ran| {
+        let of = |name: &str| {
+            let check = ran.objects().into_iter().find(|check| check["name"] == name).unwrap();
+            (check["level"].as_str().unwrap().to_owned(), check["found"].to_string())
+        };
+        [of("auth"), of("tls")]
+    };
+    let fine = checked(&auth, &key);
+    assert_eq!(levels(&fine).map(|(level, _)| level), ["ok", "ok"], "{fine:?}");
+    world.write("auth.yaml", "jwt: {issuer: 7}\n");
+    world.write("other.key", "no key at all");
+    let other = world.path("other.key").display().to_string();
+    let wrong = checked(&auth, &other);
+    assert_eq!(wrong.code, 1, "{wrong:?}");
+    let [auth, tls] = levels(&wrong);
+    assert!(auth.0 == "wrong" && auth.1.contains("auth.yaml"), "{auth:?}");
+    assert!(tls.0 == "wrong" && tls.1.contains("there can be no TLS"), "{tls:?}");
 }
 
 /// A collector: takes what is posted, and keeps the spans.
