@@ -92,6 +92,13 @@ impl Served {
         self.post(&format!("/v1/sessions/{session}/inputs"), &body)
     }
 
+    /// Its resident memory, in bytes.
+    fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.server.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
+    }
+
     /// Whether the server still does its work.
     fn works(&self) {
         let (status, answer) = self.submit("alive", "are you there?");
@@ -152,6 +159,47 @@ fn a_slow_client_is_hung_up_on_and_holds_nobody_up() {
         assert!(ended.is_ok() || ended.unwrap_err().kind() == std::io::ErrorKind::ConnectionReset);
     }
     assert!(began.elapsed() < WAIT_MAX);
+}
+
+/// How many followers read nothing.
+const STALLED_COUNT: u64 = 10;
+/// How many numbers an agent counts, each a line of a thousand digits: 20 MB of text.
+const NUMBER_COUNT: u64 = 20_000;
+
+#[test]
+fn readers_that_stop_reading_cost_little_and_miss_nothing() {
+    let served = Served::new();
+    let script = format!("cat > go; seq -f %01000.0f 1 {NUMBER_COUNT}");
+    served.world.agent("counts", "text", &script, "");
+    let part = json!({"kind": "PART_KIND_TEXT", "mediaType": "text/plain", "body": {"text": "go"}});
+    let body = json!({"agent": "counts", "parts": [part]});
+    let (status, answer) = served.post("/v1/sessions/count/inputs", &body);
+    assert_eq!(status, 200, "{answer}");
+    let before = served.memory();
+    let key = &served.key;
+    let stalled = (0..STALLED_COUNT).map(|_| {
+        let mut stream = served.connect();
+        let request = format!(
+            "GET /v1/sessions/count/follow?untilIdle=true HTTP/1.1\r\nhost: localhost\r\n\
+             connection: close\r\nauthorization: Bearer {key}\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        stream
+    });
+    let mut stalled: Vec<_> = stalled.collect();
+    served.world.wait_state("count", "completed");
+    let grown = served.memory().saturating_sub(before);
+    assert!(grown < STALLED_COUNT * (4 << 20), "{grown} bytes more for {STALLED_COUNT} readers");
+    let mut late = String::new();
+    stalled.pop().unwrap().read_to_string(&mut late).unwrap();
+    let events = late.lines().filter_map(|line| line.strip_prefix("data: "));
+    let events = events.map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let numbers = events.filter_map(|event| {
+        let text = event["outputMessage"]["parts"][0]["body"]["text"].as_str()?.to_owned();
+        Some(text.trim().parse::<u64>().unwrap())
+    });
+    assert!(numbers.eq(1..=NUMBER_COUNT), "nothing is missing, and nothing comes twice");
+    served.works();
 }
 
 #[test]
