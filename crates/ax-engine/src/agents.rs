@@ -142,19 +142,20 @@ impl AgentStore {
     /// Fails if there is none, if its manifest is not valid any more, or if the log cannot be read.
     pub(crate) async fn find(&self, namespace: &Namespace, agent: &str) -> Result<Found, Error> {
         let found = |versions: &Versions, view: &AgentView| {
-            let newest = versions.newest.as_ref().filter(|_| versions.count() == view.version);
-            let read = || manifest::parse(&view.manifest).map(Arc::new);
-            let manifest = newest.map_or_else(read, |manifest| Ok(Arc::clone(manifest)));
-            let agent = AgentRef { name: view.name.clone(), version: view.version };
-            let manifest = manifest.map_err(|problems| {
-                let what = format!("the manifest of {}@{} is not valid", agent.name, agent.version);
-                let mut error = Error::new(Code::Manifest, what);
-                error.causes = problems.iter().map(ToString::to_string).collect();
-                error
-            })?;
-            Ok(Found { agent, manifest, dir: view.dir.clone() })
+            let newest = versions.newest.clone().filter(|_| versions.count() == view.version);
+            (view.clone(), newest)
         };
-        self.look(namespace, agent, found).await?
+        let (view, newest) = self.look(namespace, agent, found).await?;
+        let agent = AgentRef { name: view.name, version: view.version };
+        // An older version is read while nobody waits for it.
+        let read = || manifest::parse(&view.manifest).map(Arc::new);
+        let manifest = newest.map_or_else(read, Ok).map_err(|problems| {
+            let what = format!("the manifest of {}@{} is not valid", agent.name, agent.version);
+            let mut error = Error::new(Code::Manifest, what);
+            error.causes = problems.iter().map(ToString::to_string).collect();
+            error
+        })?;
+        Ok(Found { agent, manifest, dir: view.dir })
     }
 
     /// Hands a version of an agent over; what is written elsewhere is read if it may matter.

@@ -8,7 +8,7 @@ use crate::references::{Held, blobs_of};
 use crate::{Code, Error, codec};
 use ax_core::id::{Namespace, Seq, SessionId, SessionKey};
 use ax_core::session::{BlobRef, Caller, Event, Request, State};
-use ax_log::types::ENTRY_BYTES_MAX;
+use ax_log::types::{APPEND_BYTES_MAX, ENTRY_BYTES_MAX};
 use ax_log::{Append, ReadLimit, Row};
 use ax_store::{BlobId, BlobStream};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -32,6 +32,8 @@ const HEAD_BYTES: usize = 5;
 const FRAME_BYTES_MAX: usize = 1 << 30;
 /// How many events are imported at a time.
 const BATCH: usize = 256;
+/// How many bytes of them; one more fits into an append.
+const BATCH_BYTES: usize = APPEND_BYTES_MAX / 2;
 
 /// Streams a session.
 pub(crate) async fn export(inner: Arc<Inner>, key: SessionKey) -> Result<Stream<Bytes>, Error> {
@@ -226,6 +228,7 @@ async fn take_in(
         epoch: lease.epoch,
         next: Seq::FIRST,
         batch: vec![],
+        batch_bytes: 0,
         state: State::default(),
         held: BTreeMap::new(),
     };
@@ -294,6 +297,7 @@ struct Intake<'a> {
     epoch: ax_core::id::Epoch,
     next: Seq,
     batch: Vec<Bytes>,
+    batch_bytes: usize,
     /// What the events so far amount to.
     state: State,
     /// The blobs so far, which stay until the events that name them are durable.
@@ -362,8 +366,10 @@ impl Intake<'_> {
             return Err(bad("an event names a blob that is not there before it"));
         }
         self.check(&event)?;
+        self.batch_bytes += content.len();
         self.batch.push(content);
-        if self.batch.len() >= BATCH { self.flush().await } else { Ok(()) }
+        let is_full = self.batch.len() >= BATCH || self.batch_bytes >= BATCH_BYTES;
+        if is_full { self.flush().await } else { Ok(()) }
     }
 
     /// An archive comes from anywhere: events that contradict each other must not get into the log,
@@ -383,6 +389,7 @@ impl Intake<'_> {
             return Ok(());
         }
         let entries = std::mem::take(&mut self.batch);
+        self.batch_bytes = 0;
         let updated_millis = self.inner.clock.now().millis;
         let row =
             Row { state: ROW_IMPORTING, due_millis: None, updated_millis, data: Bytes::new() };

@@ -124,7 +124,7 @@ impl Inner {
                 Error::new(Code::Damaged, "the row is unreadable").caused_by(&error)
             });
         }
-        let status = view::status(&session, self.clock.now(), false);
+        let status = view::status(&session, self.clock.now(), !self.log.owns(key));
         let updated_at = ax_core::time::Timestamp::from_millis(head.row.updated_millis);
         Ok(view::session_view(key.session, &session, head.parent, status, updated_at))
     }
@@ -132,7 +132,8 @@ impl Inner {
     /// Whether a session that is to run does not run yet: no place is free, or it has not been taken
     /// up since the engine began.
     pub(crate) fn lacks_place(&self, key: &SessionKey) -> bool {
-        !self.registry.is_awake(key) || self.waiting.has(key)
+        // What another process writes, it runs.
+        self.log.owns(key) && (!self.registry.is_awake(key) || self.waiting.has(key))
     }
 
     pub(crate) async fn must_exist(&self, key: &SessionKey) -> Result<(), Error> {

@@ -69,7 +69,7 @@ const HEADER_BYTES_MAX: u32 = 32 << 10;
 const HEADER_COUNT_MAX: usize = 100;
 /// How long a request's headers, or a handshake, may take.
 const HEADER_READ_MAX: Duration = Duration::from_secs(10);
-/// How long a connection from afar may be quiet before a request of it was let in.
+/// How long it may take until a request of a connection from afar was let in.
 const FIRST_REQUEST_MAX: Duration = Duration::from_secs(20);
 /// How long the next piece of a request's body may take.
 const BODY_PAUSE_MAX: Duration = Duration::from_secs(30);

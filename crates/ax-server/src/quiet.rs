@@ -5,16 +5,15 @@ use crate::rest::too_slow;
 use crate::status::status;
 use axum::body::Body;
 use axum::response::Response;
-use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode, header};
-use http_body::{Frame, SizeHint};
+use http::{HeaderMap, Request, header};
 use http_body_util::BodyExt as _;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Instant;
 use tower_http::timeout::{TimeoutBody, TimeoutError};
+
+/// How much longer a connection lasts, in all, of which requests are under way and none is let in.
+const LAST: u32 = 10;
 
 /// What is known of a connection.
 #[derive(Clone, Debug)]
@@ -24,12 +23,11 @@ pub(crate) struct Quiet(Arc<Mutex<State>>);
 struct State {
     /// A request was let in: whoever sent it may have the connection for as long as it likes.
     let_in: bool,
-    under_way: usize,
-    /// Since when nothing is under way.
+    under_way: u32,
     since: Instant,
 }
 
-/// A request whose answer is on its way, of a connection that is not known yet.
+/// A request that is not answered yet, of a connection that is not known yet.
 #[derive(Debug)]
 pub(crate) struct UnderWay {
     quiet: Quiet,
@@ -43,12 +41,14 @@ impl Quiet {
         Self(Arc::new(Mutex::new(state)))
     }
 
-    /// When to look again, if nothing may be under way for so long; `None` if it may for ever. A
-    /// time that is over means that the connection is to be closed.
+    /// When to look again; `None` if never. A time that is over means that the connection is to be
+    /// closed: after `most`, or somewhat later if a request is under way.
     pub(crate) fn until(&self, most: Duration) -> Option<Instant> {
         let state = self.lock();
-        let since = if state.under_way > 0 { Instant::now() } else { state.since };
-        (!state.let_in).then(|| since + most)
+        let (soon, at_last) = (state.since + most, state.since + LAST * most);
+        let waits = state.under_way > 0 && soon <= Instant::now();
+        let next = if waits { at_last.min(Instant::now() + most) } else { soon };
+        (!state.let_in).then_some(next)
     }
 
     /// Notes a request; `None` if nothing need be known any more.
@@ -69,54 +69,24 @@ impl Quiet {
 }
 
 impl UnderWay {
-    /// Sees what came of the request, and stays until that is sent.
-    pub(crate) fn answered(self, response: Response) -> Response {
-        if self.guarded && !is_refused(&response) {
+    /// Sees what came of the request.
+    pub(crate) fn answered(self, response: &Response) {
+        if self.guarded && is_success(response) {
             self.quiet.lock().let_in = true;
         }
-        response.map(|body| Body::new(Sent { body, _under_way: self }))
     }
 }
 
-/// Whether somebody was not let in.
-fn is_refused(response: &Response) -> bool {
-    let refused = [StatusCode::UNAUTHORIZED, StatusCode::TOO_MANY_REQUESTS];
-    // Unauthenticated, and exhausted by others who were not let in either.
-    let status = response.headers().get("grpc-status").map(|status| status.as_bytes());
-    refused.contains(&response.status()) || matches!(status, Some(b"16" | b"8"))
+/// Whether a request came to what it was meant for. Many refusals come before anybody has asked who
+/// sent it.
+fn is_success(response: &Response) -> bool {
+    let status = response.headers().get("grpc-status");
+    response.status().is_success() && status.is_none_or(|status| status == "0")
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        let mut state = self.quiet.lock();
-        state.under_way -= 1;
-        state.since = Instant::now();
-    }
-}
-
-/// A body on its way.
-struct Sent {
-    body: Body,
-    _under_way: UnderWay,
-}
-
-impl http_body::Body for Sent {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.quiet.lock().under_way -= 1;
     }
 }
 

@@ -69,7 +69,7 @@ pub struct Options {
     pub metrics: Option<Arc<Metrics>>,
     /// How long a request's headers, or a handshake, may take.
     pub header_read_max: Duration,
-    /// How long a connection from afar may be quiet before a request of it was let in.
+    /// How long it may take until a request of a connection from afar was let in.
     pub first_request_max: Duration,
     /// How long the next piece of a request's body may take.
     pub body_pause_max: Duration,
@@ -254,10 +254,10 @@ async fn connection(shared: Shared, wire: Box<dyn Wire>, peer: Peer, _counted: C
         let answer = router.clone().oneshot(request);
         async move {
             let answer = answer.await?;
-            Ok::<_, Infallible>(match under_way {
-                Some(under_way) => under_way.answered(answer),
-                None => answer,
-            })
+            if let Some(under_way) = under_way {
+                under_way.answered(&answer);
+            }
+            Ok::<_, Infallible>(answer)
         }
     });
     let builder = builder(shared.header_read_max);
@@ -268,6 +268,8 @@ async fn connection(shared: Shared, wire: Box<dyn Wire>, peer: Peer, _counted: C
     let mut finishing = false;
     loop {
         tokio::select! {
+            // What has come is seen before the time is.
+            biased;
             served = serving.as_mut() => {
                 if let Err(error) = served {
                     tracing::debug!(%error, "a connection ended early");

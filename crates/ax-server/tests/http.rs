@@ -415,26 +415,28 @@ async fn a_connection_that_says_nothing_or_not_all_is_closed() {
 
 #[tokio::test]
 async fn a_connection_is_closed_unless_a_request_of_it_was_let_in() {
-    let first_request_max = Duration::from_millis(100);
-    let ask = async |world: &World, path: &str| {
+    let first_request_max = Duration::from_millis(500);
+    let ask = async |world: &World, what: &str, line: &str| {
         let mut stream = TcpStream::connect(world.address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+        let request = format!("{what} HTTP/1.1\r\nhost: localhost\r\n{line}\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut first = [0; 12];
         stream.read_exact(&mut first).await.unwrap();
         let mut rest = Vec::new();
-        let ended = timeout(20 * first_request_max, stream.read_to_end(&mut rest)).await.is_ok();
+        let ended = timeout(4 * first_request_max, stream.read_to_end(&mut rest)).await.is_ok();
         (String::from_utf8(first.to_vec()).unwrap(), ended)
     };
     let guard = ax_server::Guard(std::sync::Arc::new(|router| router));
     let options =
         ax_server::Options { first_request_max, guard: Some(guard), ..Default::default() };
     let world = World::with(options, false).await;
-    assert_eq!(ask(&world, "/v1/info").await, ("HTTP/1.1 401".into(), true));
-    assert_eq!(ask(&world, "/nothing").await, ("HTTP/1.1 404".into(), true));
+    assert_eq!(ask(&world, "GET /v1/info", "").await, ("HTTP/1.1 401".into(), true));
+    let evil = "origin: http://evil.example\r\ncontent-length: 0\r\n";
+    assert_eq!(ask(&world, "POST /v1/inputs", evil).await, ("HTTP/1.1 403".into(), true));
+    assert_eq!(ask(&world, "GET /nothing", "").await, ("HTTP/1.1 404".into(), true));
     let options = ax_server::Options { first_request_max, ..Default::default() };
     let world = World::with(options, true).await;
-    assert_eq!(ask(&world, "/v1/info").await, ("HTTP/1.1 200".into(), false));
+    assert_eq!(ask(&world, "GET /v1/info", "").await, ("HTTP/1.1 200".into(), false));
 }
 
 #[tokio::test]

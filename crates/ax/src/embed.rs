@@ -241,7 +241,7 @@ async fn engine(
         runs_max,
         log: Arc::clone(log),
         blobs,
-        launcher: Arc::new(Adapters::new(supervisors(data)?)),
+        launcher: Arc::new(Adapters::new(supervisors(data))),
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy),
     };
@@ -250,14 +250,12 @@ async fn engine(
     Ok((engine, watch, exporter))
 }
 
-fn supervisors(data: &DataDir) -> Result<supervise::Options, Failure> {
-    let exe = std::env::current_exe().map_err(|error| {
-        Failure::new(Code::Internal, "the path of this program is not known").because(&error)
-    })?;
-    Ok(supervise::Options {
-        supervisor: vec![exe.into(), "__supervise".into()],
+fn supervisors(data: &DataDir) -> supervise::Options {
+    // Not by its path: the file may be another one by now, or gone, when an upgrade has replaced it.
+    supervise::Options {
+        supervisor: vec!["/proc/self/exe".into(), "__supervise".into()],
         run_dir: data.supervisors(),
-    })
+    }
 }
 
 async fn open_log(data: &DataDir) -> Result<EmbeddedLog, Failure> {

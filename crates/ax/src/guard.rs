@@ -19,6 +19,8 @@ pub(crate) struct Locks {
     pub(crate) auth: Option<PathBuf>,
     pub(crate) limits: limits::Settings,
     pub(crate) tls: Option<tls::Settings>,
+    /// Something is said of TLS, and not enough.
+    half: bool,
 }
 
 impl Locks {
@@ -27,13 +29,15 @@ impl Locks {
         let files = config.path("tls.certificate").zip(config.path("tls.key"));
         let client_ca = config.path("tls.client_ca");
         let client_required = config.is("tls.client_required");
+        let names = ["tls.certificate", "tls.key", "tls.client_ca"];
+        let half = files.is_none() && names.iter().any(|name| config.path(name).is_some());
         let tls = files.map(|(certificate, key)| tls::Settings {
             certificate,
             key,
             client_ca,
             client_required,
         });
-        Self { auth: config.path("auth.file"), limits: limits(config), tls }
+        Self { auth: config.path("auth.file"), limits: limits(config), tls, half }
     }
 
     /// Opens all of it.
@@ -53,6 +57,11 @@ impl Locks {
 
     /// Opens the certificates, if there are any.
     pub(crate) fn tls(&self) -> Result<Option<Arc<Tls>>, Failure> {
+        if self.half {
+            let what = "there can be no TLS: it needs a certificate and its key";
+            return Err(Failure::new(Code::Invalid, what)
+                .hint("set tls.certificate and tls.key, or nothing of tls"));
+        }
         let opened = self.tls.clone().map(Tls::open).transpose();
         opened.map_err(|error| wrong("there can be no TLS", &error))
     }

@@ -206,6 +206,23 @@ AT_WORK = {
                     {cleanup}
         main.run()
         """,
+    "own-signal": """
+        import signal, threading
+        signal.signal(signal.SIGUSR1, lambda *_: None)
+        def busy(ctx):
+            ctx.emit("busy", key="k")
+            ctx.signal("never", key="n")
+        @ax.agent
+        def main(ctx: ax.Context):
+            from concurrent.futures import ThreadPoolExecutor
+            with ThreadPoolExecutor() as pool:
+                try:
+                    pool.submit(busy, ctx).result()
+                finally:
+                    ctx.flush()
+                    {cleanup}
+        main.run()
+        """,
     "async-step": """
         import asyncio
         async def busy(ctx):
@@ -249,8 +266,8 @@ FLUSHES = {
     "blocking": """
         @ax.agent
         def main(ctx: ax.Context):
-            ctx.emit("said", 1)
             try:
+                ctx.emit("said", 1)
                 ctx.flush()
                 ctx.step("work", lambda: open("effects.txt", "w").write("went on"))
             finally:
@@ -263,8 +280,8 @@ FLUSHES = {
     "async": """
         @ax.agent
         async def main(ctx: ax.AsyncContext):
-            ctx.emit("said", 1)
             try:
+                ctx.emit("said", 1)
                 await ctx.flush()
                 await ctx.step("work", lambda: open("effects.txt", "w").write("went on"))
             finally:

@@ -102,6 +102,11 @@ impl Session {
         Ok(draft.accepted)
     }
 
+    /// The events that the next [`Session::take_ready`] gives, in their order: more may follow.
+    pub fn pending(&self) -> &[Event] {
+        &self.ready.persist
+    }
+
     /// Takes what the driver has to do.
     pub fn take_ready(&mut self) -> Ready {
         std::mem::take(&mut self.ready)

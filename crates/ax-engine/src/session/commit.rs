@@ -8,6 +8,7 @@ use ax_core::id::Seq;
 use ax_core::session::Input;
 use ax_log::types::SNAPSHOT_BYTES_MAX;
 use ax_log::{Append, Row};
+use bytes::Bytes;
 use tokio::time::Instant;
 
 /// A snapshot is stored after this many events, so that waking reads no more than that.
@@ -18,6 +19,7 @@ impl Task {
     /// left to do at once.
     pub(super) async fn commit(&mut self) -> Result<(), Error> {
         loop {
+            self.encode();
             let ready = self.session.take_ready();
             if ready.persist.is_empty() && ready.effects.is_empty() && self.waiting.is_empty() {
                 if self.launch().await? {
@@ -36,6 +38,13 @@ impl Task {
         }
     }
 
+    /// Encodes what is to be appended, and returns how many bytes that is.
+    pub(super) fn encode(&mut self) -> usize {
+        let new = &self.session.pending()[self.encoded.len()..];
+        self.encoded.extend(new.iter().map(codec::encode_event));
+        self.encoded.iter().map(Bytes::len).sum()
+    }
+
     async fn append(&mut self, events: &[ax_core::session::Event]) -> Result<(), Error> {
         let last = self.session.state().last;
         let first = Seq(last.0 + 1 - events.len() as u64);
@@ -44,7 +53,7 @@ impl Task {
         // An execution with very many keys is replayed from further back rather than stopped.
         let snapshot = snapshot.filter(|data| data.len() <= SNAPSHOT_BYTES_MAX);
         let row = self.new_row();
-        let entries: Vec<_> = events.iter().map(codec::encode_event).collect();
+        let entries = std::mem::take(&mut self.encoded);
         let bytes = entries.iter().map(|entry| entry.len()).sum();
         let (key, epoch, expected) = (self.key.clone(), self.epoch, first);
         let began = Instant::now();

@@ -18,6 +18,8 @@ use ax_core::id::{AttemptId, Epoch, ExecId, Seq, SessionId, SessionKey};
 use ax_core::session::{Accepted, Caller, Effect, Failure, Input, Refusal, Request, Session};
 use ax_core::time::Timestamp;
 use ax_log::Fence;
+use ax_log::types::APPEND_BYTES_MAX;
+use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -27,6 +29,8 @@ pub(crate) use load::read_only;
 
 /// How many things are taken up before they are made durable together.
 const BATCH_MAX: usize = 128;
+/// How many bytes of events, before what was taken up last: together they fit into an append.
+const BATCH_BYTES_MAX: usize = APPEND_BYTES_MAX / 4;
 /// A session that is due this soon does not fall asleep.
 const NAP_MILLIS_MIN: u64 = 200;
 
@@ -88,6 +92,8 @@ struct Task {
     is_half: bool,
     attempts: Attempts,
     commands: mpsc::UnboundedReceiver<Command>,
+    /// What is to be appended, as far as it was encoded.
+    encoded: Vec<Bytes>,
     /// Who is told once what was decided is durable.
     waiting: Vec<(Asked, Vec<Accepted>)>,
     row: Option<RowKey>,
@@ -168,6 +174,7 @@ impl Task {
             is_half: loaded.is_half,
             attempts,
             commands,
+            encoded: Vec::new(),
             waiting: Vec::new(),
             row: None,
             row_at: floor,
@@ -249,6 +256,9 @@ impl Task {
             }
         }
         for _ in 0..BATCH_MAX {
+            if self.encode() >= BATCH_BYTES_MAX {
+                break;
+            }
             if let Ok(command) = self.commands.try_recv() {
                 self.take(command).await?;
             } else if let Some(heard) = self.attempts.try_hear() {

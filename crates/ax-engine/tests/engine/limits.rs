@@ -150,3 +150,47 @@ async fn states(world: &World, engine: &Engine, asked: &[WaitState]) -> Vec<Wait
         }
     }
 }
+
+/// Many at once amount to more than one append of the log takes.
+#[tokio::test]
+async fn what_comes_at_once_is_made_durable_in_as_many_steps_as_it_needs() {
+    let world = World::new();
+    let program = Scripted::new(|launch, mut talk| async move {
+        if launch.input[0].text == "talk" {
+            for number in 0..200 {
+                let parts = vec![Part::text(format!("{number}").repeat(15_000))];
+                talk.say(Frame::Output { block: None, key: None, parts }).await;
+            }
+            return talk.end().await;
+        }
+        loop {
+            talk.told().await;
+        }
+    });
+    let engine = world.open(program).await;
+    let manifest = MANIFEST.replace("parkAfter: 50ms", "parkAfter: 50ms\n    queue: 500");
+    let source = AgentSource { manifest, dir: None };
+    engine.apply_agent(&world.namespace, source).await.unwrap();
+    let submission = |session: &str, text: String| Submission {
+        session: Some(world.session(session)),
+        agent: Some("test".into()),
+        parts: vec![Part::text(text)],
+        ..Submission::default()
+    };
+    let inputs = (0..200).map(|_| {
+        let (next, _) = tokio::sync::oneshot::channel();
+        let input = submission("many", "z".repeat(50_000));
+        engine.submit_before(Caller::default(), &world.namespace, input, next)
+    });
+    let mut last = None;
+    for submitted in futures::future::join_all(inputs).await {
+        let seq = Some(submitted.unwrap().seq);
+        assert!(seq > last, "they stay in their order");
+        last = seq;
+    }
+    let talk = submission("talk", "talk".into());
+    let talk = engine.submit(Caller::default(), &world.namespace, talk).await.unwrap();
+    let names = world.until(&engine, "talk", talk.seq).await;
+    assert_eq!(names.iter().filter(|name| *name == "output.message").count(), 200);
+    engine.shutdown().await;
+}

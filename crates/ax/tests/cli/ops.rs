@@ -164,6 +164,9 @@ fn doctor_reads_what_a_server_would_need_to_let_somebody_in() {
     let wrong = checked(&auth, &other);
     assert_eq!(wrong.code, 1, "{wrong:?}");
     let [auth, tls] = levels(&wrong);
+    let half = format!("tls.certificate={certificate}");
+    let half = world.ax(&["serve", "--set", &half]);
+    assert!(half.err.contains("needs a certificate and its key"), "{half:?}");
     assert!(auth.0 == "wrong" && auth.1.contains("auth.yaml"), "{auth:?}");
     assert!(tls.0 == "wrong" && tls.1.contains("there can be no TLS"), "{tls:?}");
 }

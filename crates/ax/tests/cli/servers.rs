@@ -4,6 +4,8 @@ use super::world::{World, kill, wait};
 use expect_test::expect;
 use rustix::process::Signal;
 use serde_json::Value;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
 
 /// Counts to 200 and says so, waiting in the middle until it may go on.
 const COUNTS: &str = "i=0; while test $i -lt 200; do i=$((i+1)); echo $i; \
@@ -121,6 +123,31 @@ fn an_idle_server_stops_by_itself() {
     let world = World::new();
     let server = world.start(&["serve", "--idle-exit", "0"]);
     assert_eq!(server.end().code, 0);
+}
+
+#[test]
+fn a_server_whose_program_was_replaced_starts_harnesses_as_before() {
+    let world = World::new();
+    world.echo();
+    // An upgrade puts another file in its place.
+    let program = world.path("ax");
+    let ours = env!("CARGO_BIN_EXE_ax");
+    if std::fs::hard_link(ours, &program).is_err() {
+        std::fs::copy(ours, &program).unwrap();
+    }
+    let mut command = Command::new(&program);
+    command.arg("serve").current_dir(world.path("")).env_clear();
+    let given = world.command(&[]);
+    command.envs(given.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut server = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(server.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.starts_with("serving "), "{line:?}");
+    std::fs::remove_file(&program).unwrap();
+    let ran = world.ax(&["run", "-a", "echo", "hello"]);
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert_eq!((ran.code, ran.out.trim_end()), (0, "hello"), "{ran:?}");
 }
 
 #[test]

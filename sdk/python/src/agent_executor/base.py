@@ -187,14 +187,12 @@ class BaseContext:
     # -- for the subclasses -----------------------------------------------------------------------
 
     def _flush(self) -> ops.Op:
-        delivered = self._driver.interrupt.delivered
-        self._driver.interrupt.check()
-        return ops.flush(self._session, canceled=delivered)
+        return ops.flush(self._session, canceled=self._driver.interrupt.check())
 
     def _place(self, base: str, key: str | None) -> Place:
-        self._driver.interrupt.check()
+        cleanup = self._driver.interrupt.check()
         assigned, flow = assign_key(base, key)
-        return Place(assigned, flow, self._session.journal.take(assigned))
+        return Place(assigned, flow, self._session.journal.take(assigned), cleanup)
 
     def _output_place(self, key: str | None, text: str | None) -> Place:
         inside = flow_now.get()
@@ -232,11 +230,8 @@ class BaseContext:
         kwargs = dict(options.get("kwargs") or {})
         limit = options.get("limit")
         codec = steps.codec_of(fn, options)
-        # Before the flow is told of a cancel: only one that has been told cleans up.
-        cleanup = self._driver.interrupt.delivered
         place = self._place(name, options.get("key"))
         return steps.Step(
-            cleanup=cleanup,
             name=name,
             key=place.key,
             kind=options.get("kind", "user"),
@@ -252,6 +247,7 @@ class BaseContext:
             usage=options.get("usage"),
             flow=place.flow,
             entry=place.entry,
+            cleanup=place.cleanup,
         )
 
     def _ask(

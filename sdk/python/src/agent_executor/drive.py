@@ -72,17 +72,12 @@ class Interrupt:
             handled = handled.__context__
         raise canceled
 
-    @property
-    def delivered(self) -> bool:
-        """Whether the main flow has been told."""
-        return self._delivered
-
     def disarm(self) -> None:
         """Bring no cancel from now on: the main flow has ended."""
         self._delivered = True
 
-    def check(self) -> None:
-        """Raise if the attempt must end."""
+    def check(self) -> bool:
+        """Raise if the attempt must end; return whether this flow is cleaning up after a cancel."""
         if self._session.divergence is not None:
             raise self._session.divergence
         canceled = self._session.canceled
@@ -90,6 +85,7 @@ class Interrupt:
             if whoami() != self._main:
                 raise canceled
             self._raise_once(canceled)
+        return canceled is not None
 
     def note(self) -> None:
         """Note that a reply brought the cancel."""

@@ -58,6 +58,8 @@ class Place:
     key: str
     flow: Flow | None
     entry: Entry | None
+    cleanup: bool = False
+    """It is of the cleanup after a cancel."""
 
 
 def step(session: Session, it: Step) -> Op:
