@@ -316,6 +316,30 @@ async fn an_archive_is_sent_and_taken_in_piece_by_piece_however_large_its_blobs_
 }
 
 #[tokio::test]
+async fn an_archive_of_large_events_comes_in() {
+    let world = World::new();
+    let program = Scripted::new(|_, talk| async move {
+        for number in 0..200 {
+            let parts = vec![Part::text(format!("{number:03}").repeat(15_000))];
+            talk.say(Frame::Output { block: None, key: None, parts }).await;
+        }
+        talk.end().await
+    });
+    let engine = world.open(program).await;
+    let input = world.submit(&engine, "large", "k").await;
+    world.until(&engine, "large", input).await;
+    let archive = engine.export(&world.namespace, &world.session("large")).await.unwrap();
+    let there = World::new();
+    let other = there.open(echo()).await;
+    let name = Some("large".to_owned());
+    other.import(Caller::default(), &there.namespace, name, archive).await.unwrap();
+    let (here, there) = (world.kinds(&engine, "large").await, there.kinds(&other, "large").await);
+    assert_eq!(there[..here.len()], here[..]);
+    engine.shutdown().await;
+    other.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_deleted_session_is_gone() {
     let world = World::new();
     let engine = world.open(echo()).await;
