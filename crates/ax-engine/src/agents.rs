@@ -40,8 +40,8 @@ pub struct AgentStore {
     namespaces: std::sync::Mutex<HashMap<Namespace, Shelf>>,
 }
 
-/// The agents of a namespace. Locked over a whole write, so that this store's writers come one after
-/// the other; those of another namespace do not wait.
+/// The agents of a namespace. Locked over a whole write, so that this store's writers come one
+/// after the other; those of another namespace do not wait.
 type Shelf = Arc<Mutex<Agents>>;
 
 /// What a session needs of an agent.

@@ -125,9 +125,9 @@ impl Engine {
         crate::submit::submit(&self.inner, caller, namespace, submission, None).await
     }
 
-    /// Records an input like [`Engine::submit`], and drops `next` once the input has its place among
-    /// those of its session: one that is submitted after that comes after it. Whoever has many
-    /// inputs for a session need not wait until each of them is durable.
+    /// Records an input like [`Engine::submit`], and drops `next` once the input has its place
+    /// among those of its session: one that is submitted after that comes after it. Whoever has
+    /// many inputs for a session need not wait until each of them is durable.
     ///
     /// # Errors
     ///

@@ -129,8 +129,8 @@ impl Inner {
         Ok(view::session_view(key.session, &session, head.parent, status, updated_at))
     }
 
-    /// Whether a session that is to run does not run yet: no place is free, or it has not been taken
-    /// up since the engine began.
+    /// Whether a session that is to run does not run yet: no place is free, or it has not been
+    /// taken up since the engine began.
     pub(crate) fn lacks_place(&self, key: &SessionKey) -> bool {
         // What another process writes, it runs.
         self.log.owns(key) && (!self.registry.is_awake(key) || self.waiting.has(key))

@@ -251,7 +251,7 @@ async fn engine(
 }
 
 fn supervisors(data: &DataDir) -> supervise::Options {
-    // Not by its path: the file may be another one by now, or gone, when an upgrade has replaced it.
+    // Not by its path: when an upgrade has replaced it, the file is another one by now.
     supervise::Options {
         supervisor: vec!["/proc/self/exe".into(), "__supervise".into()],
         run_dir: data.supervisors(),

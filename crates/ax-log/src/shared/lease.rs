@@ -223,9 +223,9 @@ impl Inner {
         Ok(())
     }
 
-    /// Returns for each of these when it was asked for under this epoch first, which may be now. It is
-    /// granted once, and perhaps by a statement that was sent then and whose answer never came: the
-    /// lease is counted from there, and not from when that is learnt.
+    /// Returns for each of these when it was asked for under this epoch first, which may be now. It
+    /// is granted once, and perhaps by a statement that was sent then and whose answer never came:
+    /// the lease is counted from there, and not from when that is learnt.
     fn first_sent(&self, seen: &[Claim]) -> Vec<Duration> {
         let (now, mut state) = (self.now(), self.state());
         let each = seen.iter().map(|claim| {
