@@ -301,9 +301,10 @@ def test_cancel_reaches_an_agent_that_waits_until_what_it_said_is_kept(
     runtime = agent(FLUSHES[source])
 
     def on_frame(attempt: Attempt, frame: Frame) -> bool:
-        if frame["type"] == "emit":
+        emits: bool = frame["type"] == "emit"
+        if emits:
             attempt.tell({"type": "cancel", "grace_ms": 20_000, "reason": "enough"})
-        return frame["type"] == "emit"
+        return emits
 
     said = runtime.attempt(on_frame=on_frame)
     assert said.failure == {"code": "canceled", "message": "enough"}, said.stderr
