@@ -143,19 +143,19 @@ impl AgentStore {
     pub(crate) async fn find(&self, namespace: &Namespace, agent: &str) -> Result<Found, Error> {
         let found = |versions: &Versions, view: &AgentView| {
             let newest = versions.newest.clone().filter(|_| versions.count() == view.version);
-            (view.clone(), newest)
+            let agent = AgentRef { name: view.name.clone(), version: view.version };
+            (agent, view.dir.clone(), newest.ok_or_else(|| view.manifest.clone()))
         };
-        let (view, newest) = self.look(namespace, agent, found).await?;
-        let agent = AgentRef { name: view.name, version: view.version };
+        let (agent, dir, manifest) = self.look(namespace, agent, found).await?;
         // An older version is read while nobody waits for it.
-        let read = || manifest::parse(&view.manifest).map(Arc::new);
-        let manifest = newest.map_or_else(read, Ok).map_err(|problems| {
+        let read = |text: String| manifest::parse(&text).map(Arc::new);
+        let manifest = manifest.or_else(read).map_err(|problems| {
             let what = format!("the manifest of {}@{} is not valid", agent.name, agent.version);
             let mut error = Error::new(Code::Manifest, what);
             error.causes = problems.iter().map(ToString::to_string).collect();
             error
         })?;
-        Ok(Found { agent, manifest, dir: view.dir })
+        Ok(Found { agent, manifest, dir })
     }
 
     /// Hands a version of an agent over; what is written elsewhere is read if it may matter.

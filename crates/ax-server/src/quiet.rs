@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tower_http::timeout::{TimeoutBody, TimeoutError};
 
-/// How much longer a connection lasts, in all, of which requests are under way and none is let in.
+/// How many times as long a connection lasts that always has a request under way, and none let in.
 const LAST: u32 = 10;
 
 /// What is known of a connection.
@@ -94,7 +94,7 @@ impl Drop for UnderWay {
 /// HTTP see to that by themselves.
 pub(crate) fn paced(request: Request<Body>, pause_max: Duration) -> Request<Body> {
     if !is_call(request.headers())
-        || role::rule(request.method(), request.uri().path()).is_none_or(role::Rule::goes_on)
+        || role::rule(request.method(), request.uri().path()).is_none_or(|rule| rule.goes_on)
     {
         return request;
     }
@@ -113,4 +113,71 @@ pub(crate) fn paced(request: Request<Body>, pause_max: Duration) -> Request<Body
 fn is_call(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE);
     kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{Method, StatusCode};
+    use tokio::time::{advance, pause};
+
+    const MOST: Duration = Duration::from_secs(20);
+
+    fn request(path: &str) -> Request<()> {
+        Request::builder().method(Method::GET).uri(path).body(()).unwrap()
+    }
+
+    fn response(status: StatusCode) -> Response {
+        Response::builder().status(status).body(Body::empty()).unwrap()
+    }
+
+    /// Looks as a connection does; returns after how long it is closed.
+    async fn closed_after(quiet: &Quiet) -> Option<Duration> {
+        let began = Instant::now();
+        loop {
+            let until = quiet.until(MOST)?;
+            if until <= Instant::now() {
+                return Some(began.elapsed());
+            }
+            advance(until - Instant::now()).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_lasts_if_a_request_of_it_is_let_in() {
+        pause();
+        assert_eq!(closed_after(&Quiet::new()).await, Some(MOST), "it asks for nothing");
+        let quiet = Quiet::new();
+        let under_way = quiet.begin(&request("/v1/info")).unwrap();
+        assert_eq!(closed_after(&quiet).await, Some(LAST * MOST), "it never ends to ask");
+        drop(under_way);
+        for (path, status) in [
+            ("/v1/info", StatusCode::UNAUTHORIZED),
+            ("/v1/info", StatusCode::FORBIDDEN),
+            ("/v1/info", StatusCode::SERVICE_UNAVAILABLE),
+            ("/healthz", StatusCode::OK),
+            ("/nothing", StatusCode::OK),
+        ] {
+            let quiet = Quiet::new();
+            advance(MOST / 2).await;
+            quiet.begin(&request(path)).unwrap().answered(&response(status));
+            assert_eq!(closed_after(&quiet).await, Some(MOST / 2), "{path} {status}");
+        }
+        let quiet = Quiet::new();
+        quiet.begin(&request("/v1/info")).unwrap().answered(&response(StatusCode::OK));
+        assert_eq!(closed_after(&quiet).await, None);
+        assert!(quiet.begin(&request("/v1/info")).is_none(), "nothing need be known any more");
+    }
+
+    #[tokio::test]
+    async fn a_call_that_was_refused_lets_nobody_in() {
+        pause();
+        for (status, lasts) in [("16", false), ("7", false), ("0", true)] {
+            let quiet = Quiet::new();
+            let mut response = response(StatusCode::OK);
+            response.headers_mut().insert("grpc-status", status.parse().unwrap());
+            quiet.begin(&request("/v1/info")).unwrap().answered(&response);
+            assert_eq!(closed_after(&quiet).await.is_none(), lasts, "{status}");
+        }
+    }
 }

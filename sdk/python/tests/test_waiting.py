@@ -203,22 +203,6 @@ AT_WORK = {
                 try:
                     pool.submit(busy, ctx).result()
                 finally:
-                    {cleanup}
-        main.run()
-        """,
-    "own-signal": """
-        import signal, threading
-        signal.signal(signal.SIGUSR1, lambda *_: None)
-        def busy(ctx):
-            ctx.emit("busy", key="k")
-            ctx.signal("never", key="n")
-        @ax.agent
-        def main(ctx: ax.Context):
-            from concurrent.futures import ThreadPoolExecutor
-            with ThreadPoolExecutor() as pool:
-                try:
-                    pool.submit(busy, ctx).result()
-                finally:
                     ctx.flush()
                     {cleanup}
         main.run()
@@ -251,6 +235,11 @@ AT_WORK = {
 }
 
 
+AT_WORK["own-signal"] = AT_WORK["thread"].replace(
+    "import time", "import signal; signal.signal(signal.SIGUSR1, lambda *_: None)"
+)
+
+
 @pytest.mark.parametrize("where", AT_WORK)
 def test_cancel_reaches_an_agent_at_work_and_lets_it_clean_up(agent: Make, where: str) -> None:
     runtime = agent(AT_WORK[where].format(cleanup=CLEANUP))
@@ -262,43 +251,30 @@ def test_cancel_reaches_an_agent_at_work_and_lets_it_clean_up(agent: Make, where
     assert time.monotonic() - began < 20
 
 
-FLUSHES = {
-    "blocking": """
-        @ax.agent
-        def main(ctx: ax.Context):
-            try:
-                ctx.emit("said", 1)
-                ctx.flush()
-                ctx.step("work", lambda: open("effects.txt", "w").write("went on"))
-            finally:
-                ctx.flush()
-                ctx.emit("bye", 2)
-                ctx.flush()
-                open("finally.txt", "w").write("yes")
-        main.run()
-        """,
-    "async": """
-        @ax.agent
-        async def main(ctx: ax.AsyncContext):
-            try:
-                ctx.emit("said", 1)
-                await ctx.flush()
-                await ctx.step("work", lambda: open("effects.txt", "w").write("went on"))
-            finally:
-                await ctx.flush()
-                ctx.emit("bye", 2)
-                await ctx.flush()
-                open("finally.txt", "w").write("yes")
-        main.run()
-        """,
-}
+FLUSHES = """
+    @ax.agent
+    def main(ctx: ax.Context):
+        try:
+            ctx.emit("said", 1)
+            ctx.flush()
+            ctx.step("work", lambda: open("effects.txt", "w").write("went on"))
+        finally:
+            ctx.flush()
+            ctx.emit("bye", 2)
+            ctx.flush()
+            open("finally.txt", "w").write("yes")
+    main.run()
+"""
+FLUSHES_ASYNC = FLUSHES.replace("def main(ctx: ax.Context)", "async def main(ctx: ax.AsyncContext)")
+for call in ("ctx.flush", "ctx.step"):
+    FLUSHES_ASYNC = FLUSHES_ASYNC.replace(call, f"await {call}")
 
 
-@pytest.mark.parametrize("source", FLUSHES)
+@pytest.mark.parametrize("source", [FLUSHES, FLUSHES_ASYNC], ids=["blocking", "async"])
 def test_cancel_reaches_an_agent_that_waits_until_what_it_said_is_kept(
     agent: Make, source: str
 ) -> None:
-    runtime = agent(FLUSHES[source])
+    runtime = agent(source)
 
     def on_frame(attempt: Attempt, frame: Frame) -> bool:
         emits: bool = frame["type"] == "emit"

@@ -8,7 +8,6 @@ use ax_core::id::Seq;
 use ax_core::session::Input;
 use ax_log::types::SNAPSHOT_BYTES_MAX;
 use ax_log::{Append, Row};
-use bytes::Bytes;
 use tokio::time::Instant;
 
 /// A snapshot is stored after this many events, so that waking reads no more than that.
@@ -40,9 +39,12 @@ impl Task {
 
     /// Encodes what is to be appended, and returns how many bytes that is.
     pub(super) fn encode(&mut self) -> usize {
-        let new = &self.session.pending()[self.encoded.len()..];
-        self.encoded.extend(new.iter().map(codec::encode_event));
-        self.encoded.iter().map(Bytes::len).sum()
+        let new = self.session.pending()[self.encoded.len()..].iter().map(codec::encode_event);
+        for entry in new {
+            self.encoded_bytes += entry.len();
+            self.encoded.push(entry);
+        }
+        self.encoded_bytes
     }
 
     async fn append(&mut self, events: &[ax_core::session::Event]) -> Result<(), Error> {
@@ -54,7 +56,7 @@ impl Task {
         let snapshot = snapshot.filter(|data| data.len() <= SNAPSHOT_BYTES_MAX);
         let row = self.new_row();
         let entries = std::mem::take(&mut self.encoded);
-        let bytes = entries.iter().map(|entry| entry.len()).sum();
+        let bytes = std::mem::take(&mut self.encoded_bytes);
         let (key, epoch, expected) = (self.key.clone(), self.epoch, first);
         let began = Instant::now();
         self.inner.log.append(Append { key, epoch, expected, entries, row, snapshot }).await?;

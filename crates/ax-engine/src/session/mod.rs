@@ -94,6 +94,7 @@ struct Task {
     commands: mpsc::UnboundedReceiver<Command>,
     /// What is to be appended, as far as it was encoded.
     encoded: Vec<Bytes>,
+    encoded_bytes: usize,
     /// Who is told once what was decided is durable.
     waiting: Vec<(Asked, Vec<Accepted>)>,
     row: Option<RowKey>,
@@ -175,6 +176,7 @@ impl Task {
             attempts,
             commands,
             encoded: Vec::new(),
+            encoded_bytes: 0,
             waiting: Vec::new(),
             row: None,
             row_at: floor,

@@ -80,13 +80,15 @@ pub struct Rule {
     pub need: Need,
     /// How long it takes.
     pub shape: Shape,
+    /// Whether its request, too, goes on for as long as the client likes.
+    pub goes_on: bool,
     /// The path of the gRPC method; the routes of the HTTP side follow it. A few paths have none.
     pub path: &'static str,
 }
 
 impl Rule {
     const fn new(path: &'static str, need: Need) -> Self {
-        Self { path, need, shape: Shape::Call, shared: false }
+        Self { path, need, shape: Shape::Call, goes_on: false, shared: false }
     }
 
     const fn shared(self) -> Self {
@@ -97,10 +99,9 @@ impl Rule {
         Self { shape, ..self }
     }
 
-    /// Whether a request goes on for as long as the client likes, not only its answer.
-    pub fn goes_on(&self) -> bool {
-        let (_, method) = self.path.rsplit_once('/').unwrap_or_default();
-        matches!(method, "SubmitStream" | "ServerReflectionInfo")
+    /// Request and answer go on for as long as the client likes.
+    const fn both_ways(self) -> Self {
+        Self { goes_on: true, shape: Shape::Follow, ..self }
     }
 
     /// Whether it is put into the audit log even if all goes well.
@@ -160,7 +161,7 @@ const PLAIN: &[&str] = &["/healthz", "/readyz", "/metrics", "/v1/openapi.json"];
 /// user can, in every namespace. So that is for those who have them all.
 pub const RULES: &[Rule] = &[
     rpc("/agentexecutor.v1.Sessions/Submit", OPERATOR),
-    rpc("/agentexecutor.v1.Sessions/SubmitStream", OPERATOR).shape(Shape::Follow),
+    rpc("/agentexecutor.v1.Sessions/SubmitStream", OPERATOR).both_ways(),
     rpc("/agentexecutor.v1.Sessions/Follow", VIEWER).shape(Shape::Follow).shared(),
     rpc("/agentexecutor.v1.Sessions/ListEvents", VIEWER).shared(),
     rpc("/agentexecutor.v1.Sessions/GetSession", VIEWER).shared(),
@@ -186,9 +187,8 @@ pub const RULES: &[Rule] = &[
     rpc("/agentexecutor.v1.Server/Shutdown", SERVER),
     rpc("/grpc.health.v1.Health/Check", Need::Nothing),
     rpc("/grpc.health.v1.Health/Watch", VIEWER).shape(Shape::Follow),
-    rpc("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", VIEWER).shape(Shape::Follow),
-    rpc("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", VIEWER)
-        .shape(Shape::Follow),
+    rpc("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", VIEWER).both_ways(),
+    rpc("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", VIEWER).both_ways(),
     rpc("/ax.ExecutionService/Exec", OPERATOR).shape(Shape::Follow),
     rpc("/ax.ControllerService/Exec", OPERATOR).shape(Shape::Follow),
     rpc("/ax.InteractionsService/CreateInteraction", OPERATOR).shape(Shape::Follow),
@@ -232,8 +232,9 @@ mod tests {
         assert!(rule(&Method::HEAD, "/healthz").is_some());
     }
 
-    /// The methods of every service that a server has, as the descriptors have them.
-    fn methods() -> Vec<String> {
+    /// The methods of every service that a server has, as the descriptors have them, and whether
+    /// the client sends a stream.
+    fn methods() -> Vec<(String, bool)> {
         use prost::Message as _;
         let mut methods = Vec::new();
         for set in [
@@ -246,13 +247,15 @@ mod tests {
             for file in prost_types::FileDescriptorSet::decode(set).unwrap().file {
                 for service in &file.service {
                     methods.extend(service.method.iter().map(|method| {
-                        format!("/{}.{}/{}", file.package(), service.name(), method.name())
+                        let path =
+                            format!("/{}.{}/{}", file.package(), service.name(), method.name());
+                        (path, method.client_streaming())
                     }));
                 }
             }
         }
         // We call it, and do not have it.
-        methods.retain(|method| method != "/ax.HarnessService/Connect");
+        methods.retain(|(method, _)| method != "/ax.HarnessService/Connect");
         methods
     }
 
@@ -260,15 +263,27 @@ mod tests {
     fn every_method_of_the_interface_is_in_the_table() {
         let methods = methods();
         assert!(methods.len() > 35);
-        for path in &methods {
+        for (path, _) in &methods {
             assert!(rule(&Method::POST, path).is_some(), "{path} is not in the table of rights");
         }
         for rule in RULES.iter().filter(|rule| !PLAIN.contains(&rule.path)) {
-            assert!(methods.iter().any(|path| path == rule.path), "{} is gone", rule.path);
+            assert!(methods.iter().any(|(path, _)| path == rule.path), "{} is gone", rule.path);
         }
         let mut paths: Vec<_> = RULES.iter().map(|rule| rule.path).collect();
         paths.sort_unstable();
         assert!(paths.windows(2).all(|two| two[0] != two[1]), "a method is there twice");
+    }
+
+    /// What is not marked so must be sent in time; what is need not, and holds a place meanwhile.
+    #[test]
+    fn requests_that_go_on_are_those_that_clients_stream_and_that_bring_no_content() {
+        let mut count = 0;
+        for (path, streams) in methods() {
+            let rule = rule(&Method::POST, &path).unwrap();
+            assert_eq!(rule.goes_on, streams && rule.shape != Shape::Upload, "{path}");
+            count += usize::from(rule.goes_on);
+        }
+        assert_eq!(count, 3, "inputs, and the reflection of two versions");
     }
 
     #[test]

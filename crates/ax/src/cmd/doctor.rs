@@ -138,26 +138,17 @@ fn configuration(cx: &Context) -> Vec<Check> {
 /// What a server would need to let somebody in: the files are read as it would read them.
 fn doors(cx: &Context, data: &DataDir) -> Vec<Check> {
     let locks = Locks::of(&cx.config);
-    let bad = |name, failure: Failure| {
-        let found = [vec![failure.message], failure.causes].concat().join(": ");
-        Check::new(Level::Wrong, name, found).hint(failure.hint)
+    let check = |name, read: Result<(), Failure>, file: Option<&Path>| match read {
+        Ok(()) => file.map(|file| Check::new(Level::Fine, name, file.display().to_string())),
+        Err(failure) => {
+            let found = [vec![failure.message], failure.causes].concat().join(": ");
+            Some(Check::new(Level::Wrong, name, found).hint(failure.hint))
+        }
     };
-    let mut checks = Vec::new();
-    match (locks.auth(data), &locks.auth) {
-        (Err(failure), _) => checks.push(bad("auth", failure)),
-        (Ok(_), Some(file)) => {
-            checks.push(Check::new(Level::Fine, "auth", file.display().to_string()));
-        }
-        (Ok(_), None) => {}
-    }
-    match (locks.tls(), &locks.tls) {
-        (Err(failure), _) => checks.push(bad("tls", failure)),
-        (Ok(_), Some(files)) => {
-            checks.push(Check::new(Level::Fine, "tls", files.certificate.display().to_string()));
-        }
-        (Ok(_), None) => {}
-    }
-    checks
+    let certificate = locks.tls.as_ref().map(|files| &*files.certificate);
+    let auth = check("auth", locks.auth(data).map(drop), locks.auth.as_deref());
+    let tls = check("tls", locks.tls().map(drop), certificate);
+    auth.into_iter().chain(tls).collect()
 }
 
 /// Variables that look like settings and are none.
