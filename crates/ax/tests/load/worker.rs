@@ -7,11 +7,15 @@ use ax_proto::v1::event::Kind;
 use futures::StreamExt as _;
 use futures::stream;
 use std::collections::BTreeMap;
+use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// How many sessions are begun at the same time.
 const BEGIN_COUNT: usize = 64;
+/// How long it takes until all are at work, a little more than a turn. Turns take the same time, so
+/// those that begin at one moment would go on in step, and measure each other instead of the server.
+const RAMP: Duration = Duration::from_secs(10);
 
 pub(crate) fn name(number: usize) -> String {
     format!("load-{number}")
@@ -36,7 +40,10 @@ pub(crate) async fn work(
     let mut workers = JoinSet::new();
     for worker in 0..size.active {
         let client = clients[worker % clients.len()].clone();
+        let pause =
+            RAMP.min((until - Instant::now()) / 2) * index_of(worker) / index_of(size.active);
         workers.spawn(async move {
+            tokio::time::sleep(pause).await;
             let mut turns = Vec::new();
             let mine = (worker..size.sessions).step_by(size.active).cycle();
             for number in mine {
@@ -55,6 +62,10 @@ pub(crate) async fn work(
         }
     }
     all
+}
+
+fn index_of(worker: usize) -> u32 {
+    u32::try_from(worker).unwrap()
 }
 
 /// Sends an input and follows its execution to the end; returns how long it took until a follower
