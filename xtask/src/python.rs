@@ -44,7 +44,10 @@ pub(crate) fn langgraph(seed: u64) -> Result<Tally> {
         .env("AX_LANGGRAPH_PYTHON", sdk_venv()?.python)
         .env("AX_SEED", seed.to_string())
         .limit(LIMIT);
-    test::nextest(cargo, &["--workspace", "-E", "package(ax) and binary(langgraph)"])
+    test::nextest(
+        cargo,
+        &["--workspace", "-E", "package(ax) and (binary(langgraph) or binary(unmodified))"],
+    )
 }
 
 /// Lets clients and harnesses of the AX wire, the Antigravity SDK among them, talk to a server.

@@ -11,7 +11,7 @@ use crate::timers::Timers;
 use crate::{Code, Error, codec, view};
 use ax_core::id::{Namespace, SessionKey};
 use ax_core::session::{Accepted, AgentRef, Caller, Request};
-use ax_harness::Launcher;
+use ax_harness::{AgentInfo, Launcher};
 use ax_log::EventLog;
 use ax_store::Blobs;
 use std::collections::BTreeSet;
@@ -168,12 +168,12 @@ impl Inner {
         self.let_go(key).await
     }
 
-    /// Returns the `harness` section of an agent's manifest.
-    pub(crate) async fn harness_of(
+    /// Returns what an adapter needs of an agent's manifest.
+    pub(crate) async fn agent_of(
         &self,
         namespace: &Namespace,
         agent: &AgentRef,
-    ) -> Result<serde_json::Value, Error> {
+    ) -> Result<AgentInfo, Error> {
         let name = format!("{}@{}", agent.name, agent.version);
         let found = self.agents.find(namespace, &name).await?;
         let mut harness = found.manifest.harness.clone();
@@ -183,7 +183,9 @@ impl Inner {
         {
             drop(fields.insert("dir".into(), dir.to_string_lossy().into()));
         }
-        Ok(harness)
+        let (name, version) = (agent.name.clone(), agent.version);
+        let gateway = found.manifest.gateway.clone();
+        Ok(AgentInfo { name, version, harness, gateway })
     }
 
     pub(crate) fn workspace_path(&self, key: &SessionKey) -> PathBuf {

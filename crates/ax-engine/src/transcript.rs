@@ -5,10 +5,10 @@ use crate::codec;
 use crate::{Code, Error};
 use ax_core::id::{AskId, AttemptId, ExecId, Seq, SessionKey};
 use ax_core::session::{
-    Answer, BlockId, Body, Digest, EffectClass, Event, Exec, Failure, Kind, Part, PartKind,
+    Answer, BlockId, Body, Digest, EffectClass, Event, Exec, Failure, Kind, Part, PartKind, Prefix,
     StepKey, StepKind,
 };
-use ax_harness::{AskResult, Content, JournalEntry, JournalKind, Role, Turn};
+use ax_harness::{AskResult, Asked, Content, JournalEntry, JournalKind, Role, Turn};
 use ax_log::{EventLog, ReadLimit};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -76,12 +76,22 @@ impl Reader<'_> {
         Ok(contents)
     }
 
-    /// Returns what was said in the executions before this one, oldest first.
-    pub(crate) async fn history(&self, exec: &Exec, dir: &Path) -> Result<Vec<Turn>, Error> {
+    /// Returns what was said in the executions before this one, oldest first, and which requests
+    /// to models the log holds of them.
+    pub(crate) async fn history(
+        &self,
+        exec: &Exec,
+        dir: &Path,
+    ) -> Result<(Vec<Turn>, Vec<Prefix>), Error> {
         let to = exec.journal_from.prev();
         let after = Seq(to.0.saturating_sub(HISTORY_EVENTS_MAX));
         let mut talk = Conversation::default();
-        self.scan(after, to, |seq, event| talk.hear(seq, event)).await?;
+        let mut sent = Vec::new();
+        let hear = |seq, event| {
+            sent.extend(stored_request(&event));
+            talk.hear(seq, event);
+        };
+        self.scan(after, to, hear).await?;
         let mut room = HISTORY_BYTES_MAX;
         let mut turns = Vec::new();
         for (role, parts) in talk.turns.into_iter().rev() {
@@ -93,14 +103,24 @@ impl Reader<'_> {
             turns.push(Turn { role, parts: self.contents(&parts, dir).await? });
         }
         turns.reverse();
-        Ok(turns)
+        Ok((turns, sent))
     }
 
-    /// Returns what earlier attempts of an execution recorded, in that order.
-    pub(crate) async fn journal(&self, exec: &Exec, to: Seq) -> Result<Vec<JournalEntry>, Error> {
+    /// Returns what earlier attempts of an execution recorded, in that order, and which requests
+    /// to models the log holds of them.
+    pub(crate) async fn journal(
+        &self,
+        exec: &Exec,
+        to: Seq,
+    ) -> Result<(Vec<JournalEntry>, Vec<Prefix>), Error> {
         let mut book = Book { execs: exec.continues.clone(), ..Book::default() };
         book.execs.push(exec.id);
-        self.scan(exec.journal_from.prev(), to, |seq, event| book.hear(seq, event)).await?;
+        let mut sent = Vec::new();
+        let hear = |seq, event| {
+            sent.extend(stored_request(&event));
+            book.hear(seq, event);
+        };
+        self.scan(exec.journal_from.prev(), to, hear).await?;
         book.payloads(self).await?;
         let mut journal = Vec::with_capacity(book.order.len());
         for key in std::mem::take(&mut book.order) {
@@ -109,7 +129,7 @@ impl Reader<'_> {
                 journal.push(JournalEntry { key, seq, kind });
             }
         }
-        Ok(journal)
+        Ok((journal, sent))
     }
 
     async fn entry(&self, draft: Draft) -> Result<Option<JournalKind>, Error> {
@@ -120,8 +140,15 @@ impl Reader<'_> {
                     Ok(body) => Ok(self.bodies.text(self.key, &body).await?),
                     Err(failure) => Err(failure),
                 };
-                let Begun { kind, name, effect, digest } = begun;
-                JournalKind::Step { kind, name, effect, digest, result }
+                let Begun { kind, name, effect, digest, request, prefix } = begun;
+                let asked = match (request, prefix) {
+                    (Some(body), Some(prefix)) => {
+                        let request = self.bodies.text(self.key, &body).await?;
+                        Some(Box::new(Asked { request, prefix }))
+                    }
+                    _ => None,
+                };
+                JournalKind::Step { kind, name, effect, digest, asked, result }
             }
             Draft::Output(mut text, bodies) => {
                 for body in bodies {
@@ -151,6 +178,16 @@ struct Begun {
     name: String,
     effect: EffectClass,
     digest: Digest,
+    request: Option<Body>,
+    prefix: Option<Prefix>,
+}
+
+/// Returns the place of a request whose parts an event holds.
+fn stored_request(event: &Event) -> Option<Prefix> {
+    match &event.kind {
+        Kind::StepStarted { request: Some(_), prefix, .. } => prefix.clone(),
+        _ => None,
+    }
 }
 
 /// A journal entry whose content is not at hand yet.
@@ -194,8 +231,9 @@ impl Book {
         }
         self.streamed.hear(&event);
         match event.kind {
-            Kind::StepStarted { step, kind, name, effect, digest, .. } => {
-                self.put(&step, seq, Draft::Begun(Begun { kind, name, effect, digest }));
+            Kind::StepStarted { step, kind, name, effect, digest, request, prefix, .. } => {
+                let begun = Begun { kind, name, effect, digest, request, prefix };
+                self.put(&step, seq, Draft::Begun(begun));
             }
             Kind::StepCompleted { step, result, .. } => self.end(&step, seq, Ok(result)),
             Kind::StepFailed { step, failure, .. } => self.end(&step, seq, Err(failure)),

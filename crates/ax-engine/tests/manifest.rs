@@ -1,6 +1,9 @@
 //! What is wrong with a manifest is said all at once, with its place and what may help.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+#[path = "manifest/gateway.rs"]
+mod gateway;
+
 use ax_core::session::{Limits, SubmitPolicy};
 use ax_engine::manifest::{self, MANIFEST_BYTES_MAX, Manifest, Problem};
 use expect_test::{Expect, expect};
@@ -247,7 +250,7 @@ fn another_kind_of_document_gets_no_noise() {
                hint: it has `name`, `labels` and `annotations`
             1:1 spec
                is missing
-               hint: it has `sandbox`, `harness` and `limits`
+               hint: it has `sandbox`, `harness`, `gateway` and `limits`
             2:1 services
                there is no such field
                hint: there is `apiVersion`, `kind`, `metadata` and `spec`

@@ -3,12 +3,14 @@
 use crate::ax1::Ax1Harness;
 use crate::builtin::BuiltinHarness;
 use crate::config::{ConfigError, closest};
+use crate::gateway;
 use crate::launch::{Exit, Io, Launch, Launcher};
 use crate::process::ProcessHarness;
 use crate::supervise::Options;
 use ax_core::session::{Failure, Frame};
 use futures::future::BoxFuture;
 use serde_json::Value;
+use std::sync::{Arc, OnceLock};
 
 /// What `harness.type` can be.
 const TYPES: [&str; 3] = ["ax1", "builtin", "process"];
@@ -19,6 +21,8 @@ pub struct Adapters {
     process: ProcessHarness,
     ax1: Ax1Harness,
     builtin: BuiltinHarness,
+    /// Connections of gateways, made when they are first needed.
+    http: Arc<OnceLock<reqwest::Client>>,
 }
 
 impl Adapters {
@@ -28,6 +32,7 @@ impl Adapters {
             process: ProcessHarness::new(options.clone()),
             ax1: Ax1Harness::new(options.clone()),
             builtin: BuiltinHarness::new(options),
+            http: Arc::default(),
         }
     }
 
@@ -48,6 +53,39 @@ impl Adapters {
     }
 }
 
+impl Adapters {
+    /// Checks the `gateway` section of a manifest whose harness is of this type.
+    ///
+    /// # Errors
+    ///
+    /// Says which field is wrong.
+    pub fn validate_gateway(gateway: &Value, kind: &str) -> Result<(), ConfigError> {
+        gateway::validate(gateway)?;
+        if kind == "builtin" {
+            let cause = "the built-in harness asks its model itself".to_owned();
+            let suggestion = Some("leave `gateway` out, or use `type: process`".to_owned());
+            return Err(ConfigError { path: "gateway".into(), cause, suggestion });
+        }
+        Ok(())
+    }
+
+    fn connections(&self) -> Result<reqwest::Client, Failure> {
+        if let Some(http) = self.http.get() {
+            return Ok(http.clone());
+        }
+        let http = ax_gateway::connections().map_err(|error| Failure {
+            code: "tls".into(),
+            message: format!("no connection can be made: {error}"),
+        })?;
+        Ok(self.http.get_or_init(|| http).clone())
+    }
+
+    async fn behind_gateway(self, launch: Launch, io: Io) -> Result<Exit, Failure> {
+        let http = self.connections()?;
+        gateway::run(http, launch, io, |launch, io| self.adapter(launch, io)).await
+    }
+}
+
 fn unknown(kind: &str) -> ConfigError {
     let error = ConfigError::new("type", format!("there is no kind of harness named {kind:?}"));
     match closest(kind, TYPES) {
@@ -56,8 +94,8 @@ fn unknown(kind: &str) -> ConfigError {
     }
 }
 
-impl Launcher for Adapters {
-    fn launch(&self, launch: Launch, io: Io) -> BoxFuture<'static, Exit> {
+impl Adapters {
+    fn adapter(&self, launch: Launch, io: Io) -> BoxFuture<'static, Exit> {
         match launch.agent.harness.get("type").and_then(Value::as_str) {
             Some("process") => self.process.launch(launch, io),
             Some("ax1") => self.ax1.launch(launch, io),
@@ -79,6 +117,18 @@ impl Launcher for Adapters {
                 }
             }),
         }
+    }
+}
+
+impl Launcher for Adapters {
+    fn launch(&self, launch: Launch, io: Io) -> BoxFuture<'static, Exit> {
+        if launch.agent.gateway.is_null() {
+            return self.adapter(launch, io);
+        }
+        let adapters = self.clone();
+        Box::pin(
+            async move { adapters.behind_gateway(launch, io).await.unwrap_or_else(Exit::Gone) },
+        )
     }
 
     fn reap_orphans(&self) -> BoxFuture<'static, ()> {

@@ -73,7 +73,7 @@ pub(crate) fn closest<'a>(
 }
 
 /// A message about an unknown name puts it in backticks, and after it all that are known.
-fn closest_in(cause: &str) -> Option<&str> {
+pub(crate) fn closest_in(cause: &str) -> Option<&str> {
     if !cause.starts_with("unknown ") {
         return None;
     }

@@ -29,13 +29,15 @@ pub(crate) fn inherited() -> Vec<(OsString, OsString)> {
     set.collect()
 }
 
-/// Returns what says which attempt this is.
+/// Returns what says which attempt this is, and what was added for it.
 pub(crate) fn identity(launch: &Launch) -> Vec<(OsString, OsString)> {
-    vec![
+    let mut all: Vec<(OsString, OsString)> = vec![
         ("AX_SESSION".into(), launch.key.session.to_string().into()),
         ("AX_NAMESPACE".into(), launch.key.namespace.as_str().into()),
         ("AX_EXECUTION".into(), launch.exec.to_string().into()),
         ("AX_ATTEMPT".into(), launch.attempt.0.to_string().into()),
         ("AX_WORKSPACE".into(), launch.workspace.clone().into()),
-    ]
+    ];
+    all.extend(launch.env.iter().map(|(name, value)| (name.into(), value.into())));
+    all
 }

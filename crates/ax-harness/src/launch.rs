@@ -1,7 +1,9 @@
 //! What every adapter is given and what it owes.
 
 use ax_core::id::{AttemptId, ExecId, Seq, SessionKey};
-use ax_core::session::{Answer, Digest, EffectClass, Failure, Frame, PartKind, StepKey, StepKind};
+use ax_core::session::{
+    Answer, Digest, EffectClass, Failure, Frame, PartKind, Prefix, StepKey, StepKind,
+};
 use ax_core::time::Timestamp;
 use futures::future::BoxFuture;
 use std::fmt::{self, Debug};
@@ -108,6 +110,10 @@ pub struct Launch {
     pub input: Vec<Content>,
     /// What earlier attempts recorded, in that order.
     pub journal: Vec<JournalEntry>,
+    /// The places of the model requests whose parts the session's log holds.
+    pub sent: Vec<Prefix>,
+    /// Added to the environment of what is started.
+    pub env: Vec<(String, String)>,
 }
 
 /// The agent's manifest, as far as an adapter needs it.
@@ -119,6 +125,8 @@ pub struct AgentInfo {
     pub version: u32,
     /// The `harness` section of its manifest, as JSON; each adapter knows its own form.
     pub harness: serde_json::Value,
+    /// The `gateway` section, as JSON; null if there is none.
+    pub gateway: serde_json::Value,
 }
 
 /// A message of an earlier execution.
@@ -178,6 +186,8 @@ pub enum JournalKind {
         effect: EffectClass,
         /// The hash of its request.
         digest: Digest,
+        /// What was asked, if it was a model call whose request the log holds.
+        asked: Option<Box<Asked>>,
         /// What it returned, as JSON, or why it failed.
         result: Result<String, Failure>,
     },
@@ -206,6 +216,15 @@ pub enum JournalKind {
     },
     /// A checkpoint.
     Checkpoint,
+}
+
+/// The request of a model call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// What of it was new, as JSON.
+    pub request: String,
+    /// Its place in the chain of requests.
+    pub prefix: Prefix,
 }
 
 /// What came of a question.

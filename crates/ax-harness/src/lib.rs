@@ -15,6 +15,7 @@ mod config;
 mod environment;
 #[doc(hidden)]
 pub mod fuzzing;
+mod gateway;
 mod launch;
 mod process;
 pub mod supervise;
@@ -24,7 +25,7 @@ pub use ax1::Ax1Harness;
 pub use builtin::BuiltinHarness;
 pub use config::ConfigError;
 pub use launch::{
-    AgentInfo, AskResult, Content, Exit, Io, JournalEntry, JournalKind, Launch, Launcher, MayAct,
-    Role, Told, Turn,
+    AgentInfo, AskResult, Asked, Content, Exit, Io, JournalEntry, JournalKind, Launch, Launcher,
+    MayAct, Role, Told, Turn,
 };
 pub use process::ProcessHarness;

@@ -205,6 +205,7 @@ async fn a_journal_of_something_else_is_a_divergence() {
         name: "test-model".into(),
         effect: EffectClass::Idempotent,
         digest: Digest([1; 32]),
+        asked: None,
         result: Ok("{}".into()),
     };
     let entry = JournalEntry { key: "model:1".into(), seq: ax_core::id::Seq(3), kind };

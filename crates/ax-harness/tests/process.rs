@@ -46,6 +46,7 @@ say(type='end', result={'ok': True})";
         name: "t".into(),
         effect: EffectClass::Once,
         digest: Digest([1; 32]),
+        asked: None,
         result: Ok("{\n\"x\": 1}".into()),
     };
     launch.journal = vec![

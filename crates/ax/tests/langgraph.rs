@@ -10,13 +10,16 @@
 #[expect(dead_code, reason = "another test uses more of it")]
 mod server;
 
+#[path = "langgraph/python.rs"]
+mod python;
+
 use ax_client::{Client, Item};
 use ax_fakemodel::{FakeModel, Options, Script};
 use ax_proto::v1;
+use python::root;
 use server::Server;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// How long a tool lingers after its effect: long enough to be killed then.
@@ -100,7 +103,7 @@ async fn notice_is_cut_short(victim: Victim) {
 impl World {
     /// Starts everything and gives the agent its input. The tool lingers after its effect.
     async fn start(slow_tool: &str) -> Self {
-        let python = python();
+        let python = python::with(&example().join("requirements.txt"));
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
         let text = fs::read_to_string(example().join("model.json")).unwrap();
@@ -207,10 +210,6 @@ impl World {
     }
 }
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
-}
-
 fn example() -> PathBuf {
     root().join("examples/langgraph")
 }
@@ -245,35 +244,4 @@ fn manifest(python: &Path, model: &FakeModel, slow_tool: &str, dir: &Path) -> St
         "{head}    command: {command}\n    protocol: jsonl\n    env:\n{env}  limits:\n    \
          retry: {{backoffMin: 10ms, backoffMax: 50ms}}\n"
     )
-}
-
-/// Finds an interpreter that has LangGraph, or makes one.
-fn python() -> PathBuf {
-    if let Some(named) = std::env::var_os("AX_LANGGRAPH_PYTHON") {
-        return named.into();
-    }
-    let requirements = example().join("requirements.txt");
-    let wanted = blake3::hash(&fs::read(&requirements).unwrap()).to_hex();
-    // Beside the directory for files of tests, which is in the target directory.
-    let venvs = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("venvs");
-    fs::create_dir_all(&venvs).unwrap();
-    let venv = venvs.join(format!("langgraph-test-{}", &wanted[..16]));
-    let (python, complete) = (venv.join("bin/python"), venv.join("complete"));
-    // Tests are processes of their own: one of them makes it, and the others wait.
-    let lock = fs::File::create(venvs.join("langgraph-test.lock")).unwrap();
-    lock.lock().unwrap();
-    if complete.exists() {
-        return python;
-    }
-    let run = |command: &mut Command| {
-        let output = command.output().unwrap();
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{command:?}: {errors}");
-    };
-    drop(fs::remove_dir_all(&venv));
-    run(Command::new(server::python()).args(["-m", "venv"]).arg(&venv));
-    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"];
-    run(Command::new(&python).args(pip).arg(requirements));
-    fs::write(complete, "").unwrap();
-    python
 }

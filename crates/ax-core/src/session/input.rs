@@ -246,6 +246,26 @@ pub enum Frame {
     },
 }
 
+impl Frame {
+    /// Returns the key that it is said under, if there is one.
+    pub const fn key(&self) -> Option<&StepKey> {
+        match self {
+            Self::Output { key, .. } | Self::Note { key, .. } => key.as_ref(),
+            Self::StepBegin { step: key, .. }
+            | Self::StepEnd { step: key, .. }
+            | Self::Ask { key, .. }
+            | Self::Sleep { key, .. }
+            | Self::AwaitSignal { key, .. }
+            | Self::Checkpoint { key, .. } => Some(key),
+            Self::Heartbeat
+            | Self::Delta { .. }
+            | Self::Diverged { .. }
+            | Self::End { .. }
+            | Self::Fail { .. } => None,
+        }
+    }
+}
+
 /// What a harness is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {

@@ -38,6 +38,8 @@ pub struct Manifest {
     pub sandbox: String,
     /// The harness, as its adapter reads it.
     pub harness: serde_json::Value,
+    /// What the gateway lets the harness reach, as the gateway reads it; null if there is none.
+    pub gateway: serde_json::Value,
     /// What holds for the executions of its sessions.
     pub limits: Limits,
     /// The BLAKE3 hash of what the manifest says, whatever its comments, order and spacing.
@@ -156,13 +158,13 @@ pub fn parse_with(
     text: &str,
     check_harness: impl Fn(&serde_json::Value) -> Vec<Problem>,
 ) -> Result<Manifest, Vec<Problem>> {
-    examine(text, check_harness, |_, _| None)
+    examine(text, check_harness, |_| None)
 }
 
 fn examine(
     text: &str,
     check_harness: impl Fn(&serde_json::Value) -> Vec<Problem>,
-    check_manifest: impl Fn(&Limits, &serde_json::Value) -> Option<Problem>,
+    check_manifest: impl Fn(&Manifest) -> Option<Problem>,
 ) -> Result<Manifest, Vec<Problem>> {
     check_size(text.len()).map_err(|problem| vec![problem])?;
     let root = yaml::read(text, "manifest").map_err(|problem| vec![problem])?;
@@ -177,10 +179,14 @@ fn examine(
             report.problems.push(Problem { place, ..problem });
         }
     }
-    let whole = manifest.as_ref();
-    if let Some(problem) =
-        whole.and_then(|manifest| check_manifest(&manifest.limits, &manifest.harness))
+    if let Some(gateway) = root.get("spec").and_then(|spec| spec.get("gateway"))
+        && let Some(manifest) = &manifest
+        && let Some(problem) = harness::check_gateway(&gateway.to_json(), &manifest.harness)
     {
+        let place = root.nearest(&problem.path);
+        report.problems.push(Problem { place, ..problem });
+    }
+    if let Some(problem) = manifest.as_ref().and_then(check_manifest) {
         let place = root.nearest(&problem.path);
         report.problems.push(Problem { place, ..problem });
     }
@@ -215,9 +221,10 @@ fn read(report: &mut Report, root: &Node) -> Option<Manifest> {
     let name = metadata.as_ref().and_then(|metadata| spec::name(report, metadata));
     let labels = metadata.as_ref().map(|metadata| spec::labels(report, metadata));
     let annotations = metadata.as_ref().map(|metadata| spec::annotations(report, metadata));
-    let spec = report.section(&fields, "spec", &["sandbox", "harness", "limits"])?;
+    let spec = report.section(&fields, "spec", &["sandbox", "harness", "gateway", "limits"])?;
     let sandbox = spec::sandbox(report, &spec);
     let harness = spec::harness(report, &spec);
+    let gateway = spec::gateway(report, &spec);
     let limits = spec::limits(report, &spec);
     Some(Manifest {
         name: name?,
@@ -225,6 +232,7 @@ fn read(report: &mut Report, root: &Node) -> Option<Manifest> {
         annotations: annotations?,
         sandbox: sandbox?,
         harness: harness?,
+        gateway: gateway?,
         limits,
         digest: root.digest(),
     })

@@ -2,7 +2,7 @@
 
 use super::fields::{Fields, Report, suggestion};
 use super::yaml::Value;
-use super::{NAME_BYTES_MAX, Problem, duration};
+use super::{Manifest, NAME_BYTES_MAX, Problem, duration};
 use ax_core::session::{Budget, Limits, Retry, SubmitPolicy};
 use std::collections::BTreeMap;
 
@@ -110,6 +110,13 @@ pub(super) fn harness(report: &mut Report, spec: &Fields<'_>) -> Option<serde_js
     };
     let fields = report.map(&spec.path("harness"), node)?;
     report.text(&fields, "type", "write `type: process` or `type: builtin`")?;
+    Some(node.to_json())
+}
+
+/// Reads `spec.gateway` as far as it is a section; null if it is left out.
+pub(super) fn gateway(report: &mut Report, spec: &Fields<'_>) -> Option<serde_json::Value> {
+    let Some(node) = spec.get("gateway") else { return Some(serde_json::Value::Null) };
+    report.map(&spec.path("gateway"), node)?;
     Some(node.to_json())
 }
 
@@ -223,10 +230,11 @@ fn cost_micros(report: &mut Report, budget: &Fields<'_>) -> Option<u64> {
     Some(micros)
 }
 
-/// Names a bound on costs that nothing would hold: only a program says what its calls cost.
-pub(super) fn unpriced(limits: &Limits, harness: &serde_json::Value) -> Option<Problem> {
-    let kind = harness.get("type").and_then(serde_json::Value::as_str).unwrap_or_default();
-    if kind == "process" || limits.budget.cost_micros == 0 {
+/// Names a bound on costs that nothing would hold: only a program, and a gateway that knows the
+/// prices, say what calls cost.
+pub(super) fn unpriced(manifest: &Manifest) -> Option<Problem> {
+    let kind = manifest.harness.get("type").and_then(serde_json::Value::as_str).unwrap_or_default();
+    if kind == "process" || manifest.limits.budget.cost_micros == 0 || !manifest.gateway.is_null() {
         return None;
     }
     let message = format!("a harness of type `{kind}` does not know what its calls cost");

@@ -5,8 +5,8 @@ use crate::inner::Inner;
 use crate::transcript::Reader;
 use crate::{Code, Error};
 use ax_core::id::{AttemptId, ExecId, SessionKey};
-use ax_core::session::{BlockId, Failure, Frame, Kind, PartKind, Refusal, Reply, StepKey, Stop};
-use ax_harness::{AgentInfo, AskResult, Exit, Io, Launch, MayAct, Told};
+use ax_core::session::{BlockId, Failure, Frame, Kind, PartKind, Refusal, Reply, Stop};
+use ax_harness::{AskResult, Exit, Io, Launch, MayAct, Told};
 use ax_log::Fence;
 use futures::future::BoxFuture;
 use std::sync::Arc;
@@ -357,20 +357,25 @@ impl Task {
         let under_way = under_way.expect("only the execution under way is launched");
         let identity = state.identity.as_ref().expect("a session that runs was created");
         let agent = &identity.agent;
-        let harness = self.inner.harness_of(&self.key.namespace, agent).await?;
+        let agent = self.inner.agent_of(&self.key.namespace, agent).await?;
         let workspace = self.inner.workspace(&self.key).await?;
         let files = workspace.join(".ax").join("blobs");
         let reader = Reader { log: self.inner.log.as_ref(), bodies: &self.bodies, key: &self.key };
         let durable = self.session.durable();
+        let (history, mut sent) = reader.history(under_way, &files).await?;
+        let (journal, sent_now) = reader.journal(under_way, durable).await?;
+        sent.extend(sent_now);
         Ok(Launch {
             key: self.key.clone(),
-            agent: AgentInfo { name: agent.name.clone(), version: agent.version, harness },
+            agent,
             exec,
             attempt,
-            history: reader.history(under_way, &files).await?,
+            history,
             input_seq: under_way.input,
             input: reader.input(under_way.input, &files).await?,
-            journal: reader.journal(under_way, durable).await?,
+            journal,
+            sent,
+            env: Vec::new(),
             workspace,
         })
     }
@@ -390,7 +395,7 @@ impl Task {
             }
             Reply::Recorded { key, seq, before: true } => {
                 let Some(under_way) = &self.session.state().exec else { return Ok(()) };
-                let journal = reader.journal(under_way, self.session.durable()).await?;
+                let (journal, _) = reader.journal(under_way, self.session.durable()).await?;
                 let before = journal.into_iter().find(|entry| entry.key == key);
                 Told::Recorded { key, seq, before }
             }
@@ -425,7 +430,7 @@ impl Task {
         if matches!(refusal, Refusal::NotRunning(..)) {
             return;
         }
-        let key = key_of(frame);
+        let key = frame.key().cloned();
         let (code, message) = (Code::Frame.to_string(), refusal.to_string());
         let told = Told::Refused { key: key.clone(), code: code.clone(), message: message.clone() };
         self.attempts.tell(exec, attempt, told);
@@ -435,18 +440,5 @@ impl Task {
             let now = self.now();
             drop(self.feed(now, &gone));
         }
-    }
-}
-
-fn key_of(frame: &Frame) -> Option<StepKey> {
-    match frame {
-        Frame::StepBegin { step: key, .. }
-        | Frame::StepEnd { step: key, .. }
-        | Frame::Ask { key, .. }
-        | Frame::Sleep { key, .. }
-        | Frame::AwaitSignal { key, .. }
-        | Frame::Checkpoint { key, .. } => Some(key.clone()),
-        Frame::Output { key, .. } | Frame::Note { key, .. } => key.clone(),
-        _ => None,
     }
 }

@@ -5,7 +5,6 @@
 //! is sent to the model again and again is stored once: a request is named by a chain of hashes.
 //! Steps, results and the chain are described in `docs/formats/harness-builtin.md`.
 
-mod canonical;
 mod chain;
 mod config;
 mod journal;

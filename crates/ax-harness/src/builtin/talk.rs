@@ -1,10 +1,10 @@
 //! The conversation with the model, in no vendor's form.
 
-use super::canonical;
 use super::chain::Chain;
 use super::tools::Kind;
 use crate::launch::{Content, Role, Turn};
 use ax_core::session::{Digest, Failure, PartKind, Prefix};
+use ax_gateway::canonical;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::PathBuf;

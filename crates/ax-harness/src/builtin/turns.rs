@@ -1,6 +1,5 @@
 //! The loop: model, tools, model, until the model wants no more tools.
 
-use super::canonical;
 use super::config::{Config, Tool};
 use super::journal::{Journal, Step};
 use super::link::{Link, Stop};
@@ -12,6 +11,7 @@ use crate::launch::Role;
 use ax_core::session::{
     BlockId, Body, EffectClass, Failure, Frame, PartKind, StepKey, StepKind, Usage,
 };
+use ax_gateway::canonical;
 use serde_json::{Value, json};
 use std::time::{Duration, SystemTime};
 

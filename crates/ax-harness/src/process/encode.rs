@@ -79,7 +79,7 @@ fn entry(line: Line, entry: &JournalEntry) -> Line {
     };
     let line = line.text("entry", kind).text("key", entry.key.as_str()).number("seq", entry.seq.0);
     match &entry.kind {
-        JournalKind::Step { kind, name, effect, digest, result } => {
+        JournalKind::Step { kind, name, effect, digest, result, .. } => {
             let line = line
                 .text("kind", step_kind(*kind))
                 .text("name", name)
@@ -217,6 +217,7 @@ mod tests {
             name: "shell".into(),
             effect: EffectClass::Once,
             digest: Digest([0xab; 32]),
+            asked: None,
             result: Err(Failure { code: "c".into(), message: "m\n".into() }),
         };
         let before = JournalEntry { key: "k".into(), seq: Seq(7), kind };

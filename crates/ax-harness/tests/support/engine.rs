@@ -116,7 +116,7 @@ impl Session {
                     self.open.remove(&step).expect("a step begins before it ends");
                 self.usage.add(&usage);
                 let result = result.map(|result| body(&result));
-                (step, JournalKind::Step { kind, name, effect, digest, result })
+                (step, JournalKind::Step { kind, name, effect, digest, asked: None, result })
             }
             Frame::Output { block: Some(block), key: Some(key), parts } => {
                 let mut text = self.streamed.remove(&block).unwrap_or_default();
@@ -136,7 +136,7 @@ impl Session {
             let Begun { kind, name, effect, digest } = begun;
             if effect == EffectClass::Once {
                 let result = Ok("null".to_owned());
-                let kind = JournalKind::Step { kind, name, effect, digest, result };
+                let kind = JournalKind::Step { kind, name, effect, digest, asked: None, result };
                 self.unknown.push(key.clone());
                 self.journal.push(JournalEntry { key, seq: Seq(0), kind });
             }

@@ -51,7 +51,7 @@ impl Rig {
     pub fn launch(&self, harness: Value) -> Launch {
         Launch {
             key: SessionKey::new(Namespace::default(), SessionId(1)),
-            agent: AgentInfo { name: "test".into(), version: 1, harness },
+            agent: AgentInfo { name: "test".into(), version: 1, harness, gateway: Value::Null },
             exec: ExecId(1),
             attempt: AttemptId(1),
             workspace: self.workspace(),
@@ -59,6 +59,8 @@ impl Rig {
             input_seq: Seq(2),
             input: vec![text("hello")],
             journal: Vec::new(),
+            sent: Vec::new(),
+            env: Vec::new(),
         }
     }
 

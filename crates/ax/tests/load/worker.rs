@@ -13,8 +13,8 @@ use tokio::time::Instant;
 
 /// How many sessions are begun at the same time.
 const BEGIN_COUNT: usize = 64;
-/// How long it takes until all are at work, a little more than a turn. Turns take the same time, so
-/// those that begin at one moment would go on in step, and measure each other instead of the server.
+/// How long it takes until all are at work, a little more than a turn. Turns take the same time:
+/// those that begin at one moment would go on in step, and measure each other.
 const RAMP: Duration = Duration::from_secs(10);
 
 pub(crate) fn name(number: usize) -> String {

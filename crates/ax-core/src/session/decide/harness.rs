@@ -20,7 +20,7 @@ const TEXT_BYTES_MAX: usize = 64 * 1024;
 const CHOICES_MAX: usize = 64;
 
 pub(super) fn decide(known: Known<'_>, frame: &Frame, draft: &mut Draft) -> Result<(), Refusal> {
-    if let Some(key) = key_of(frame) {
+    if let Some(key) = frame.key() {
         length("a key", key.as_str(), StepKey::BYTES_MAX)?;
         if let Some(item) = known.exec().items.get(key) {
             return again(known, frame, key, item, draft);
@@ -81,23 +81,6 @@ pub(super) fn decide(known: Known<'_>, frame: &Frame, draft: &mut Draft) -> Resu
             attempt::fail(known, failure, *retry, draft);
             Ok(())
         }
-    }
-}
-
-fn key_of(frame: &Frame) -> Option<&StepKey> {
-    match frame {
-        Frame::Output { key, .. } | Frame::Note { key, .. } => key.as_ref(),
-        Frame::StepBegin { step: key, .. }
-        | Frame::StepEnd { step: key, .. }
-        | Frame::Ask { key, .. }
-        | Frame::Sleep { key, .. }
-        | Frame::AwaitSignal { key, .. }
-        | Frame::Checkpoint { key, .. } => Some(key),
-        Frame::Heartbeat
-        | Frame::Delta { .. }
-        | Frame::Diverged { .. }
-        | Frame::End { .. }
-        | Frame::Fail { .. } => None,
     }
 }
 

@@ -4,7 +4,7 @@ use ax_core::session::Digest;
 use serde_json::Value;
 
 /// Returns the BLAKE3 hash of a value's canonical form.
-pub(super) fn hash(value: &Value) -> Digest {
+pub fn hash(value: &Value) -> Digest {
     let mut text = String::new();
     write(value, &mut text);
     Digest(*blake3::hash(text.as_bytes()).as_bytes())

@@ -1,0 +1,272 @@
+//! The `gateway` section of a manifest: `docs/formats/manifest.md`.
+
+use ax_core::session::Usage;
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// The most providers of models.
+const PROVIDERS_MAX: usize = 32;
+/// The most models that stand in for another.
+const FALLBACKS_MAX: usize = 8;
+/// The most tries of a call, the first one included.
+const TRIES_MAX: u32 = 20;
+
+/// What the gateway lets through, and to whom.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Config {
+    /// The providers of models that a harness may call.
+    #[serde(default)]
+    pub(crate) models: Vec<Provider>,
+    /// What happens when a new attempt asks something else than the one before did.
+    #[serde(default)]
+    pub(crate) on_divergence: OnDivergence,
+}
+
+/// What happens when a new attempt asks something else than the one before did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum OnDivergence {
+    /// The execution fails.
+    #[default]
+    Stop,
+    /// It is noted, and the model is asked anew.
+    Continue,
+}
+
+/// A provider of models.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct Provider {
+    /// How it wants to be spoken to.
+    pub(crate) provider: Kind,
+    /// The first segment of its routes; the provider's word unless given.
+    name: Option<String>,
+    /// Where it is; the vendor's own address unless given.
+    base_url: Option<String>,
+    /// The environment variable of the runtime that holds its key.
+    pub(crate) api_key_env: Option<String>,
+    /// The models that are asked, in this order, when the one asked for cannot answer.
+    #[serde(default)]
+    pub(crate) fallback: Vec<String>,
+    /// How often a call is tried that could not be answered.
+    #[serde(default = "default_tries")]
+    pub(crate) tries: u32,
+    /// What the models cost, by name.
+    #[serde(default)]
+    prices: BTreeMap<String, Price>,
+}
+
+const fn default_tries() -> u32 {
+    5
+}
+
+/// How a provider wants to be spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    Anthropic,
+    Openai,
+    Gemini,
+}
+
+/// What a model costs, in US dollars for a million tokens.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Price {
+    input: f64,
+    output: f64,
+    /// Input that the provider read from its cache; as other input unless given.
+    cached: Option<f64>,
+}
+
+/// What is wrong with the section.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {cause}")]
+pub struct ConfigError {
+    /// The field, below `gateway`, such as `models[0].provider`.
+    pub path: String,
+    /// What is wrong with it.
+    pub cause: String,
+    /// What may help; may be empty.
+    pub hint: String,
+}
+
+impl ConfigError {
+    fn new(path: impl Into<String>, cause: impl Into<String>, hint: &str) -> Self {
+        Self { path: path.into(), cause: cause.into(), hint: hint.into() }
+    }
+}
+
+impl Config {
+    /// Reads and checks the section.
+    ///
+    /// # Errors
+    ///
+    /// Says which field is wrong.
+    pub fn parse(section: &Value) -> Result<Self, ConfigError> {
+        let config: Self = serde_path_to_error::deserialize(section).map_err(|error| {
+            let path = error.path().to_string();
+            let path = if path == "." { String::new() } else { path };
+            ConfigError::new(path, error.inner().to_string(), "")
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.models.len() > PROVIDERS_MAX {
+            let cause = format!("there may be {PROVIDERS_MAX} at most");
+            return Err(ConfigError::new("models", cause, ""));
+        }
+        for (at, provider) in self.models.iter().enumerate() {
+            provider.check(&format!("models[{at}]"))?;
+            if self.models[..at].iter().any(|other| other.name() == provider.name()) {
+                let cause = format!("{:?} is named twice", provider.name());
+                let hint = "give each provider a name of its own";
+                return Err(ConfigError::new(format!("models[{at}].name"), cause, hint));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Provider {
+    fn check(&self, path: &str) -> Result<(), ConfigError> {
+        let name = self.name();
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if name.is_empty() || name.len() > 63 || !name.bytes().all(plain) {
+            let cause = format!("{name:?} cannot be a name");
+            let hint = "use 1 to 63 of a-z, 0-9 and '-'";
+            return Err(ConfigError::new(format!("{path}.name"), cause, hint));
+        }
+        let url = self.base_url();
+        let parsed = url.parse::<http::Uri>().ok();
+        let is_http = parsed.as_ref().is_some_and(|url| {
+            matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some()
+        });
+        if !is_http || parsed.is_some_and(|url| url.query().is_some()) {
+            let cause = format!("{url:?} is not the address of a service");
+            let hint = "write it as https://HOST or https://HOST/PATH";
+            return Err(ConfigError::new(format!("{path}.baseUrl"), cause, hint));
+        }
+        if self.api_key_env.as_ref().is_some_and(|name| name.is_empty() || name.contains('=')) {
+            let cause = "is not the name of an environment variable";
+            return Err(ConfigError::new(format!("{path}.apiKeyEnv"), cause, ""));
+        }
+        if self.fallback.len() > FALLBACKS_MAX || self.fallback.iter().any(String::is_empty) {
+            let cause = format!("must name {FALLBACKS_MAX} models at most");
+            return Err(ConfigError::new(format!("{path}.fallback"), cause, ""));
+        }
+        if !(1..=TRIES_MAX).contains(&self.tries) {
+            let cause = format!("must be 1 to {TRIES_MAX}");
+            return Err(ConfigError::new(format!("{path}.tries"), cause, ""));
+        }
+        for (model, price) in &self.prices {
+            let figures = [price.input, price.output, price.cached.unwrap_or(0.0)];
+            if figures.iter().any(|figure| !(0.0..=1e6).contains(figure)) {
+                let path = format!("{path}.prices.{model}");
+                let hint = "write US dollars for a million tokens, such as 3.0";
+                return Err(ConfigError::new(path, "is not a price", hint));
+            }
+        }
+        Ok(())
+    }
+
+    /// The first segment of its routes.
+    pub(crate) fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or(match self.provider {
+            Kind::Anthropic => "anthropic",
+            Kind::Openai => "openai",
+            Kind::Gemini => "gemini",
+        })
+    }
+
+    /// Where it is, without a slash at the end.
+    pub(crate) fn base_url(&self) -> &str {
+        let own = match self.provider {
+            Kind::Anthropic => "https://api.anthropic.com",
+            Kind::Openai => "https://api.openai.com",
+            Kind::Gemini => "https://generativelanguage.googleapis.com",
+        };
+        self.base_url.as_deref().unwrap_or(own).trim_end_matches('/')
+    }
+
+    /// Whether it is the vendor itself, which wants a key.
+    pub(crate) const fn is_vendor(&self) -> bool {
+        self.base_url.is_none()
+    }
+
+    /// The variable that its key is in unless another is named.
+    pub(crate) fn key_variable(&self) -> &str {
+        self.api_key_env.as_deref().unwrap_or(match self.provider {
+            Kind::Anthropic => "ANTHROPIC_API_KEY",
+            Kind::Openai => "OPENAI_API_KEY",
+            Kind::Gemini => "GEMINI_API_KEY",
+        })
+    }
+
+    /// What a call costs, in millionths of a US dollar; 0 if no price is known.
+    pub(crate) fn cost_micros(&self, model: &str, usage: &Usage) -> u64 {
+        let Some(price) = self.prices.get(model) else { return 0 };
+        #[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^52")]
+        let [input, cached, output] = [
+            usage.input_tokens.saturating_sub(usage.cached_tokens) as f64,
+            usage.cached_tokens as f64,
+            usage.output_tokens as f64,
+        ];
+        let cost = input * price.input
+            + cached * price.cached.unwrap_or(price.input)
+            + output * price.output;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "prices are not negative, and the cast saturates"
+        )]
+        let micros = cost.round() as u64;
+        micros
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn check(provider: Value, expect: Result<(), &str>) {
+        let section = json!({"models": [provider]});
+        let result = Config::parse(&section).map(drop).map_err(|error| error.path);
+        assert_eq!(result, expect.map_err(str::to_owned), "{section}");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_by_its_field() {
+        check(json!({"provider": "anthropic"}), Ok(()));
+        check(json!({"provider": "mistral"}), Err("models[0].provider"));
+        check(json!({"provider": "openai", "name": "a/b"}), Err("models[0].name"));
+        check(json!({"provider": "openai", "baseUrl": "file:///etc"}), Err("models[0].baseUrl"));
+        check(json!({"provider": "openai", "baseUrl": "http://h?x=1"}), Err("models[0].baseUrl"));
+        check(json!({"provider": "openai", "tries": 0}), Err("models[0].tries"));
+        let prices = json!({"m": {"input": -1.0, "output": 1.0}});
+        check(json!({"provider": "openai", "prices": prices}), Err("models[0].prices.m"));
+        let twice = json!({"models": [{"provider": "openai"}, {"provider": "openai"}]});
+        assert_eq!(Config::parse(&twice).unwrap_err().path, "models[1].name");
+        assert_eq!(Config::parse(&json!({"model": []})).unwrap_err().path, "model");
+    }
+
+    #[test]
+    fn a_call_costs_what_its_tokens_do() {
+        let prices = json!({"m": {"input": 3.0, "output": 15.0, "cached": 0.3}});
+        let section = json!({"models": [{"provider": "anthropic", "prices": prices}]});
+        let config = Config::parse(&section).unwrap();
+        let usage = Usage {
+            input_tokens: 1_200,
+            cached_tokens: 1_000,
+            output_tokens: 100,
+            ..Usage::default()
+        };
+        assert_eq!(config.models[0].cost_micros("m", &usage), 600 + 300 + 1_500);
+        assert_eq!(config.models[0].cost_micros("other", &usage), 0);
+    }
+}

@@ -1,0 +1,165 @@
+//! One gateway for each attempt.
+
+use crate::config::{Config, Kind};
+use crate::door::{self, Door};
+use crate::models::Models;
+use crate::session::{KEY_PREFIX, Recorded, Session, Told};
+use ax_core::session::{Frame, Prefix, StepKey};
+use std::fmt;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// What a gateway begins with.
+pub struct Setup {
+    /// What it lets through.
+    pub config: Config,
+    /// Connections to the outside, shared by all gateways: see [`crate::connections`].
+    pub http: reqwest::Client,
+    /// Takes what the gateway says to its session.
+    pub frames: mpsc::Sender<Frame>,
+    /// Whether something may be done outside, at the moment of asking.
+    pub may_act: Box<dyn Fn() -> bool + Send + Sync>,
+    /// What earlier attempts of the execution recorded under keys that begin with [`KEY_PREFIX`].
+    pub journal: Vec<Recorded>,
+    /// The requests that the session's log holds, those of earlier executions included.
+    pub sent: Vec<Prefix>,
+}
+
+impl fmt::Debug for Setup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Setup").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// Why a gateway cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A provider's key is not at hand.
+    #[error(
+        "the environment variable {variable} is not set where the runtime runs; set it to the API \
+         key of {provider}, or name another variable in gateway.models[].apiKeyEnv"
+    )]
+    Key {
+        /// The provider.
+        provider: String,
+        /// The variable that should hold it.
+        variable: String,
+    },
+    /// No port can be had.
+    #[error("the gateway cannot listen: {source}")]
+    Listen {
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// The door of one attempt. Dropping it closes it at once.
+#[derive(Debug)]
+pub struct Gateway {
+    session: Arc<Session>,
+    environment: Vec<(String, String)>,
+    /// Calls under way, which go on without the harness.
+    calls: TaskTracker,
+    /// Ends everything at once.
+    stop: CancellationToken,
+}
+
+impl Gateway {
+    /// Opens the door.
+    ///
+    /// # Errors
+    ///
+    /// Fails without a provider's key, or if no port of the loopback interface can be had.
+    pub async fn open(setup: Setup) -> Result<Self, OpenError> {
+        let Setup { config, http, frames, may_act, journal, sent } = setup;
+        let session = Arc::new(Session::new(frames, may_act));
+        let (calls, stop) = (TaskTracker::new(), CancellationToken::new());
+        let listen = |source| OpenError::Listen { source };
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(listen)?;
+        let port = listener.local_addr().map_err(listen)?.port();
+        let placeholder = door::placeholder();
+        let environment = environment(&config, port, &placeholder);
+        let models = Models::new(config, http, journal, &sent, Arc::clone(&session))?;
+        let models = Arc::new(models.under(calls.clone(), stop.clone()));
+        let door = Door { models, placeholder: placeholder.into() };
+        drop(tokio::spawn(door::serve(listener, Arc::new(door), stop.clone())));
+        Ok(Self { session, environment, calls, stop })
+    }
+
+    /// Whether a key is one of the gateway's, which no harness may use.
+    pub fn owns(key: &StepKey) -> bool {
+        key.as_str().starts_with(KEY_PREFIX)
+    }
+
+    /// What a harness finds in its environment, so that it comes through here.
+    pub fn environment(&self) -> &[(String, String)] {
+        &self.environment
+    }
+
+    /// Takes in what the session says about a key of the gateway.
+    pub fn tell(&self, key: &StepKey, told: Told) {
+        self.session.tell(key, told);
+    }
+
+    /// Whether a model is being asked.
+    pub fn is_busy(&self) -> bool {
+        !self.calls.is_empty()
+    }
+
+    /// The harness wants nothing more: ends what is under way, and returns when it has ended.
+    pub async fn close(&self) {
+        self.stop.cancel();
+        self.drain().await;
+    }
+
+    /// The harness is gone: waits until the answers that are under way are read to their end and
+    /// recorded.
+    pub async fn drain(&self) {
+        self.calls.close();
+        self.calls.wait().await;
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// The variables that vendors' clients read, and one of ours for each provider.
+fn environment(config: &Config, port: u16, placeholder: &str) -> Vec<(String, String)> {
+    let mut all = vec![("AX_GATEWAY_URL".to_owned(), format!("http://127.0.0.1:{port}"))];
+    let mut vendors = Vec::new();
+    for provider in &config.models {
+        let url = format!("http://127.0.0.1:{port}/{}", provider.name());
+        let name = provider.name().to_ascii_uppercase().replace('-', "_");
+        all.push((format!("AX_MODEL_{name}_URL"), url.clone()));
+        // The first of a kind is what its clients find by themselves.
+        if vendors.contains(&provider.provider) {
+            continue;
+        }
+        vendors.push(provider.provider);
+        let (urls, keys): (&[(&str, &str)], &[&str]) = match provider.provider {
+            Kind::Anthropic => (&[("ANTHROPIC_BASE_URL", "")], &["ANTHROPIC_API_KEY"]),
+            Kind::Openai => {
+                (&[("OPENAI_BASE_URL", "/v1"), ("OPENAI_API_BASE", "/v1")], &["OPENAI_API_KEY"])
+            }
+            Kind::Gemini => (
+                &[("GOOGLE_GEMINI_BASE_URL", ""), ("GEMINI_NEXT_GEN_API_BASE_URL", "")],
+                &["GEMINI_API_KEY", "GOOGLE_API_KEY"],
+            ),
+        };
+        all.extend(urls.iter().map(|(name, path)| ((*name).to_owned(), format!("{url}{path}"))));
+        all.extend(keys.iter().map(|name| ((*name).to_owned(), placeholder.to_owned())));
+    }
+    // Clients that heed a proxy would send it there what is for us.
+    all.extend(
+        ["NO_PROXY", "no_proxy"].map(|name| (name.to_owned(), "127.0.0.1,localhost".into())),
+    );
+    all.push(("AX_GATEWAY_KEY".to_owned(), placeholder.to_owned()));
+    all
+}

@@ -1,0 +1,22 @@
+//! The door of a harness to the outside: it lets model calls through, and journals them.
+//!
+//! A harness is given base URLs that lead here and a placeholder instead of keys. What it asks is a
+//! step of its session before it is sent on, and what comes back is recorded before the harness can
+//! act on it. A new attempt of the same execution is answered from that journal, with the same
+//! bytes, until it asks something new: a program that knows nothing of the runtime goes on where it
+//! was, and nothing is paid twice.
+//!
+//! Start with [`Gateway::open`]. `models/` is the way of a call; the forms are described in
+//! `docs/formats/gateway.md`, the reasons in `docs/adr/0016-gateway.md`.
+
+pub mod canonical;
+mod config;
+mod door;
+mod gateway;
+mod models;
+mod session;
+
+pub use config::{Config, ConfigError};
+pub use gateway::{Gateway, OpenError, Setup};
+pub use models::connections;
+pub use session::{KEY_PREFIX, Recorded, Told};

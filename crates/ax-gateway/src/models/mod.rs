@@ -1,0 +1,437 @@
+//! The way of a model call: who asks, which answer belongs to it, and if there is none yet, asking
+//! the provider.
+
+mod book;
+mod chain;
+mod events;
+mod exchange;
+mod recorded;
+mod upstream;
+mod wire;
+
+use crate::config::{Config, OnDivergence};
+use crate::gateway::OpenError;
+use crate::session::{KEY_PREFIX, Recorded, Session};
+use ax_core::session::{Body, Digest, EffectClass, Frame, Prefix, StepKey, StepKind};
+use book::{Book, Diverged, Found};
+use bytes::Bytes;
+use chain::Placed;
+use exchange::{End, Exchange};
+use futures::Stream;
+use futures::stream;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{Response, StatusCode};
+use http_body::Frame as BodyFrame;
+use http_body_util::{BodyExt as _, Limited, StreamBody};
+use hyper::body::Incoming;
+use recorded::{Answer, Head};
+use serde_json::{Map, Value, json};
+use std::collections::HashMap;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+pub use upstream::connections;
+use upstream::{Upstream, Wanted};
+use wire::{Asked, Call, Reading, Wire};
+
+/// The largest request, in bytes.
+const REQUEST_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// How long a harness may take for a request's body.
+const BODY_MAX: Duration = Duration::from_secs(120);
+/// How long a question that nobody has asked before waits for those that are due in its place:
+/// a program that asks several at once asks them in any order.
+const DUE_MAX: Duration = Duration::from_secs(1);
+/// Headers of a harness that are not sent on: those of its connection, and whatever says who it is.
+const NOT_SENT: [HeaderName; 17] = [
+    header::ACCEPT_ENCODING,
+    header::AUTHORIZATION,
+    header::CONNECTION,
+    header::CONTENT_LENGTH,
+    header::COOKIE,
+    header::EXPECT,
+    header::FORWARDED,
+    header::HOST,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("x-goog-api-key"),
+];
+
+/// Everything between a harness and its models.
+#[derive(Debug)]
+pub(crate) struct Models {
+    upstreams: HashMap<String, Arc<Upstream>>,
+    on_divergence: OnDivergence,
+    session: Arc<Session>,
+    book: Mutex<Book>,
+    /// A question was asked.
+    asked: Notify,
+    calls: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Models {
+    pub(crate) fn new(
+        config: Config,
+        http: reqwest::Client,
+        journal: Vec<Recorded>,
+        sent: &[Prefix],
+        session: Arc<Session>,
+    ) -> Result<Self, OpenError> {
+        let mut upstreams = HashMap::new();
+        for provider in config.models {
+            let name = provider.name().to_owned();
+            let variable = provider.key_variable();
+            let key = std::env::var(variable).ok().filter(|key| !key.is_empty());
+            let key = key.and_then(|key| secret(&provider, &key));
+            if key.is_none() && (provider.is_vendor() || provider.api_key_env.is_some()) {
+                let variable = variable.to_owned();
+                return Err(OpenError::Key { provider: name, variable });
+            }
+            let upstream = Upstream { provider, key, http: http.clone() };
+            drop(upstreams.insert(name, Arc::new(upstream)));
+        }
+        Ok(Self {
+            upstreams,
+            on_divergence: config.on_divergence,
+            session,
+            book: Mutex::new(Book::new(journal, sent)),
+            asked: Notify::new(),
+            calls: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        })
+    }
+
+    /// Says who counts its calls and who ends them.
+    pub(crate) fn under(self, calls: TaskTracker, stop: CancellationToken) -> Self {
+        Self { calls, stop, ..self }
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.upstreams.contains_key(name)
+    }
+
+    /// Answers a request whose first segment is the name of a provider.
+    pub(crate) async fn answer(
+        self: &Arc<Self>,
+        head: Parts,
+        body: Incoming,
+        placeholder: &str,
+    ) -> Response<Reply> {
+        let path_and_query = head.uri.path_and_query().map_or("/", |path| path.as_str());
+        let (name, _) = path_and_query[1..].split_once('/').unwrap_or_default();
+        let Some(upstream) = self.upstreams.get(name) else {
+            return refuse(Wire::Chat, StatusCode::NOT_FOUND, "there is no such provider");
+        };
+        let path = &path_and_query[1 + name.len()..];
+        let plain_path = path.split('?').next().unwrap_or_default();
+        let Some(call) = Call::of(&head.method, plain_path) else {
+            let message = "the gateway lets no such request through; see docs/gateway.md";
+            return refuse(Wire::Chat, StatusCode::NOT_FOUND, message);
+        };
+        let wire = call.wire();
+        if !holds(&head.headers, path, placeholder) {
+            let message = "this is not the key that the runtime gave to this harness";
+            return refuse(wire, StatusCode::UNAUTHORIZED, message);
+        }
+        let body = match timeout(BODY_MAX, Limited::new(body, REQUEST_BYTES_MAX).collect()).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(_)) => {
+                let message = format!("a request may have {REQUEST_BYTES_MAX} bytes");
+                return refuse(wire, StatusCode::PAYLOAD_TOO_LARGE, &message);
+            }
+            Err(_) => return refuse(wire, StatusCode::REQUEST_TIMEOUT, "the request has no end"),
+        };
+        let mut wanted = Wanted {
+            wire,
+            method: head.method,
+            path: without_key(path),
+            headers: sent_on(&head.headers),
+            body,
+            model: String::new(),
+        };
+        if let Call::Free(_) = call {
+            return match upstream.pass(&wanted).await {
+                Ok(answer) => reply(answer.head, Reply::whole(answer.chunks.concat().into())),
+                Err(message) => refuse(wire, StatusCode::BAD_GATEWAY, &message),
+            };
+        }
+        let parsed: Map<String, Value> = match serde_json::from_slice(&wanted.body) {
+            Ok(parsed) => parsed,
+            Err(error) => {
+                let message = format!("the request is not a JSON object: {error}");
+                return refuse(wire, StatusCode::BAD_REQUEST, &message);
+            }
+        };
+        let asked = wire.asked(plain_path, &parsed);
+        wanted.model.clone_from(&asked.model);
+        match self.exchange(upstream, wanted, &asked).await {
+            Ok(taken) => deliver(wire, taken).await,
+            Err(message) => refuse(wire, StatusCode::CONFLICT, &message),
+        }
+    }
+
+    /// Finds the exchange that answers a question, or begins it. Once it is found nothing is waited
+    /// for: the connection may break at any moment.
+    async fn exchange(
+        self: &Arc<Self>,
+        upstream: &Arc<Upstream>,
+        wanted: Wanted,
+        asked: &Asked,
+    ) -> Result<Taken, String> {
+        let deadline = Instant::now() + DUE_MAX;
+        loop {
+            let others = self.asked.notified();
+            let (found, placed) = {
+                let mut book = self.book();
+                let placed = book.place(asked);
+                (book.ask(asked, &placed).map_err(|error| error.to_string())?, placed)
+            };
+            let (step, exchange, begin) = match found {
+                Found::Known(exchange) => {
+                    self.hear(&exchange, wanted.wire, &placed);
+                    self.asked.notify_waiters();
+                    return Ok(Taken { exchange, whole: false });
+                }
+                Found::Again(step, exchange) => (step, exchange, None),
+                Found::New(step, exchange) => {
+                    self.asked.notify_waiters();
+                    let begin = begin(&step, &wanted, asked, &placed);
+                    (step, exchange, Some(begin))
+                }
+                Found::Diverged(diverged) => {
+                    if timeout_at(deadline, others).await.is_err() {
+                        self.diverged(diverged).await?;
+                    }
+                    continue;
+                }
+            };
+            let taken = Taken { exchange: Arc::clone(&exchange), whole: false };
+            let chain = placed.prefix.chain;
+            let (models, upstream) = (Arc::clone(self), Arc::clone(upstream));
+            drop(self.calls.spawn(async move {
+                let call = models.call(&upstream, wanted, (step, begin), chain, &exchange);
+                tokio::select! {
+                    () = models.stop.cancelled() => exchange.end(End::Cut),
+                    () = call => {}
+                }
+            }));
+            return Ok(taken);
+        }
+    }
+
+    /// Asks the provider, whatever becomes of the harness.
+    async fn call(
+        &self,
+        upstream: &Upstream,
+        wanted: Wanted,
+        (step, begin): (StepKey, Option<Frame>),
+        chain: Digest,
+        exchange: &Exchange,
+    ) {
+        if let Some(begin) = begin
+            && self.session.say(begin).await.is_err()
+        {
+            return exchange.end(End::Cut);
+        }
+        let said = |reading: &Reading| self.book().said(chain, &reading.said());
+        upstream.call(wanted, step, &self.session, exchange, said).await;
+    }
+
+    /// What a model said in an earlier attempt, it will be told again.
+    fn hear(&self, exchange: &Exchange, wire: Wire, placed: &Placed) {
+        if let Some(said) = exchange.said(wire) {
+            self.book().said(placed.prefix.chain, &said);
+        }
+    }
+
+    /// Says what came instead of what was recorded, and goes on only if the manifest says so.
+    async fn diverged(&self, diverged: Diverged) -> Result<(), String> {
+        let Diverged { step, expected, found } = diverged;
+        match self.on_divergence {
+            OnDivergence::Stop => {
+                let message = format!("at {step}: recorded was {expected}, found was {found}");
+                let frame = Frame::Diverged { step, expected, found };
+                self.session.say(frame).await.map_err(|closed| closed.to_string())?;
+                Err(message)
+            }
+            OnDivergence::Continue => {
+                self.book().leave(&step);
+                let data = json!({"step": step.as_str(), "expected": expected, "found": found});
+                let key = StepKey::from(format!("{KEY_PREFIX}diverged:{}", short(&step)));
+                let name = "gateway.divergence".to_owned();
+                let data = Body::Text(data.to_string());
+                let frame = Frame::Note { key: Some(key), name, data };
+                self.session.say(frame).await.map_err(|closed| closed.to_string())
+            }
+        }
+    }
+
+    fn book(&self) -> std::sync::MutexGuard<'_, Book> {
+        // A question that panicked has answered nobody.
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Returns the frame that begins the step of a call.
+fn begin(step: &StepKey, wanted: &Wanted, asked: &Asked, placed: &Placed) -> Frame {
+    let parts: Vec<&Value> = placed.new.iter().map(|at| &asked.parts[*at].1).collect();
+    let request = json!({"wire": wanted.wire.name(), "path": wanted.path, "parts": parts});
+    Frame::StepBegin {
+        step: step.clone(),
+        kind: StepKind::Model,
+        name: asked.model.chars().take(120).collect(),
+        effect: EffectClass::Idempotent,
+        digest: placed.prefix.chain,
+        request: Some(Body::Text(request.to_string())),
+        prefix: Some(placed.prefix.clone()),
+        limit_millis: None,
+    }
+}
+
+fn short(step: &StepKey) -> &str {
+    step.as_str().strip_prefix(KEY_PREFIX).unwrap_or_default()
+}
+
+/// Returns a key in the form in which the provider wants it.
+fn secret(provider: &crate::config::Provider, key: &str) -> Option<HeaderValue> {
+    let value = match provider.provider {
+        crate::config::Kind::Openai => format!("Bearer {key}"),
+        crate::config::Kind::Anthropic | crate::config::Kind::Gemini => key.to_owned(),
+    };
+    let mut value = HeaderValue::try_from(value).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// Whether a request has the word that this harness was given, in any of the places for a key.
+fn holds(headers: &HeaderMap, path: &str, placeholder: &str) -> bool {
+    let text = |name: HeaderName| headers.get(name)?.to_str().ok();
+    let bearer = text(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+    let query = path.split_once('?').map(|(_, query)| query).unwrap_or_default();
+    let query = query.split('&').find_map(|field| field.strip_prefix("key="));
+    let api_key = text(HeaderName::from_static("x-api-key"));
+    let goog = text(HeaderName::from_static("x-goog-api-key"));
+    let given = [bearer, api_key, goog, query];
+    // The hashes are compared, so that the time it takes says nothing.
+    let right = blake3::hash(placeholder.as_bytes());
+    given.into_iter().flatten().any(|given| blake3::hash(given.as_bytes()) == right)
+}
+
+/// Returns a path and its query without the field that may hold a key.
+fn without_key(path: &str) -> String {
+    let Some((path, query)) = path.split_once('?') else { return path.to_owned() };
+    let kept: Vec<_> = query.split('&').filter(|field| !field.starts_with("key=")).collect();
+    if kept.is_empty() { path.to_owned() } else { format!("{path}?{}", kept.join("&")) }
+}
+
+fn sent_on(headers: &HeaderMap) -> HeaderMap {
+    let sent = headers.iter().filter(|(name, _)| !NOT_SENT.contains(name));
+    sent.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// Returns an answer of the gateway's own.
+fn own_error(wire: Wire, status: StatusCode, message: &str) -> Answer {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let body = wire.error(status.as_u16(), message).to_string();
+    Answer { head: Head { status, headers }, chunks: vec![body.into()] }
+}
+
+fn refuse(wire: Wire, status: StatusCode, message: &str) -> Response<Reply> {
+    let answer = own_error(wire, status, message);
+    reply(answer.head, Reply::whole(answer.chunks.concat().into()))
+}
+
+fn reply(head: Head, body: Reply) -> Response<Reply> {
+    let mut response = Response::new(body);
+    *response.status_mut() = head.status;
+    *response.headers_mut() = head.headers;
+    response
+}
+
+/// Hands an exchange to the harness as it comes.
+async fn deliver(wire: Wire, taken: Taken) -> Response<Reply> {
+    match taken.exchange.head().await {
+        Some(head) => reply(head, Reply::of(taken)),
+        None => {
+            let message = "the answer could not be recorded: the session takes nothing more";
+            refuse(wire, StatusCode::SERVICE_UNAVAILABLE, message)
+        }
+    }
+}
+
+/// An exchange that is read by a connection; given back if it breaks.
+struct Taken {
+    exchange: Arc<Exchange>,
+    whole: bool,
+}
+
+impl Taken {
+    /// The connection has all of it.
+    fn whole(mut self) {
+        self.whole = true;
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if !self.whole {
+            self.exchange.give_back();
+        }
+    }
+}
+
+type Pieces = Pin<Box<dyn Stream<Item = Result<BodyFrame<Bytes>, io::Error>> + Send>>;
+
+/// The body of an answer to a harness.
+pub(crate) struct Reply(StreamBody<Pieces>);
+
+impl Reply {
+    /// A body that is at hand.
+    pub(crate) fn whole(bytes: Bytes) -> Self {
+        let piece = Ok(BodyFrame::data(bytes));
+        Self(StreamBody::new(Box::pin(stream::iter([piece]))))
+    }
+
+    fn of(taken: Taken) -> Self {
+        let pieces = stream::unfold((taken, 0), |(taken, at)| async move {
+            match taken.exchange.chunk(at).await {
+                Ok(Some(chunk)) => Some((Ok(BodyFrame::data(chunk)), (taken, at + 1))),
+                Ok(None) => {
+                    taken.whole();
+                    None
+                }
+                Err(_) => {
+                    let error = io::Error::new(io::ErrorKind::UnexpectedEof, "the answer was cut");
+                    Some((Err(error), (taken, at)))
+                }
+            }
+        });
+        Self(StreamBody::new(Box::pin(pieces)))
+    }
+}
+
+impl http_body::Body for Reply {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<BodyFrame<Bytes>, io::Error>>> {
+        Pin::new(&mut self.0).poll_frame(context)
+    }
+}

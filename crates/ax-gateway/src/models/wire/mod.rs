@@ -1,0 +1,297 @@
+//! The wire formats: what of a request decides its answer, and what an answer says.
+
+mod anthropic;
+mod chat;
+mod gemini;
+mod interactions;
+mod responses;
+
+use crate::canonical;
+use ax_core::session::{Digest, Usage};
+use serde_json::{Map, Value, json};
+
+/// A wire format of models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wire {
+    /// Anthropic Messages.
+    Anthropic,
+    /// OpenAI Chat Completions.
+    Chat,
+    /// OpenAI Responses.
+    Responses,
+    /// Gemini `generateContent`.
+    Gemini,
+    /// Gemini Interactions.
+    Interactions,
+}
+
+/// What a request is to the gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    /// It asks a model: it is journaled.
+    Model(Wire),
+    /// It costs nothing and changes nothing, such as a list of models.
+    Free(Wire),
+}
+
+impl Call {
+    /// Reads what a request is from its method and path, without the query.
+    pub(crate) fn of(method: &http::Method, path: &str) -> Option<Self> {
+        let wire = |wire| Some(Self::Model(wire));
+        match *method {
+            http::Method::POST if path.ends_with("/messages") => wire(Wire::Anthropic),
+            http::Method::POST if path.ends_with("/chat/completions") => wire(Wire::Chat),
+            http::Method::POST if path.ends_with("/responses") => wire(Wire::Responses),
+            http::Method::POST if path.ends_with("/interactions") => wire(Wire::Interactions),
+            http::Method::POST if path.ends_with("enerateContent") => wire(Wire::Gemini),
+            http::Method::POST if path.ends_with("/messages/count_tokens") => {
+                Some(Self::Free(Wire::Anthropic))
+            }
+            http::Method::POST if path.ends_with(":countTokens") => Some(Self::Free(Wire::Gemini)),
+            http::Method::GET | http::Method::HEAD if path.contains("/models") => {
+                Some(Self::Free(if path.contains("/v1beta") { Wire::Gemini } else { Wire::Chat }))
+            }
+            _ => None,
+        }
+    }
+
+    pub(crate) const fn wire(self) -> Wire {
+        match self {
+            Self::Model(wire) | Self::Free(wire) => wire,
+        }
+    }
+}
+
+/// What a request asks, in the parts that it is stored in.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    /// The model's name.
+    pub(crate) model: String,
+    /// The parts in their order, each with the hash of its canonical form.
+    pub(crate) parts: Vec<(Digest, Value)>,
+}
+
+impl Wire {
+    /// The name that is stored.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Anthropic => "anthropic",
+            Self::Chat => "chat",
+            Self::Responses => "responses",
+            Self::Gemini => "gemini",
+            Self::Interactions => "interactions",
+        }
+    }
+
+    /// Takes a request apart. What cannot change the answer is left out: see
+    /// `docs/formats/gateway.md`.
+    pub(crate) fn asked(self, path: &str, body: &Map<String, Value>) -> Asked {
+        let mut parts = match self {
+            Self::Anthropic => anthropic::parts(body),
+            Self::Chat => chat::parts(body),
+            Self::Responses => responses::parts(body),
+            Self::Gemini => gemini::parts(body),
+            Self::Interactions => interactions::parts(body),
+        };
+        let named = body.get("model").or_else(|| body.get("agent")).and_then(Value::as_str);
+        let model = match (self, named) {
+            (Self::Gemini, _) => {
+                let last = path.rsplit('/').next().unwrap_or_default();
+                // The model and the way it is asked are not in the body.
+                parts[0]["path"] = last.into();
+                last.split(':').next().unwrap_or_default().to_owned()
+            }
+            (_, Some(named)) => named.to_owned(),
+            (_, None) => "?".to_owned(),
+        };
+        let hashed = |mut part| {
+            clean(&mut part);
+            (canonical::hash(&part), part)
+        };
+        Asked { model, parts: parts.into_iter().map(hashed).collect() }
+    }
+
+    /// Whether an event ends its stream, so that a harness acts on it.
+    fn closes(self, event: &Value) -> bool {
+        match self {
+            Self::Anthropic => anthropic::closes(event),
+            // `[DONE]` is no event.
+            Self::Chat => false,
+            Self::Responses => responses::closes(event),
+            Self::Gemini => gemini::closes(event),
+            Self::Interactions => interactions::closes(event),
+        }
+    }
+
+    /// Returns an error as this vendor would say it.
+    pub(crate) fn error(self, status: u16, message: &str) -> Value {
+        match self {
+            Self::Anthropic => anthropic::error(status, message),
+            Self::Chat | Self::Responses => chat::error(status, message),
+            Self::Gemini | Self::Interactions => gemini::error(status, message),
+        }
+    }
+}
+
+/// Token counts of one call.
+#[derive(Clone, Copy, Debug, Default)]
+struct Turn {
+    input: u64,
+    cached: u64,
+    output: u64,
+}
+
+/// What has been read of an answer.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    wire: Wire,
+    usage: Turn,
+    /// Why the model stopped, in the vendor's word.
+    stop: Option<String>,
+    /// What is under way.
+    blocks: Vec<Value>,
+    /// What the model said, as the harness will send it back.
+    said: Vec<Value>,
+    /// Whether the answer came to its end.
+    whole: bool,
+}
+
+impl Reading {
+    pub(crate) fn new(wire: Wire) -> Self {
+        Self {
+            wire,
+            usage: Turn::default(),
+            stop: None,
+            blocks: Vec::new(),
+            said: Vec::new(),
+            whole: false,
+        }
+    }
+
+    /// Reads the data of an event of the stream; returns whether it ends it.
+    pub(crate) fn event(&mut self, data: &[u8]) -> bool {
+        if data.trim_ascii() == b"[DONE]" {
+            chat::done(self);
+            self.whole = true;
+            return true;
+        }
+        let Ok(event) = serde_json::from_slice::<Value>(data) else { return false };
+        let closes = self.wire.closes(&event);
+        self.read(&event);
+        self.whole |= closes;
+        closes
+    }
+
+    /// Reads an answer that was not streamed.
+    pub(crate) fn body(&mut self, body: &[u8]) {
+        if let Ok(whole) = serde_json::from_slice::<Value>(body) {
+            self.read(&whole);
+            self.whole = true;
+        }
+    }
+
+    fn read(&mut self, event: &Value) {
+        match self.wire {
+            Wire::Anthropic => anthropic::read(self, event),
+            Wire::Chat => chat::read(self, event),
+            Wire::Responses => responses::read(self, event),
+            Wire::Gemini => gemini::read(self, event),
+            Wire::Interactions => interactions::read(self, event),
+        }
+    }
+
+    /// Whether nothing of the answer is missing.
+    pub(crate) const fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    /// Why the model stopped, in the vendor's word.
+    pub(crate) fn stop(&self) -> Option<&str> {
+        self.stop.as_deref()
+    }
+
+    /// What the call consumed; its cost is not known here.
+    pub(crate) fn usage(&self) -> Usage {
+        Usage {
+            input_tokens: self.usage.input,
+            cached_tokens: self.usage.cached,
+            output_tokens: self.usage.output,
+            model_calls: 1,
+            ..Usage::default()
+        }
+    }
+
+    /// The hashes of what the model said, in the form in which it is sent back to it.
+    pub(crate) fn said(&self) -> Vec<Digest> {
+        let hash = |part: &Value| {
+            let mut part = part.clone();
+            clean(&mut part);
+            canonical::hash(&part)
+        };
+        self.said.iter().map(hash).collect()
+    }
+
+    /// Takes in token counts that are totals so far.
+    fn at_least(&mut self, turn: Turn) {
+        self.usage.input = self.usage.input.max(turn.input);
+        self.usage.cached = self.usage.cached.max(turn.cached);
+        self.usage.output = self.usage.output.max(turn.output);
+    }
+
+    fn say(&mut self, message: Value) {
+        self.said.push(message);
+    }
+
+    fn open(&mut self, block: Value) {
+        self.blocks.push(block);
+    }
+
+    /// Adds to a text of the last block.
+    fn append(&mut self, field: &str, text: &str) {
+        if let Some(last) = self.blocks.len().checked_sub(1) {
+            self.append_to(last, field, text);
+        }
+    }
+
+    fn append_to(&mut self, block: usize, field: &str, text: &str) {
+        let Some(Value::Object(block)) = self.blocks.get_mut(block) else { return };
+        match block.get_mut(field) {
+            Some(Value::String(so_far)) => so_far.push_str(text),
+            _ => drop(block.insert(field.to_owned(), text.into())),
+        }
+    }
+}
+
+/// Returns the fields of a request that are neither parts of their own nor without meaning.
+fn take_params(body: &Map<String, Value>, ignored: &[&str], apart: &[&str]) -> Value {
+    let kept = body
+        .iter()
+        .filter(|(name, _)| !ignored.contains(&name.as_str()) && !apart.contains(&name.as_str()));
+    let kept: Map<_, _> = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
+    json!({"params": kept})
+}
+
+fn list<'a>(body: &'a Map<String, Value>, name: &str) -> impl Iterator<Item = &'a Value> {
+    body.get(name).and_then(Value::as_array).into_iter().flatten()
+}
+
+fn tagged(tag: &str, value: &Value) -> Value {
+    json!({ tag: value })
+}
+
+fn number(value: &Value, name: &str) -> u64 {
+    value.get(name).and_then(Value::as_u64).unwrap_or(0)
+}
+
+/// Takes out what vendors and clients leave out or write as null as they please, and marks that
+/// only steer a cache.
+fn clean(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|name, value| !value.is_null() && name != "cache_control");
+            fields.values_mut().for_each(clean);
+        }
+        Value::Array(items) => items.iter_mut().for_each(clean),
+        _ => {}
+    }
+}

@@ -1,0 +1,122 @@
+//! The gateway's side of the conversation with its session.
+
+use ax_core::session::{Answer, Body, Digest, Failure, Frame, Prefix, StepKey, Usage};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use tokio::sync::{mpsc, oneshot};
+
+/// What every key of the gateway begins with; no harness may use one that does.
+pub const KEY_PREFIX: &str = "gw:";
+
+/// Something that an earlier attempt of the execution recorded under a key of the gateway.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// The key.
+    pub key: StepKey,
+    /// What the step did: a model or a tool.
+    pub name: String,
+    /// The hash of its request.
+    pub digest: Digest,
+    /// The request, as JSON, as far as it was new then; empty if it is not known.
+    pub request: String,
+    /// Its place in the chain of requests, if it was a model call.
+    pub prefix: Option<Prefix>,
+    /// What it returned, or why it failed.
+    pub result: Result<String, Failure>,
+}
+
+/// What a session tells its gateway.
+#[derive(Clone, Debug)]
+pub enum Told {
+    /// A step may be carried out: its intent is durable.
+    Granted,
+    /// What was said is durable.
+    Recorded,
+    /// A person answered; `None` if nobody did in time.
+    Answered(Option<Answer>),
+    /// What was said was refused.
+    Refused(String),
+}
+
+/// The session takes nothing more, or refuses what it was told.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Closed(pub(crate) String);
+
+impl Closed {
+    fn over() -> Self {
+        Self("the attempt is over".into())
+    }
+}
+
+/// What waits for the session's word, by key.
+type Waiting = HashMap<StepKey, oneshot::Sender<Told>>;
+
+/// The way to the session.
+pub(crate) struct Session {
+    frames: mpsc::Sender<Frame>,
+    waiting: Mutex<Waiting>,
+    may_act: Box<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    pub(crate) fn new(
+        frames: mpsc::Sender<Frame>,
+        may_act: Box<dyn Fn() -> bool + Send + Sync>,
+    ) -> Self {
+        Self { frames, waiting: Mutex::default(), may_act }
+    }
+
+    /// Whether something may be done outside, at this moment.
+    pub(crate) fn may_act(&self) -> bool {
+        (self.may_act)()
+    }
+
+    /// Takes in what the session says about a key.
+    pub(crate) fn tell(&self, key: &StepKey, told: Told) {
+        if let Some(waits) = self.waiting().remove(key) {
+            // Whoever waited may have gone.
+            let _gone = waits.send(told);
+        }
+    }
+
+    /// Says something that is not answered.
+    pub(crate) async fn say(&self, frame: Frame) -> Result<(), Closed> {
+        self.frames.send(frame).await.map_err(|_| Closed::over())
+    }
+
+    /// Says something about a key and waits for the answer.
+    pub(crate) async fn ask(&self, key: &StepKey, frame: Frame) -> Result<Told, Closed> {
+        let (sender, answer) = oneshot::channel();
+        drop(self.waiting().insert(key.clone(), sender));
+        self.say(frame).await?;
+        match answer.await {
+            Ok(Told::Refused(why)) => Err(Closed(why)),
+            Ok(told) => Ok(told),
+            Err(_) => Err(Closed::over()),
+        }
+    }
+
+    /// Records what came of a step; returns once it is durable.
+    pub(crate) async fn record(
+        &self,
+        step: &StepKey,
+        result: String,
+        usage: Usage,
+    ) -> Result<(), Closed> {
+        let frame = Frame::StepEnd { step: step.clone(), result: Ok(Body::Text(result)), usage };
+        self.ask(step, frame).await.map(drop)
+    }
+
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {
+        // Each change of the map is one call.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,473 @@
+//! Model calls through the gateway: real connections, a scripted model, and a session that records.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use ax_core::session::{Body, Frame, Prefix, StepKey};
+use ax_fakemodel::{FakeModel, Options, Script};
+use ax_gateway::{Config, Gateway, Recorded, Setup, Told};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// The provider, the path of a stream, the path of a whole answer, and what makes a request.
+type Way = (&'static str, &'static str, &'static str, fn(&str) -> Value);
+
+/// Every wire format.
+const WIRES: [Way; 5] = [
+    ("anthropic", "/v1/messages", "/v1/messages", anthropic),
+    ("openai", "/v1/chat/completions", "/v1/chat/completions", chat),
+    ("openai", "/v1/responses", "/v1/responses", responses),
+    (
+        "gemini",
+        "/v1beta/models/m:streamGenerateContent?alt=sse",
+        "/v1beta/models/m:generateContent",
+        gemini,
+    ),
+    ("gemini", "/v1beta/interactions", "/v1beta/interactions", interactions),
+];
+
+fn anthropic(text: &str) -> Value {
+    json!({"model": "m", "max_tokens": 100, "stream": true,
+        "messages": [{"role": "user", "content": text}]})
+}
+
+fn chat(text: &str) -> Value {
+    json!({"model": "m", "stream": true, "stream_options": {"include_usage": true},
+        "messages": [{"role": "user", "content": text}]})
+}
+
+fn responses(text: &str) -> Value {
+    json!({"model": "m", "stream": true, "input": text})
+}
+
+fn gemini(text: &str) -> Value {
+    json!({"contents": [{"role": "user", "parts": [{"text": text}]}]})
+}
+
+fn interactions(text: &str) -> Value {
+    json!({"model": "m", "stream": true, "input": text})
+}
+
+/// What the log of the session would hold.
+#[derive(Debug, Default)]
+struct Log {
+    begun: Vec<(StepKey, String, Prefix, String)>,
+    journal: Vec<Recorded>,
+    other: Vec<Frame>,
+}
+
+/// A session, its model, and the attempts of its harness.
+struct World {
+    model: FakeModel,
+    section: Value,
+    log: Arc<Mutex<Log>>,
+    /// How long the log takes.
+    sync: Duration,
+}
+
+/// One attempt.
+struct Attempt {
+    gateway: Arc<Gateway>,
+    http: reqwest::Client,
+    env: HashMap<String, String>,
+}
+
+impl World {
+    async fn new(script: &str) -> Self {
+        let script = Script::from_json(script).unwrap();
+        let model = FakeModel::start(Options { script, ..Options::default() }).await.unwrap();
+        let provider = |name: &str| {
+            json!({"provider": name, "baseUrl": model.base_url(), "tries": 3,
+                "prices": {"m": {"input": 1.0, "output": 2.0}}})
+        };
+        let providers = ["anthropic", "openai", "gemini"].map(provider);
+        let section = json!({"models": providers});
+        Self { model, section, log: Arc::default(), sync: Duration::ZERO }
+    }
+
+    async fn attempt(&self) -> Attempt {
+        let (frames, mut said) = mpsc::channel(16);
+        let (journal, sent) = {
+            let log = self.log.lock().unwrap();
+            let sent = log.begun.iter().map(|(.., prefix, _)| prefix.clone()).collect();
+            (log.journal.clone(), sent)
+        };
+        let setup = Setup {
+            config: Config::parse(&self.section).unwrap(),
+            http: ax_gateway::connections().unwrap(),
+            frames,
+            may_act: Box::new(|| true),
+            journal,
+            sent,
+        };
+        let gateway = Arc::new(Gateway::open(setup).await.unwrap());
+        let (log, sync, weak) = (Arc::clone(&self.log), self.sync, Arc::downgrade(&gateway));
+        tokio::spawn(async move {
+            while let Some(frame) = said.recv().await {
+                tokio::time::sleep(sync).await;
+                if let Some(key) = log.lock().unwrap().take(frame)
+                    && let Some(gateway) = weak.upgrade()
+                {
+                    gateway.tell(&key, Told::Recorded);
+                }
+            }
+        });
+        let env = gateway.environment().iter().cloned().collect();
+        Attempt { gateway, http: reqwest::Client::new(), env }
+    }
+
+    fn paid(&self) -> usize {
+        self.model.ledger().iter().filter(|entry| entry.is_paid()).count()
+    }
+}
+
+impl Log {
+    fn take(&mut self, frame: Frame) -> Option<StepKey> {
+        match frame {
+            Frame::StepBegin { step, name, prefix, request: Some(Body::Text(request)), .. } => {
+                self.begun.push((step, name, prefix.unwrap(), request));
+                None
+            }
+            Frame::StepEnd { step, result: Ok(Body::Text(result)), .. } => {
+                let begun = self.begun.iter().rev().find(|(begun, ..)| *begun == step).unwrap();
+                let (_, name, prefix, request) = begun.clone();
+                let (digest, prefix) = (prefix.chain, Some(prefix));
+                let key = step.clone();
+                self.journal.push(Recorded {
+                    key,
+                    name,
+                    digest,
+                    request,
+                    prefix,
+                    result: Ok(result),
+                });
+                Some(step)
+            }
+            other => {
+                self.other.push(other);
+                None
+            }
+        }
+    }
+}
+
+impl Attempt {
+    fn url(&self, provider: &str, path: &str) -> String {
+        let name = format!("AX_MODEL_{}_URL", provider.to_uppercase());
+        format!("{}{path}", self.env[&name])
+    }
+
+    /// Sends a request as the harness would.
+    async fn send(&self, provider: &str, path: &str, body: &Value) -> reqwest::Response {
+        let key = &self.env["AX_GATEWAY_KEY"];
+        let request = self.http.post(self.url(provider, path)).bearer_auth(key);
+        request.body(body.to_string()).send().await.unwrap()
+    }
+
+    async fn ask(&self, provider: &str, path: &str, body: &Value) -> (u16, String) {
+        let response = self.send(provider, path, body).await;
+        (response.status().as_u16(), response.text().await.unwrap())
+    }
+
+    async fn text(&self, body: &Value) -> (u16, String) {
+        self.ask("anthropic", "/v1/messages", body).await
+    }
+}
+
+#[tokio::test]
+async fn what_passes_through_is_what_the_model_said_and_comes_again_unpaid() {
+    for (provider, stream, whole, request) in WIRES {
+        for streamed in [true, false] {
+            let world = World::new(r#"{"version": 1}"#).await;
+            let mut body = request("what passes through is not changed: ü");
+            let path = if streamed { stream } else { whole };
+            if !streamed && body.get("stream").is_some() {
+                body["stream"] = false.into();
+            }
+            let first = world.attempt().await;
+            let (status, said) = first.ask(provider, path, &body).await;
+            assert_eq!(status, 200, "{said}");
+            let direct = World::new(r#"{"version": 1}"#).await;
+            let url = format!("{}{path}", direct.model.base_url());
+            let direct = first.http.post(url).body(body.to_string()).send().await.unwrap();
+            assert_eq!(said, direct.text().await.unwrap(), "{path}");
+
+            let second = world.attempt().await;
+            assert_eq!(second.ask(provider, path, &body).await, (200, said), "{path}");
+            assert_eq!(world.paid(), 1, "{path}");
+            let log = world.log.lock().unwrap();
+            assert_eq!((log.begun.len(), log.journal.len(), log.other.len()), (1, 1, 0));
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_same_question_asked_twice_has_two_answers_each_of_which_comes_again() {
+    let script = r#"{"version": 1, "turns": [{"times": 1, "text": "one"}, {"text": "two"}]}"#;
+    let world = World::new(script).await;
+    for _ in 0..3 {
+        let attempt = world.attempt().await;
+        for word in ["one", "two"] {
+            let (_, said) = attempt.text(&anthropic("which?")).await;
+            assert!(said.contains(word), "{said}");
+        }
+    }
+    assert_eq!(world.paid(), 2);
+}
+
+#[tokio::test]
+async fn the_end_of_an_answer_is_held_until_it_is_durable() {
+    for (provider, path, _, request) in WIRES {
+        let mut world = World::new(r#"{"version": 1}"#).await;
+        world.sync = Duration::from_millis(300);
+        let attempt = world.attempt().await;
+        let mut response = attempt.send(provider, path, &request("a text")).await;
+        let mut said = Vec::new();
+        while let Some(piece) = response.chunk().await.unwrap() {
+            said.extend_from_slice(&piece);
+            let text = String::from_utf8_lossy(&said);
+            let words =
+                ["message_stop", "[DONE]", "response.completed", "STOP", "interaction.completed"];
+            if words.iter().any(|word| text.contains(word)) {
+                assert_eq!(world.log.lock().unwrap().journal.len(), 1, "{path}: {text}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_read_to_its_end_though_the_harness_is_gone() {
+    let script = r#"{"version": 1, "turns": [{"text": "a text that takes a while to be said",
+        "pace": {"chunk_chars": 4, "chunk_delay_millis": 30}}]}"#;
+    let world = World::new(script).await;
+    let attempt = world.attempt().await;
+    let mut response = attempt.send("anthropic", "/v1/messages", &anthropic("tell")).await;
+    response.chunk().await.unwrap();
+    drop(response);
+    attempt.gateway.drain().await;
+    assert_eq!(world.log.lock().unwrap().journal.len(), 1);
+    let next = world.attempt().await;
+    let (_, said) = next.text(&anthropic("tell")).await;
+    assert!(said.contains("message_stop"), "{said}");
+    assert_eq!(world.paid(), 1);
+}
+
+#[tokio::test]
+async fn a_harness_that_asks_again_what_it_has_not_heard_is_not_charged_twice() {
+    let script = r#"{"version": 1, "turns": [{"text": "a text that takes a while to be said",
+        "pace": {"chunk_chars": 4, "chunk_delay_millis": 30}}]}"#;
+    let world = World::new(script).await;
+    let attempt = world.attempt().await;
+    let mut response = attempt.send("anthropic", "/v1/messages", &anthropic("tell")).await;
+    response.chunk().await.unwrap();
+    drop(response);
+    // The gateway notices that the connection is gone when it writes to it.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let (status, said) = attempt.text(&anthropic("tell")).await;
+    assert_eq!(status, 200);
+    assert!(said.contains("message_stop"), "{said}");
+    assert_eq!((world.paid(), world.log.lock().unwrap().begun.len()), (1, 1));
+}
+
+#[tokio::test]
+async fn what_a_provider_refuses_for_a_while_is_asked_again_unseen() {
+    let fault = r#"{"status": 529, "retry_after_seconds": 0}"#;
+    let script = format!(
+        r#"{{"version": 1, "turns": [{{"times": 1, "fault": {fault}}},
+            {{"times": 1, "fault": {{"cut_after_bytes": 10}}}}, {{"text": "at last"}}]}}"#
+    );
+    let world = World::new(&script).await;
+    let (status, said) = world.attempt().await.text(&anthropic("hello")).await;
+    assert_eq!((status, said.contains("at last")), (200, true), "{said}");
+    assert_eq!(world.log.lock().unwrap().begun.len(), 1);
+}
+
+#[tokio::test]
+async fn what_a_provider_goes_on_refusing_is_said_and_can_be_asked_again() {
+    let fault = r#"{"status": 503, "retry_after_seconds": 0}"#;
+    let script = format!(
+        r#"{{"version": 1, "turns": [{{"times": 3, "fault": {fault}}}, {{"text": "at last"}}]}}"#
+    );
+    let world = World::new(&script).await;
+    let attempt = world.attempt().await;
+    assert_eq!(attempt.text(&anthropic("hello")).await.0, 503);
+    assert!(world.log.lock().unwrap().journal.is_empty(), "a refusal is not an answer");
+    assert_eq!(attempt.text(&anthropic("hello")).await.0, 200);
+    let log = world.log.lock().unwrap();
+    assert_eq!((log.begun.len(), log.journal.len()), (1, 1), "it is the same step");
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_request_is_recorded_like_an_answer() {
+    let script = r#"{"version": 1, "turns": [{"fault": {"status": 400, "message": "no"}}]}"#;
+    let world = World::new(script).await;
+    for _ in 0..2 {
+        let (status, said) = world.attempt().await.text(&anthropic("hello")).await;
+        assert_eq!((status, said.contains("\"no\"")), (400, true), "{said}");
+    }
+    assert_eq!(world.model.ledger().len(), 1);
+}
+
+#[tokio::test]
+async fn another_model_stands_in_for_one_that_cannot_answer() {
+    let script = r#"{"version": 1, "turns": [
+        {"when": {"model": "m"}, "fault": {"status": 503, "retry_after_seconds": 0}},
+        {"when": {"model": "n"}, "text": "I am n"}]}"#;
+    let mut world = World::new(script).await;
+    world.section["models"][0]["fallback"] = json!(["n"]);
+    let (status, said) = world.attempt().await.text(&anthropic("hello")).await;
+    assert_eq!((status, said.contains("I am n")), (200, true), "{said}");
+}
+
+#[tokio::test]
+async fn a_cut_answer_is_cut_for_the_harness_too_and_asked_again_as_the_same_step() {
+    let script = r#"{"version": 1, "turns": [{"times": 1, "fault": {"cut_after_chunks": 5}},
+        {"text": "whole"}]}"#;
+    let world = World::new(script).await;
+    let attempt = world.attempt().await;
+    let response = attempt.send("anthropic", "/v1/messages", &anthropic("hello")).await;
+    assert!(response.text().await.is_err());
+    let (_, said) = attempt.text(&anthropic("hello")).await;
+    assert!(said.contains("whole"), "{said}");
+    let log = world.log.lock().unwrap();
+    assert_eq!((log.begun.len(), log.journal.len()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_conversation_is_stored_once() {
+    for (provider, path, _, _) in WIRES.into_iter().take(4) {
+        let world = World::new(r#"{"version": 1}"#).await;
+        let attempt = world.attempt().await;
+        let mut messages = Vec::new();
+        for turn in 0..6 {
+            let text = format!("turn {turn} {}", "x".repeat(1_000));
+            let body = talk(provider, path, &mut messages, &text);
+            let (status, said) = attempt.ask(provider, path, &body).await;
+            assert_eq!(status, 200, "{said}");
+            messages.push(answer(path, &said));
+        }
+        let log = world.log.lock().unwrap();
+        let stored: usize = log.begun.iter().map(|(.., request)| request.len()).sum();
+        assert!(stored < 6 * 1_400, "{path}: {stored} bytes");
+        for (.., prefix, request) in log.begun.iter().skip(1) {
+            assert_eq!(prefix.parts.len(), 1, "{path}: {request}");
+        }
+    }
+}
+
+/// Makes the next request of a conversation.
+fn talk(provider: &str, path: &str, messages: &mut Vec<Value>, text: &str) -> Value {
+    let message = match provider {
+        "gemini" => json!({"role": "user", "parts": [{"text": text}]}),
+        _ => json!({"role": "user", "content": text}),
+    };
+    messages.push(message);
+    match (provider, path.ends_with("responses")) {
+        ("gemini", _) => json!({"contents": messages}),
+        (_, true) => json!({"model": "m", "stream": true, "input": messages}),
+        _ => json!({"model": "m", "max_tokens": 9, "stream": true, "messages": messages}),
+    }
+}
+
+/// Puts an answer together as a client does.
+fn answer(path: &str, said: &str) -> Value {
+    let events = said.lines().filter_map(|line| line.strip_prefix("data: "));
+    let events: Vec<Value> = events.filter_map(|data| serde_json::from_str(data).ok()).collect();
+    let text = |pointer: &str| -> String {
+        events.iter().filter_map(|event| event.pointer(pointer)?.as_str()).collect()
+    };
+    if path.contains("messages") {
+        let text = text("/delta/text");
+        json!({"role": "assistant", "content": [{"type": "text", "text": text}]})
+    } else if path.contains("chat") {
+        json!({"role": "assistant", "content": text("/choices/0/delta/content")})
+    } else if path.contains("responses") {
+        events.last().unwrap()["response"]["output"][0].clone()
+    } else {
+        let parts = events.iter().filter_map(|event| event.pointer("/candidates/0/content/parts"));
+        let parts: Vec<Value> = parts.filter_map(Value::as_array).flatten().cloned().collect();
+        json!({"role": "model", "parts": parts})
+    }
+}
+
+#[tokio::test]
+async fn a_harness_that_asks_something_else_than_before_is_stopped() {
+    let world = World::new(r#"{"version": 1}"#).await;
+    world.attempt().await.text(&anthropic("it is noon")).await;
+    let (status, said) = world.attempt().await.text(&anthropic("it is one o'clock")).await;
+    assert_eq!(status, 409, "{said}");
+    assert!(said.contains("it is noon") && said.contains("one o'clock"), "{said}");
+    assert_eq!(world.paid(), 1);
+    while world.log.lock().unwrap().other.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let log = world.log.lock().unwrap();
+    let [Frame::Diverged { expected, found, .. }] = &log.other[..] else { panic!("{log:?}") };
+    assert!(expected.contains("noon") && found.contains("one"), "{expected} {found}");
+}
+
+#[tokio::test]
+async fn a_harness_that_may_ask_something_else_is_answered_and_it_is_noted() {
+    let mut world = World::new(r#"{"version": 1}"#).await;
+    world.section["onDivergence"] = json!("continue");
+    world.attempt().await.text(&anthropic("it is noon")).await;
+    let (status, _) = world.attempt().await.text(&anthropic("it is one o'clock")).await;
+    assert_eq!((status, world.paid()), (200, 2));
+    let log = world.log.lock().unwrap();
+    assert!(matches!(&log.other[..], [Frame::Note { name, .. }] if name == "gateway.divergence"));
+}
+
+#[tokio::test]
+async fn conversations_side_by_side_come_again_in_any_order() {
+    let world = World::new(r#"{"version": 1}"#).await;
+    let first = world.attempt().await;
+    for text in ["a", "b", "c"] {
+        first.text(&anthropic(text)).await;
+    }
+    // The next attempt asks them in another order, and one that was not asked before first.
+    let next = world.attempt().await;
+    let (d, c, b, a) = (anthropic("d"), anthropic("c"), anthropic("b"), anthropic("a"));
+    let answers = tokio::join!(next.text(&d), next.text(&c), next.text(&b), next.text(&a));
+    assert_eq!([answers.0.0, answers.1.0, answers.2.0, answers.3.0], [200; 4]);
+    assert_eq!((world.paid(), world.log.lock().unwrap().other.len()), (4, 0));
+}
+
+#[tokio::test]
+async fn who_has_not_the_word_of_the_harness_is_refused() {
+    let world = World::new(r#"{"version": 1}"#).await;
+    let (first, second) = (world.attempt().await, world.attempt().await);
+    let body = anthropic("hello").to_string();
+    let url = first.url("anthropic", "/v1/messages");
+    for key in [None, Some("sk-real"), Some(second.env["AX_GATEWAY_KEY"].as_str())] {
+        let mut request = first.http.post(&url).body(body.clone());
+        if let Some(key) = key {
+            request = request.header("x-api-key", key);
+        }
+        assert_eq!(request.send().await.unwrap().status(), 401, "{key:?}");
+    }
+    assert!(world.model.ledger().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_no_model_call_goes_nowhere() {
+    let world = World::new(r#"{"version": 1}"#).await;
+    let attempt = world.attempt().await;
+    for (provider, path) in [
+        ("anthropic", "/v1/files"),
+        ("anthropic", "/v1/../../messages"),
+        ("anthropic", "//example.com/v1/messages"),
+        ("anthropic", "/%2e%2e/v1/messages"),
+        ("openai", "/v1/fine_tuning/jobs"),
+    ] {
+        let (status, said) = attempt.ask(provider, path, &json!({})).await;
+        assert_eq!(status, 404, "{path}: {said}");
+    }
+    for body in ["", "[]", "{", "null"] {
+        let key = &attempt.env["AX_GATEWAY_KEY"];
+        let request = attempt.http.post(attempt.url("openai", "/v1/responses")).bearer_auth(key);
+        assert_eq!(request.body(body).send().await.unwrap().status(), 400, "{body}");
+    }
+    assert!(world.model.ledger().is_empty());
+}

@@ -1,0 +1,197 @@
+//! A gateway in front of an adapter: what the harness asks of models goes through it.
+
+use crate::config::{ConfigError, closest_in};
+use crate::launch::{AskResult, Exit, Io, JournalEntry, JournalKind, Launch, Told};
+use ax_core::session::{Failure, Frame, StepKey};
+use ax_gateway::{Config, Gateway, Recorded, Setup};
+use futures::future::BoxFuture;
+use serde_json::Value;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+
+/// How many frames a harness can be ahead.
+const FRAMES_AHEAD: usize = 64;
+/// How many things a harness can be told that it has not read.
+const TOLD_AHEAD: usize = 4_096;
+/// How often the session hears that a model is still asked.
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(15);
+
+/// Checks the `gateway` section of a manifest.
+pub(crate) fn validate(section: &Value) -> Result<(), ConfigError> {
+    let Err(error) = Config::parse(section) else { return Ok(()) };
+    let meant = closest_in(&error.cause).map(|name| format!("did you mean `{name}`?"));
+    let path = match error.path.as_str() {
+        "" => "gateway".into(),
+        path => format!("gateway.{path}"),
+    };
+    let suggestion = Some(error.hint).filter(|hint| !hint.is_empty()).or(meant);
+    Err(ConfigError { path, cause: error.cause, suggestion })
+}
+
+/// Runs an attempt behind a gateway.
+pub(crate) async fn run(
+    http: reqwest::Client,
+    mut launch: Launch,
+    io: Io,
+    adapter: impl FnOnce(Launch, Io) -> BoxFuture<'static, Exit>,
+) -> Result<Exit, Failure> {
+    let config = Config::parse(&launch.agent.gateway).map_err(|error| failure("config", &error))?;
+    let (journal, rest) = std::mem::take(&mut launch.journal).into_iter().partition(is_ours);
+    launch.journal = rest;
+    let may_act = io.may_act.clone();
+    let setup = Setup {
+        config,
+        http,
+        frames: io.frames.clone(),
+        may_act: Box::new(move || may_act.now()),
+        journal: journal.into_iter().filter_map(recorded).collect(),
+        sent: std::mem::take(&mut launch.sent),
+    };
+    let gateway = Gateway::open(setup).await.map_err(|error| failure("gateway", &error))?;
+    launch.env.extend(gateway.environment().iter().cloned());
+    let (frames_sender, frames) = mpsc::channel(FRAMES_AHEAD);
+    let (told_sender, told) = mpsc::channel(TOLD_AHEAD);
+    let kill = io.kill.child_token();
+    let inner = Io { frames: frames_sender, told, kill: kill.clone(), may_act: io.may_act.clone() };
+    let running = adapter(launch, inner);
+    Ok(Between { gateway, io, frames, told: told_sender, kill }.run(running).await)
+}
+
+fn is_ours(entry: &JournalEntry) -> bool {
+    Gateway::owns(&entry.key)
+}
+
+fn recorded(entry: JournalEntry) -> Option<Recorded> {
+    let JournalKind::Step { name, digest, result, asked, .. } = entry.kind else { return None };
+    let asked = asked.map(|asked| *asked);
+    let (request, prefix) = asked.map(|asked| (asked.request, asked.prefix)).unzip();
+    let request = request.unwrap_or_default();
+    Some(Recorded { key: entry.key, name, digest, request, prefix, result })
+}
+
+fn failure(code: &str, error: &impl ToString) -> Failure {
+    Failure { code: code.into(), message: error.to_string() }
+}
+
+/// Stands between the adapter and the session.
+struct Between {
+    gateway: Gateway,
+    io: Io,
+    /// What the adapter says.
+    frames: mpsc::Receiver<Frame>,
+    /// What it is told.
+    told: mpsc::Sender<Told>,
+    kill: tokio_util::sync::CancellationToken,
+}
+
+impl Between {
+    async fn run(mut self, mut running: BoxFuture<'static, Exit>) -> Exit {
+        let mut beat = interval(HEARTBEAT_EVERY);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut exit, mut talks, mut listens) = (None, true, true);
+        // While the adapter runs or what it said is on its way.
+        while exit.is_none() || talks {
+            tokio::select! {
+                frame = self.frames.recv(), if talks => match frame {
+                    Some(frame) => self.said(frame).await,
+                    None => talks = false,
+                },
+                told = self.io.told.recv(), if listens => match told {
+                    Some(told) => self.tell(told),
+                    None => listens = false,
+                },
+                ended = &mut running, if exit.is_none() => exit = Some(ended),
+                () = self.io.frames.closed(), if !self.kill.is_cancelled() => self.kill.cancel(),
+                _ = beat.tick() => self.beat(),
+            }
+        }
+        let exit = exit.expect("the loop ends with it");
+        // What a harness that is gone had asked is paid, so it is heard to its end.
+        if matches!(exit, Exit::Gone(_)) {
+            self.drain().await;
+        }
+        exit
+    }
+
+    /// Waits until nothing is under way any more, unless the attempt is killed.
+    async fn drain(&mut self) {
+        let mut beat = interval(HEARTBEAT_EVERY);
+        let Self { gateway, io, .. } = self;
+        let drained = gateway.drain();
+        tokio::pin!(drained);
+        let mut listens = true;
+        loop {
+            tokio::select! {
+                () = &mut drained => return,
+                () = io.kill.cancelled() => return,
+                () = io.frames.closed() => return,
+                told = io.told.recv(), if listens => match told {
+                    Some(told) => drop(tell(gateway, told)),
+                    None => listens = false,
+                },
+                _ = beat.tick() => drop(io.frames.try_send(Frame::Heartbeat)),
+            }
+        }
+    }
+
+    async fn said(&mut self, frame: Frame) {
+        if let Some(key) = frame.key().filter(|key| Gateway::owns(key)) {
+            let message =
+                format!("keys that begin with {} are the gateway's", ax_gateway::KEY_PREFIX);
+            let refused = Told::Refused { key: Some(key.clone()), code: "AX1205".into(), message };
+            return self.pass(refused);
+        }
+        match frame {
+            // It has what it needs.
+            Frame::End { .. } => self.gateway.close().await,
+            // It goes on in another attempt, which shall not pay again.
+            Frame::Fail { .. } => self.drain().await,
+            _ => {}
+        }
+        // That nobody listens any more is noticed by the adapter.
+        let _gone = self.io.frames.send(frame).await;
+    }
+
+    fn tell(&mut self, told: Told) {
+        if let Some(told) = tell(&self.gateway, told) {
+            self.pass(told);
+        }
+    }
+
+    fn pass(&self, told: Told) {
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.told.try_send(told) {
+            // A harness that does not read what it is told cannot be helped.
+            self.kill.cancel();
+        }
+    }
+
+    fn beat(&self) {
+        if self.gateway.is_busy() {
+            // A full channel shows as much life as a heartbeat.
+            let _full = self.io.frames.try_send(Frame::Heartbeat);
+        }
+    }
+}
+
+/// Tells the gateway what is for it; returns what is for the adapter.
+fn tell(gateway: &Gateway, told: Told) -> Option<Told> {
+    let ours = |key: &StepKey| Gateway::owns(key);
+    let (key, said) = match &told {
+        Told::Granted { step } if ours(step) => (step, ax_gateway::Told::Granted),
+        Told::Recorded { key, .. } if ours(key) => (key, ax_gateway::Told::Recorded),
+        Told::Answered { key, result } if ours(key) => {
+            let answer = match result {
+                AskResult::Answered(answer) => Some(answer.clone()),
+                AskResult::Expired => None,
+            };
+            (key, ax_gateway::Told::Answered(answer))
+        }
+        Told::Refused { key: Some(key), message, .. } if ours(key) => {
+            (key, ax_gateway::Told::Refused(message.clone()))
+        }
+        _ => return Some(told),
+    };
+    gateway.tell(key, said);
+    None
+}

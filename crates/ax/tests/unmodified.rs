@@ -1,0 +1,199 @@
+//! The LangGraph agent of `examples/unmodified`, which has never heard of Agent Executor: its
+//! harness, its server, or both are killed at random moments while its model speaks. It finishes,
+//! and no answer is paid twice but one that was under way when the server died.
+//!
+//! `AX_UNMODIFIED_ROUNDS` and `AX_SEED` say how often and from where.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+#![expect(clippy::print_stdout, reason = "its figures are its purpose")]
+
+#[path = "crash/server.rs"]
+#[expect(dead_code, reason = "another test uses more of it")]
+mod server;
+
+#[path = "crash/dice.rs"]
+#[expect(dead_code, reason = "another test uses more of it")]
+mod dice;
+
+#[path = "langgraph/python.rs"]
+mod python;
+
+use ax_client::{Client, Item};
+use ax_fakemodel::{FakeModel, Options, Script};
+use ax_proto::v1;
+use ax_proto::v1::event::Kind;
+use dice::Dice;
+use python::root;
+use server::Server;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How many questions the agent has.
+const CALL_COUNT: usize = 13;
+/// What it answers in the end.
+const ANSWER: &str = "There are 12 shelves, and I counted them all.";
+/// How often somebody is killed in a round.
+const KILL_COUNT: u64 = 2;
+/// How long a call is waited for.
+const CALL_MAX: Duration = Duration::from_secs(120);
+
+/// Who dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Victim {
+    Harness,
+    Server,
+    Both,
+}
+
+/// What was counted in all rounds.
+#[derive(Debug, Default)]
+struct Counts {
+    rounds: u64,
+    kills: u64,
+    server_kills: u64,
+    paid: usize,
+    paid_again: usize,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unmodified_agent_that_is_killed_pays_no_answer_twice() {
+    let number = |name: &str, default: u64| {
+        std::env::var(name).map_or(default, |text| text.parse().unwrap())
+    };
+    let (rounds, seed) = (number("AX_UNMODIFIED_ROUNDS", 2), number("AX_SEED", 1));
+    let python = python::with(&example().join("requirements.txt"));
+    let mut counts = Counts::default();
+    for round in 0..rounds {
+        play(&python, seed.wrapping_add(round), &mut counts).await;
+    }
+    let Counts { rounds, kills, server_kills, paid, paid_again } = counts;
+    let figures = serde_json::json!({
+        "name": "unmodified", "rounds": rounds, "kills": kills, "server_kills": server_kills,
+        "model_calls_paid": paid, "model_calls_again": paid_again, "not_finished": 0,
+        "diverged": 0,
+    });
+    println!("{figures}");
+}
+
+/// Lets the agent work once, and somebody be killed on the way.
+async fn play(python: &Path, seed: u64, counts: &mut Counts) {
+    let mut dice = Dice::new(seed);
+    let dir = tempfile::tempdir().unwrap();
+    let (data, mark) = (dir.path().join("data"), format!("--mark={}", dir.path().display()));
+    let script = fs::read_to_string(example().join("model.json")).unwrap();
+    let script = Script::from_json(&script).unwrap();
+    let model = FakeModel::start(Options { script, ..Options::default() }).await.unwrap();
+    let mut server = Server::start(&data, &[]);
+    server.ready().await;
+    let client = server::client(&data);
+    let request = v1::ApplyAgentRequest {
+        manifest: manifest(python, &model, &mark),
+        dir: example().display().to_string(),
+        ..Default::default()
+    };
+    client.apply_agent(request).await.unwrap();
+    let input = submit(&client).await;
+    let mut servers_killed = 0;
+    // The moments are places in the conversation, each of them later than the one before.
+    for kill in 0..KILL_COUNT {
+        let span = CALL_COUNT as u64 / KILL_COUNT;
+        let calls = kill * span + dice.between(1, span);
+        let pause = Duration::from_millis(dice.between(0, 120));
+        let victim = dice.pick(&[Victim::Harness, Victim::Server, Victim::Both]);
+        asked(&model, calls, &mut server).await;
+        tokio::time::sleep(pause).await;
+        counts.kills += 1;
+        let harness = server::find(&mark);
+        if victim == Victim::Harness {
+            harness.iter().for_each(server::Found::kill);
+            continue;
+        }
+        servers_killed += 1;
+        server.kill();
+        if victim == Victim::Both {
+            harness.iter().for_each(server::Found::kill);
+        }
+        server = Server::start(&data, &[]);
+        server.ready().await;
+    }
+    let events = rest(&client, input).await;
+    let said = events.iter().any(|event| format!("{event:?}").contains(ANSWER));
+    assert!(said, "seed {seed}: the answer is in the log: {:?}", events.last());
+    let diverged = events.iter().any(|event| matches!(event.kind, Some(Kind::StepDiverged(_))));
+    assert!(!diverged, "seed {seed}: {events:?}");
+    let ledger = model.ledger();
+    let paid: Vec<_> = ledger.iter().filter(|entry| entry.is_paid()).collect();
+    let questions: BTreeSet<_> = paid.iter().map(|entry| &entry.request_hash).collect();
+    assert_eq!(questions.len(), CALL_COUNT, "seed {seed}: it asked the same questions");
+    let again = paid.len() - questions.len();
+    assert!(again <= servers_killed, "seed {seed}: {again} answers were paid again");
+    counts.rounds += 1;
+    counts.server_kills += servers_killed as u64;
+    counts.paid += paid.len();
+    counts.paid_again += again;
+    assert!(server.stop().success());
+    assert_eq!(server::find(&mark).len(), 0, "nothing is left");
+}
+
+/// Waits until the model was asked so often for something new.
+async fn asked(model: &FakeModel, calls: u64, server: &mut Server) {
+    let began = Instant::now();
+    loop {
+        let ledger = model.ledger();
+        let questions: BTreeSet<_> = ledger.iter().map(|entry| &entry.request_hash).collect();
+        if questions.len() as u64 >= calls {
+            return;
+        }
+        assert!(server.has_ended().is_none(), "{}", server.errors());
+        assert!(began.elapsed() < CALL_MAX, "it does not get on: {}", server.errors());
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+async fn submit(client: &Client) -> u64 {
+    let body = Some(v1::Body { body: Some(v1::body::Body::Text("How many boxes?".into())) });
+    let kind = v1::PartKind::Text.into();
+    let part = v1::Part { kind, media_type: "text/plain".into(), name: String::new(), body };
+    let request = v1::SubmitRequest {
+        session: "boxes".into(),
+        agent: "warehouse".into(),
+        parts: vec![part],
+        ..Default::default()
+    };
+    client.submit(request).await.unwrap().seq
+}
+
+/// Waits until the input is done with; returns all events.
+async fn rest(client: &Client, input: u64) -> Vec<v1::Event> {
+    let mut follow = client.follow(v1::FollowRequest {
+        session: "boxes".into(),
+        until_input: input,
+        ..Default::default()
+    });
+    let mut events = Vec::new();
+    while let Some(item) = follow.next().await.unwrap() {
+        if let Item::Event(event) = item {
+            events.push(*event);
+        }
+    }
+    let completed = |event: &v1::Event| matches!(event.kind, Some(Kind::ExecutionCompleted(_)));
+    assert!(events.iter().any(completed), "{:?}", events.last());
+    events
+}
+
+fn example() -> PathBuf {
+    root().join("examples/unmodified")
+}
+
+/// The manifest of the example, with another interpreter and another model.
+fn manifest(python: &Path, model: &FakeModel, mark: &str) -> String {
+    let text = fs::read_to_string(example().join("agent.yaml")).unwrap();
+    let command = format!("command: [\"{}\", agent.py, \"{mark}\"]", python.display());
+    let changed = text
+        .replace("command: [\"python3\", \"agent.py\"]", &command)
+        .replace("http://127.0.0.1:8484", &model.base_url());
+    assert!(changed.contains(&command) && changed.contains(&model.base_url()), "{changed}");
+    format!("{changed}  limits:\n    retry: {{backoffMin: 10ms, backoffMax: 50ms}}\n")
+}
