@@ -3,7 +3,6 @@
 
 #[path = "manifest/gateway.rs"]
 mod gateway;
-
 use ax_core::session::{Limits, SubmitPolicy};
 use ax_engine::manifest::{self, MANIFEST_BYTES_MAX, Manifest, Problem};
 use expect_test::{Expect, expect};
