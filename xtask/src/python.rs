@@ -63,7 +63,8 @@ pub(crate) fn ax1() -> Result<Tally> {
 
 /// What the SDK is tested with, the frameworks that it helps included.
 fn sdk_venv() -> Result<Venv> {
-    Venv::get("sdk", &["xtask/python/sdk.txt", "examples/langgraph/requirements.txt"])
+    let examples = ["examples/langgraph/requirements.txt", "examples/unmodified/requirements.txt"];
+    Venv::get("sdk", &["xtask/python/sdk.txt", examples[0], examples[1]])
 }
 
 impl Venv {

@@ -1,5 +1,6 @@
 //! The `gateway` section of a manifest: `docs/formats/manifest.md`.
 
+use crate::tools::Rule;
 use ax_core::session::Usage;
 use serde::Deserialize;
 use serde_json::Value;
@@ -7,6 +8,10 @@ use std::collections::BTreeMap;
 
 /// The most providers of models.
 const PROVIDERS_MAX: usize = 32;
+/// The most tool servers.
+const SERVERS_MAX: usize = 64;
+/// The most rules of a tool server.
+const RULES_MAX: usize = 256;
 /// The most models that stand in for another.
 const FALLBACKS_MAX: usize = 8;
 /// The most tries of a call, the first one included.
@@ -19,9 +24,34 @@ pub struct Config {
     /// The providers of models that a harness may call.
     #[serde(default)]
     pub(crate) models: Vec<Provider>,
+    /// The tool servers that a harness may use.
+    #[serde(default)]
+    pub(crate) tools: Vec<ToolServer>,
     /// What happens when a new attempt asks something else than the one before did.
     #[serde(default)]
     pub(crate) on_divergence: OnDivergence,
+}
+
+/// A tool server (Model Context Protocol): a program that speaks over its standard input and
+/// output, or an address.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct ToolServer {
+    /// The last segment of its route.
+    pub(crate) name: String,
+    /// Program and arguments.
+    #[serde(default)]
+    pub(crate) command: Vec<String>,
+    /// Added to the program's environment.
+    #[serde(default)]
+    pub(crate) env: BTreeMap<String, String>,
+    /// Where it is, if it is no program.
+    pub(crate) url: Option<String>,
+    /// The environment variable of the runtime that holds the key for the address.
+    pub(crate) api_key_env: Option<String>,
+    /// What holds for its tools.
+    #[serde(default)]
+    pub(crate) tools: Vec<Rule>,
 }
 
 /// What happens when a new attempt asks something else than the one before did.
@@ -128,33 +158,94 @@ impl Config {
                 return Err(ConfigError::new(format!("models[{at}].name"), cause, hint));
             }
         }
+        if self.tools.len() > SERVERS_MAX {
+            let cause = format!("there may be {SERVERS_MAX} at most");
+            return Err(ConfigError::new("tools", cause, ""));
+        }
+        for (at, server) in self.tools.iter().enumerate() {
+            server.check(&format!("tools[{at}]"))?;
+            if self.tools[..at].iter().any(|other| other.name == server.name) {
+                let cause = format!("{:?} is named twice", server.name);
+                let hint = "give each tool server a name of its own";
+                return Err(ConfigError::new(format!("tools[{at}].name"), cause, hint));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Checks a name that is a segment of routes.
+fn check_name(path: &str, name: &str) -> Result<(), ConfigError> {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if (1..=63).contains(&name.len()) && name.bytes().all(plain) {
+        return Ok(());
+    }
+    let cause = format!("{name:?} cannot be a name");
+    Err(ConfigError::new(format!("{path}.name"), cause, "use 1 to 63 of a-z, 0-9 and '-'"))
+}
+
+/// Checks the address of a service.
+fn check_url(path: &str, url: &str) -> Result<(), ConfigError> {
+    let parsed = url.parse::<http::Uri>().ok();
+    let is_service = parsed.is_some_and(|url| {
+        let scheme = matches!(url.scheme_str(), Some("http" | "https"));
+        scheme && url.host().is_some() && url.query().is_none()
+    });
+    if is_service {
+        return Ok(());
+    }
+    let cause = format!("{url:?} is not the address of a service");
+    Err(ConfigError::new(path, cause, "write it as https://HOST or https://HOST/PATH"))
+}
+
+/// Checks the name of a variable of the runtime.
+fn check_variable(path: &str, name: Option<&String>) -> Result<(), ConfigError> {
+    if name.is_some_and(|name| name.is_empty() || name.contains(['=', '\0'])) {
+        let cause = "is not the name of an environment variable";
+        return Err(ConfigError::new(format!("{path}.apiKeyEnv"), cause, ""));
+    }
+    Ok(())
+}
+
+impl ToolServer {
+    fn check(&self, path: &str) -> Result<(), ConfigError> {
+        check_name(path, &self.name)?;
+        let program = self.command.first().is_some_and(|program| !program.is_empty());
+        match &self.url {
+            Some(url) if self.command.is_empty() => check_url(&format!("{path}.url"), url)?,
+            None if program => {}
+            _ => {
+                let cause = "must have either a `command` or a `url`";
+                let hint = "name a program and its arguments, such as [python3, server.py]";
+                return Err(ConfigError::new(path, cause, hint));
+            }
+        }
+        check_variable(path, self.api_key_env.as_ref())?;
+        let words = self.command.iter().chain(self.env.keys()).chain(self.env.values());
+        if words.into_iter().any(|word| word.contains('\0')) {
+            return Err(ConfigError::new(path, "contains a NUL character", ""));
+        }
+        if self.env.keys().any(|name| name.is_empty() || name.contains('=')) {
+            let cause = "has a name that no environment variable can have";
+            return Err(ConfigError::new(format!("{path}.env"), cause, ""));
+        }
+        if self.tools.len() > RULES_MAX {
+            let cause = format!("there may be {RULES_MAX} at most");
+            return Err(ConfigError::new(format!("{path}.tools"), cause, ""));
+        }
+        if let Some(at) = self.tools.iter().position(|rule| rule.tool.is_empty()) {
+            let hint = "name a tool, or write `*` for all";
+            return Err(ConfigError::new(format!("{path}.tools[{at}].tool"), "is empty", hint));
+        }
         Ok(())
     }
 }
 
 impl Provider {
     fn check(&self, path: &str) -> Result<(), ConfigError> {
-        let name = self.name();
-        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        if name.is_empty() || name.len() > 63 || !name.bytes().all(plain) {
-            let cause = format!("{name:?} cannot be a name");
-            let hint = "use 1 to 63 of a-z, 0-9 and '-'";
-            return Err(ConfigError::new(format!("{path}.name"), cause, hint));
-        }
-        let url = self.base_url();
-        let parsed = url.parse::<http::Uri>().ok();
-        let is_http = parsed.as_ref().is_some_and(|url| {
-            matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some()
-        });
-        if !is_http || parsed.is_some_and(|url| url.query().is_some()) {
-            let cause = format!("{url:?} is not the address of a service");
-            let hint = "write it as https://HOST or https://HOST/PATH";
-            return Err(ConfigError::new(format!("{path}.baseUrl"), cause, hint));
-        }
-        if self.api_key_env.as_ref().is_some_and(|name| name.is_empty() || name.contains('=')) {
-            let cause = "is not the name of an environment variable";
-            return Err(ConfigError::new(format!("{path}.apiKeyEnv"), cause, ""));
-        }
+        check_name(path, self.name())?;
+        check_url(&format!("{path}.baseUrl"), self.base_url())?;
+        check_variable(path, self.api_key_env.as_ref())?;
         if self.fallback.len() > FALLBACKS_MAX || self.fallback.iter().any(String::is_empty) {
             let cause = format!("must name {FALLBACKS_MAX} models at most");
             return Err(ConfigError::new(format!("{path}.fallback"), cause, ""));
@@ -253,6 +344,31 @@ mod tests {
         let twice = json!({"models": [{"provider": "openai"}, {"provider": "openai"}]});
         assert_eq!(Config::parse(&twice).unwrap_err().path, "models[1].name");
         assert_eq!(Config::parse(&json!({"model": []})).unwrap_err().path, "model");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_tool_server_is_named_by_its_field() {
+        for (server, expect) in [
+            (json!({"name": "a", "command": ["b"]}), None),
+            (json!({"name": "a", "url": "http://127.0.0.1:1/mcp"}), None),
+            (json!({"name": "a"}), Some("tools[0]")),
+            (json!({"name": "a", "command": ["b"], "url": "http://h"}), Some("tools[0]")),
+            (json!({"name": "A", "command": ["b"]}), Some("tools[0].name")),
+            (json!({"name": "a", "url": "h"}), Some("tools[0].url")),
+            (json!({"name": "a", "command": ["b"], "env": {"": "c"}}), Some("tools[0].env")),
+            (
+                json!({"name": "a", "command": ["b"], "tools": [{"tool": ""}]}),
+                Some("tools[0].tools[0].tool"),
+            ),
+            (
+                json!({"name": "a", "command": ["b"], "tools": [{"tool": "c", "effect": "x"}]}),
+                Some("tools[0].tools[0].effect"),
+            ),
+        ] {
+            let section = json!({"tools": [server]});
+            let wrong = Config::parse(&section).err().map(|error| error.path);
+            assert_eq!(wrong.as_deref(), expect, "{section}");
+        }
     }
 
     #[test]

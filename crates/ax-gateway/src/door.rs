@@ -1,13 +1,17 @@
 //! Listening, and who may come in.
 
-use crate::models::{Models, Reply};
+use crate::models::{self, Models};
+use crate::tools::Tools;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::fmt::Write as _;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -25,6 +29,7 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 #[derive(Debug)]
 pub(crate) struct Door {
     pub(crate) models: Arc<Models>,
+    pub(crate) tools: Tools,
     /// What the harness has instead of a key.
     pub(crate) placeholder: Box<str>,
 }
@@ -80,22 +85,47 @@ pub(crate) async fn serve(listener: TcpListener, door: Arc<Door>, stop: Cancella
 }
 
 impl Door {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Reply> {
-        let (head, body) = request.into_parts();
-        let path = head.uri.path();
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let path = request.uri().path();
         // A path that is not plain is for nobody: whoever reads it next may read it otherwise.
         let plain = !path.contains("//") && !path.contains("/.") && !path.contains('%');
         let first = path.strip_prefix('/').and_then(|path| path.split_once('/'));
         match first {
+            Some(("mcp", name)) if plain && self.tools.has(name) => {
+                let name = name.to_owned();
+                self.tool(&name, request).await
+            }
             Some((name, _)) if plain && self.models.has(name) => {
-                self.models.answer(head, body, &self.placeholder).await
+                let (head, body) = request.into_parts();
+                let answer = self.models.answer(head, body, &self.placeholder).await;
+                answer.map(UnsyncBoxBody::new)
             }
-            _ => {
-                let text = "{\"error\":{\"message\":\"this is no route of the gateway\"}}";
-                let mut response = Response::new(Reply::whole(Bytes::from_static(text.as_bytes())));
-                *response.status_mut() = StatusCode::NOT_FOUND;
-                response
-            }
+            _ => refuse(StatusCode::NOT_FOUND, "this is no route of the gateway"),
         }
     }
+
+    async fn tool(&self, name: &str, request: Request<Incoming>) -> Response<Body> {
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        if !models::holds(request.headers(), path, &self.placeholder) {
+            let message = "this is not the key that the runtime gave to this harness";
+            return refuse(StatusCode::UNAUTHORIZED, message);
+        }
+        match self.tools.answer(name, request).await {
+            Some(answer) => {
+                answer.map(|body| UnsyncBoxBody::new(body.map_err(|never| match never {})))
+            }
+            None => refuse(StatusCode::NOT_FOUND, "there is no such tool server"),
+        }
+    }
+}
+
+/// The body of what a harness gets.
+type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+fn refuse(status: StatusCode, message: &str) -> Response<Body> {
+    let text = serde_json::json!({"error": {"message": message}}).to_string();
+    let body = Full::new(Bytes::from(text)).map_err(|never| match never {});
+    let mut response = Response::new(UnsyncBoxBody::new(body));
+    *response.status_mut() = status;
+    response
 }

@@ -4,7 +4,9 @@ use crate::config::{Config, Kind};
 use crate::door::{self, Door};
 use crate::models::Models;
 use crate::session::{KEY_PREFIX, Recorded, Session, Told};
-use ax_core::session::{Frame, Prefix, StepKey};
+use crate::tools::{self, Spawn, Tools};
+use ax_core::session::{Answer, Failure, Frame, Prefix, StepKey};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -26,6 +28,12 @@ pub struct Setup {
     pub journal: Vec<Recorded>,
     /// The requests that the session's log holds, those of earlier executions included.
     pub sent: Vec<Prefix>,
+    /// Questions of earlier attempts under such keys, and their answers; `None` if they expired.
+    pub asks: HashMap<StepKey, Option<Answer>>,
+    /// What tells this execution from all others, for the keys that tool servers get.
+    pub scope: String,
+    /// Starts tool servers that are programs.
+    pub spawn: Spawn,
 }
 
 impl fmt::Debug for Setup {
@@ -75,7 +83,7 @@ impl Gateway {
     ///
     /// Fails without a provider's key, or if no port of the loopback interface can be had.
     pub async fn open(setup: Setup) -> Result<Self, OpenError> {
-        let Setup { config, http, frames, may_act, journal, sent } = setup;
+        let Setup { config, http, frames, may_act, journal, sent, asks, scope, spawn } = setup;
         let session = Arc::new(Session::new(frames, may_act));
         let (calls, stop) = (TaskTracker::new(), CancellationToken::new());
         let listen = |source| OpenError::Listen { source };
@@ -83,9 +91,22 @@ impl Gateway {
         let port = listener.local_addr().map_err(listen)?.port();
         let placeholder = door::placeholder();
         let environment = environment(&config, port, &placeholder);
-        let models = Models::new(config, http, journal, &sent, Arc::clone(&session))?;
+        let Config { models: providers, tools: servers, on_divergence } = config;
+        let (for_tools, for_models) = journal.into_iter().partition(is_of_a_tool);
+        let models =
+            Models::new(providers, on_divergence, http, for_models, &sent, Arc::clone(&session))?;
         let models = Arc::new(models.under(calls.clone(), stop.clone()));
-        let door = Door { models, placeholder: placeholder.into() };
+        let tools = Tools::new(tools::Setup {
+            servers,
+            spawn,
+            scope,
+            journal: for_tools,
+            asks,
+            session: Arc::clone(&session),
+            tasks: calls.clone(),
+            stop: stop.clone(),
+        });
+        let door = Door { models, tools, placeholder: placeholder.into() };
         drop(tokio::spawn(door::serve(listener, Arc::new(door), stop.clone())));
         Ok(Self { session, environment, calls, stop })
     }
@@ -105,7 +126,12 @@ impl Gateway {
         self.session.tell(key, told);
     }
 
-    /// Whether a model is being asked.
+    /// Waits until the attempt cannot go on, and says why.
+    pub async fn failed(&self) -> Failure {
+        self.session.failed().await
+    }
+
+    /// Whether a model or a tool is being asked.
     pub fn is_busy(&self) -> bool {
         !self.calls.is_empty()
     }
@@ -128,6 +154,10 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         self.stop.cancel();
     }
+}
+
+fn is_of_a_tool(recorded: &Recorded) -> bool {
+    recorded.key.as_str().starts_with(&format!("{KEY_PREFIX}tool:"))
 }
 
 /// The variables that vendors' clients read, and one of ours for each provider.
@@ -155,6 +185,11 @@ fn environment(config: &Config, port: u16, placeholder: &str) -> Vec<(String, St
         };
         all.extend(urls.iter().map(|(name, path)| ((*name).to_owned(), format!("{url}{path}"))));
         all.extend(keys.iter().map(|name| ((*name).to_owned(), placeholder.to_owned())));
+    }
+    for server in &config.tools {
+        let name = server.name.to_ascii_uppercase().replace('-', "_");
+        let url = format!("http://127.0.0.1:{port}/mcp/{}?key={placeholder}", server.name);
+        all.push((format!("AX_MCP_{name}_URL"), url));
     }
     // Clients that heed a proxy would send it there what is for us.
     all.extend(

@@ -15,8 +15,10 @@ mod door;
 mod gateway;
 mod models;
 mod session;
+mod tools;
 
 pub use config::{Config, ConfigError};
 pub use gateway::{Gateway, OpenError, Setup};
 pub use models::connections;
 pub use session::{KEY_PREFIX, Recorded, Told};
+pub use tools::{Spawn, Spawned, ToolCommand};

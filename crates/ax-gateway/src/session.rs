@@ -4,7 +4,7 @@ use ax_core::session::{Answer, Body, Digest, Failure, Frame, Prefix, StepKey, Us
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// What every key of the gateway begins with; no harness may use one that does.
 pub const KEY_PREFIX: &str = "gw:";
@@ -58,6 +58,8 @@ pub(crate) struct Session {
     frames: mpsc::Sender<Frame>,
     waiting: Mutex<Waiting>,
     may_act: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Why the attempt cannot go on.
+    failed: watch::Sender<Option<Failure>>,
 }
 
 impl fmt::Debug for Session {
@@ -71,12 +73,30 @@ impl Session {
         frames: mpsc::Sender<Frame>,
         may_act: Box<dyn Fn() -> bool + Send + Sync>,
     ) -> Self {
-        Self { frames, waiting: Mutex::default(), may_act }
+        Self { frames, waiting: Mutex::default(), may_act, failed: watch::Sender::default() }
     }
 
     /// Whether something may be done outside, at this moment.
     pub(crate) fn may_act(&self) -> bool {
         (self.may_act)()
+    }
+
+    /// The attempt cannot go on; the first reason counts.
+    pub(crate) fn fail(&self, failure: Failure) {
+        self.failed.send_if_modified(|failed| {
+            let first = failed.is_none();
+            failed.get_or_insert(failure);
+            first
+        });
+    }
+
+    /// Waits until the attempt cannot go on.
+    pub(crate) async fn failed(&self) -> Failure {
+        let mut failed = self.failed.subscribe();
+        match failed.wait_for(Option::is_some).await.ok().and_then(|failed| failed.clone()) {
+            Some(failure) => failure,
+            None => std::future::pending().await,
+        }
     }
 
     /// Takes in what the session says about a key.

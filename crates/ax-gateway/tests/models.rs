@@ -101,6 +101,9 @@ impl World {
             may_act: Box::new(|| true),
             journal,
             sent,
+            asks: HashMap::new(),
+            scope: String::new(),
+            spawn: Arc::new(|_| Box::pin(async { Err(std::io::Error::other("no programs")) })),
         };
         let gateway = Arc::new(Gateway::open(setup).await.unwrap());
         let (log, sync, weak) = (Arc::clone(&self.log), self.sync, Arc::downgrade(&gateway));

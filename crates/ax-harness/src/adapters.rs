@@ -21,6 +21,8 @@ pub struct Adapters {
     process: ProcessHarness,
     ax1: Ax1Harness,
     builtin: BuiltinHarness,
+    /// The supervisors of tool servers.
+    options: Options,
     /// Connections of gateways, made when they are first needed.
     http: Arc<OnceLock<reqwest::Client>>,
 }
@@ -31,7 +33,8 @@ impl Adapters {
         Self {
             process: ProcessHarness::new(options.clone()),
             ax1: Ax1Harness::new(options.clone()),
-            builtin: BuiltinHarness::new(options),
+            builtin: BuiltinHarness::new(options.clone()),
+            options,
             http: Arc::default(),
         }
     }
@@ -82,7 +85,8 @@ impl Adapters {
 
     async fn behind_gateway(self, launch: Launch, io: Io) -> Result<Exit, Failure> {
         let http = self.connections()?;
-        gateway::run(http, launch, io, |launch, io| self.adapter(launch, io)).await
+        let options = self.options.clone();
+        gateway::run(http, options, launch, io, |launch, io| self.adapter(launch, io)).await
     }
 }
 

@@ -1,14 +1,22 @@
 //! A gateway in front of an adapter: what the harness asks of models goes through it.
 
 use crate::config::{ConfigError, closest_in};
+use crate::environment;
 use crate::launch::{AskResult, Exit, Io, JournalEntry, JournalKind, Launch, Told};
-use ax_core::session::{Failure, Frame, StepKey};
-use ax_gateway::{Config, Gateway, Recorded, Setup};
+use crate::process::tail::Tail;
+use crate::supervise::{Options, Spec, Supervised};
+use ax_core::session::{Answer, Failure, Frame, StepKey};
+use ax_gateway::{Config, Gateway, Recorded, Setup, Spawn, Spawned, ToolCommand};
 use futures::future::BoxFuture;
 use serde_json::Value;
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::task::TaskTracker;
 
 /// How many frames a harness can be ahead.
 const FRAMES_AHEAD: usize = 64;
@@ -32,6 +40,7 @@ pub(crate) fn validate(section: &Value) -> Result<(), ConfigError> {
 /// Runs an attempt behind a gateway.
 pub(crate) async fn run(
     http: reqwest::Client,
+    options: Options,
     mut launch: Launch,
     io: Io,
     adapter: impl FnOnce(Launch, Io) -> BoxFuture<'static, Exit>,
@@ -40,13 +49,17 @@ pub(crate) async fn run(
     let (journal, rest) = std::mem::take(&mut launch.journal).into_iter().partition(is_ours);
     launch.journal = rest;
     let may_act = io.may_act.clone();
+    let programs = TaskTracker::new();
     let setup = Setup {
         config,
         http,
         frames: io.frames.clone(),
         may_act: Box::new(move || may_act.now()),
+        asks: journal.iter().filter_map(asked).collect(),
         journal: journal.into_iter().filter_map(recorded).collect(),
         sent: std::mem::take(&mut launch.sent),
+        scope: format!("{}/{}/{}", launch.key.namespace.as_str(), launch.key.session, launch.exec),
+        spawn: spawn(options, &launch, programs.clone()),
     };
     let gateway = Gateway::open(setup).await.map_err(|error| failure("gateway", &error))?;
     launch.env.extend(gateway.environment().iter().cloned());
@@ -55,7 +68,71 @@ pub(crate) async fn run(
     let kill = io.kill.child_token();
     let inner = Io { frames: frames_sender, told, kill: kill.clone(), may_act: io.may_act.clone() };
     let running = adapter(launch, inner);
-    Ok(Between { gateway, io, frames, told: told_sender, kill }.run(running).await)
+    let exit = Between { gateway, io, frames, told: told_sender, kill }.run(running).await;
+    // The gateway is closed, so that they are told to end.
+    programs.close();
+    programs.wait().await;
+    Ok(exit)
+}
+
+/// Returns what starts tool servers: under supervisors, in the directory of the harness, with the
+/// environment that a harness inherits.
+fn spawn(options: Options, launch: &Launch, programs: TaskTracker) -> Spawn {
+    let named = launch.agent.harness.get("dir").and_then(Value::as_str).map(PathBuf::from);
+    let dir = named.unwrap_or_else(|| launch.workspace.clone());
+    let identity = environment::identity(launch);
+    Arc::new(move |program: ToolCommand| {
+        let command: Vec<OsString> = program.command.iter().map(OsString::from).collect();
+        let added = program.env.iter().map(|(name, value)| (name.into(), value.into()));
+        // What comes later wins.
+        let env = environment::inherited().into_iter().chain(added).chain(identity.clone());
+        let spec = Spec { command: &command, dir: &dir, env: env.collect() };
+        let started = Supervised::start(&options, spec);
+        let spawned = started.and_then(|process| watch(process, program, &programs));
+        Box::pin(std::future::ready(spawned))
+    })
+}
+
+/// Hands the ends of a tool server over, and sees to it that it ends when it is told to.
+fn watch(
+    mut process: Supervised,
+    program: ToolCommand,
+    programs: &TaskTracker,
+) -> io::Result<Spawned> {
+    let (output, input) = (process.stdout.take(), process.stdin.take());
+    let mut errors = Tail::new(process.stderr.take());
+    let (Some(output), Some(input)) = (output, input) else {
+        return Err(io::Error::other("the tool server has no standard input and output"));
+    };
+    drop(programs.spawn(async move {
+        let (mut killed, mut ended) = (false, None);
+        while ended.is_none() || !errors.is_done() {
+            tokio::select! {
+                () = program.stop.cancelled(), if !killed => {
+                    killed = true;
+                    process.kill();
+                }
+                () = errors.read(), if !errors.is_done() => {}
+                gone = process.wait(), if ended.is_none() => ended = Some(gone),
+            }
+        }
+        if !killed {
+            let said = errors.after("a tool server ended");
+            tracing::warn!(command = ?program.command.first(), "{said}");
+        }
+    }));
+    Ok(Spawned { output: Box::new(output), input: Box::new(input) })
+}
+
+/// Returns a question of an earlier attempt that has an answer.
+fn asked(entry: &JournalEntry) -> Option<(StepKey, Option<Answer>)> {
+    match &entry.kind {
+        JournalKind::Ask(Some(AskResult::Answered(answer))) => {
+            Some((entry.key.clone(), Some(answer.clone())))
+        }
+        JournalKind::Ask(Some(AskResult::Expired)) => Some((entry.key.clone(), None)),
+        _ => None,
+    }
 }
 
 fn is_ours(entry: &JournalEntry) -> bool {
@@ -90,6 +167,7 @@ impl Between {
         let mut beat = interval(HEARTBEAT_EVERY);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut exit, mut talks, mut listens) = (None, true, true);
+        let mut failed = None;
         // While the adapter runs or what it said is on its way.
         while exit.is_none() || talks {
             tokio::select! {
@@ -103,10 +181,18 @@ impl Between {
                 },
                 ended = &mut running, if exit.is_none() => exit = Some(ended),
                 () = self.io.frames.closed(), if !self.kill.is_cancelled() => self.kill.cancel(),
+                failure = self.gateway.failed(), if failed.is_none() => {
+                    failed = Some(failure);
+                    self.kill.cancel();
+                }
                 _ = beat.tick() => self.beat(),
             }
         }
         let exit = exit.expect("the loop ends with it");
+        let exit = match (failed, exit) {
+            (Some(failure), Exit::Gone(_)) => Exit::Gone(failure),
+            (_, exit) => exit,
+        };
         // What a harness that is gone had asked is paid, so it is heard to its end.
         if matches!(exit, Exit::Gone(_)) {
             self.drain().await;

@@ -1,6 +1,7 @@
 //! The LangGraph agent of `examples/unmodified`, which has never heard of Agent Executor: its
-//! harness, its server, or both are killed at random moments while its model speaks. It finishes,
-//! and no answer is paid twice but one that was under way when the server died.
+//! harness, its server, or both are killed at random moments while its model speaks and its tools
+//! work. It finishes; no answer is paid twice but one that was under way when the server died; what
+//! must not happen twice does not, and a person is asked where nobody can know.
 //!
 //! `AX_UNMODIFIED_ROUNDS` and `AX_SEED` say how often and from where.
 
@@ -33,7 +34,11 @@ use std::time::{Duration, Instant};
 /// How many questions the agent has.
 const CALL_COUNT: usize = 13;
 /// What it answers in the end.
-const ANSWER: &str = "There are 12 shelves, and I counted them all.";
+const ANSWER: &str = "All 12 shelves are done.";
+/// How many shelves are labeled, and how many are sent.
+const SHELF_COUNT: usize = 4;
+/// How long a tool lingers after its effect, in seconds: long enough to be killed then.
+const LINGER_SECONDS: &str = "0.15";
 /// How often somebody is killed in a round.
 const KILL_COUNT: u64 = 2;
 /// How long a call is waited for.
@@ -55,6 +60,10 @@ struct Counts {
     server_kills: u64,
     paid: usize,
     paid_again: usize,
+    /// Labels that were put on a second time, under the same key.
+    labeled_again: usize,
+    /// How often a person was asked what became of a call.
+    unknown: u64,
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,11 +77,12 @@ async fn an_unmodified_agent_that_is_killed_pays_no_answer_twice() {
     for round in 0..rounds {
         play(&python, seed.wrapping_add(round), &mut counts).await;
     }
-    let Counts { rounds, kills, server_kills, paid, paid_again } = counts;
+    let Counts { rounds, kills, server_kills, paid, paid_again, labeled_again, unknown } = counts;
     let figures = serde_json::json!({
         "name": "unmodified", "rounds": rounds, "kills": kills, "server_kills": server_kills,
-        "model_calls_paid": paid, "model_calls_again": paid_again, "not_finished": 0,
-        "diverged": 0,
+        "model_calls_paid": paid, "model_calls_again": paid_again,
+        "idempotent_calls_again": labeled_again, "once_effects_twice": 0, "unknown": unknown,
+        "not_finished": 0, "diverged": 0,
     });
     println!("{figures}");
 }
@@ -89,7 +99,7 @@ async fn play(python: &Path, seed: u64, counts: &mut Counts) {
     server.ready().await;
     let client = server::client(&data);
     let request = v1::ApplyAgentRequest {
-        manifest: manifest(python, &model, &mark),
+        manifest: manifest(python, &model, &mark, dir.path()),
         dir: example().display().to_string(),
         ..Default::default()
     };
@@ -100,7 +110,7 @@ async fn play(python: &Path, seed: u64, counts: &mut Counts) {
     for kill in 0..KILL_COUNT {
         let span = CALL_COUNT as u64 / KILL_COUNT;
         let calls = kill * span + dice.between(1, span);
-        let pause = Duration::from_millis(dice.between(0, 120));
+        let pause = Duration::from_millis(dice.between(0, 350));
         let victim = dice.pick(&[Victim::Harness, Victim::Server, Victim::Both]);
         asked(&model, calls, &mut server).await;
         tokio::time::sleep(pause).await;
@@ -118,7 +128,17 @@ async fn play(python: &Path, seed: u64, counts: &mut Counts) {
         server = Server::start(&data, &[]);
         server.ready().await;
     }
-    let events = rest(&client, input).await;
+    counts.unknown += rest(&client, input, &effects_file(dir.path())).await;
+    let events = events(&client).await;
+    let effects = effects(&effects_file(dir.path()));
+    let (sent, labeled): (Vec<_>, Vec<_>) =
+        effects.iter().partition(|line| line.starts_with("send"));
+    let different = |lines: &[&String]| lines.iter().collect::<BTreeSet<_>>().len();
+    assert_eq!((sent.len(), different(&sent)), (SHELF_COUNT, SHELF_COUNT), "{seed}: {effects:?}");
+    assert_eq!(different(&labeled), SHELF_COUNT, "{seed}: {effects:?}");
+    let labeled_again = labeled.len() - SHELF_COUNT;
+    assert!(labeled_again <= servers_killed, "{seed}: {effects:?}");
+    counts.labeled_again += labeled_again;
     let said = events.iter().any(|event| format!("{event:?}").contains(ANSWER));
     assert!(said, "seed {seed}: the answer is in the log: {:?}", events.last());
     let diverged = events.iter().any(|event| matches!(event.kind, Some(Kind::StepDiverged(_))));
@@ -165,22 +185,75 @@ async fn submit(client: &Client) -> u64 {
     client.submit(request).await.unwrap().seq
 }
 
-/// Waits until the input is done with; returns all events.
-async fn rest(client: &Client, input: u64) -> Vec<v1::Event> {
+/// Waits until the input is done with; says what became of calls that nobody else knows of, and
+/// returns how often.
+async fn rest(client: &Client, input: u64, file: &Path) -> u64 {
+    use v1::answer::{Answer, Choice};
+    let mut asked = 0;
+    loop {
+        let status = status(client, input).await;
+        if status.state() == v1::State::Completed {
+            return asked;
+        }
+        assert_eq!(status.state(), v1::State::WaitingAsk, "{status:?}");
+        let ask = &status.asks[0];
+        assert!(ask.prompt.contains("What became of it?"), "{ask:?}");
+        asked += 1;
+        let sent = effects(file).iter().filter(|line| line.starts_with("send")).count();
+        let is_sending = |event: &&v1::Event| matches!(&event.kind, Some(Kind::StepStarted(step)) if step.effect() == v1::EffectClass::Once);
+        let steps: BTreeSet<_> = events(client).await.iter().filter(is_sending).map(step).collect();
+        // All but the one that is asked about are known to have come to their end.
+        let choice = if sent == steps.len() { "completed" } else { "retry" };
+        let choice = Choice { choice: choice.into(), text: "\"it is on its way\"".into() };
+        let request = v1::AnswerRequest {
+            session: "boxes".into(),
+            ask: ask.ask,
+            answer: Some(v1::Answer { answer: Some(Answer::Choice(choice)) }),
+            ..Default::default()
+        };
+        client.answer(request).await.unwrap();
+    }
+}
+
+fn step(event: &v1::Event) -> String {
+    match &event.kind {
+        Some(Kind::StepStarted(started)) => started.step.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Waits until the input is done with, or a person is asked.
+async fn status(client: &Client, input: u64) -> v1::Status {
+    let request = v1::GetSessionRequest { session: "boxes".into(), ..Default::default() };
+    let after = client.get_session(request).await.unwrap().session.unwrap().last;
     let mut follow = client.follow(v1::FollowRequest {
         session: "boxes".into(),
+        after,
         until_input: input,
         ..Default::default()
     });
-    let mut events = Vec::new();
-    while let Some(item) = follow.next().await.unwrap() {
-        if let Item::Event(event) = item {
-            events.push(*event);
+    loop {
+        match follow.next().await.unwrap() {
+            Some(Item::End(end)) => return end.status.unwrap(),
+            Some(_) => {}
+            None => panic!("it ends with its end"),
         }
     }
-    let completed = |event: &v1::Event| matches!(event.kind, Some(Kind::ExecutionCompleted(_)));
-    assert!(events.iter().any(completed), "{:?}", events.last());
-    events
+}
+
+async fn events(client: &Client) -> Vec<v1::Event> {
+    let request =
+        v1::ListEventsRequest { session: "boxes".into(), limit: 1_000, ..Default::default() };
+    client.list_events(request).await.unwrap().events
+}
+
+fn effects_file(dir: &Path) -> PathBuf {
+    dir.join("effects.txt")
+}
+
+fn effects(file: &Path) -> Vec<String> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
 }
 
 fn example() -> PathBuf {
@@ -188,12 +261,20 @@ fn example() -> PathBuf {
 }
 
 /// The manifest of the example, with another interpreter and another model.
-fn manifest(python: &Path, model: &FakeModel, mark: &str) -> String {
+fn manifest(python: &Path, model: &FakeModel, mark: &str, dir: &Path) -> String {
     let text = fs::read_to_string(example().join("agent.yaml")).unwrap();
     let command = format!("command: [\"{}\", agent.py, \"{mark}\"]", python.display());
+    let program = format!("command: [\"{}\", \"warehouse.py\"]", python.display());
+    let effects = format!(
+        "{{EFFECTS: \"{}\", TOOL_SECONDS: \"{LINGER_SECONDS}\"}}",
+        effects_file(dir).display()
+    );
     let changed = text
+        .replace("command: [\"python3\", \"warehouse.py\"]", &program)
+        .replace("{EFFECTS: \"effects.txt\"}", &effects)
         .replace("command: [\"python3\", \"agent.py\"]", &command)
         .replace("http://127.0.0.1:8484", &model.base_url());
-    assert!(changed.contains(&command) && changed.contains(&model.base_url()), "{changed}");
+    let all = [&command, &program, &effects, &model.base_url()];
+    assert!(all.into_iter().all(|part| changed.contains(part)), "{changed}");
     format!("{changed}  limits:\n    retry: {{backoffMin: 10ms, backoffMax: 50ms}}\n")
 }

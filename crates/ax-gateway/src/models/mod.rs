@@ -9,10 +9,10 @@ mod recorded;
 mod upstream;
 mod wire;
 
-use crate::config::{Config, OnDivergence};
+use crate::config::{Kind, OnDivergence, Provider};
 use crate::gateway::OpenError;
 use crate::session::{KEY_PREFIX, Recorded, Session};
-use ax_core::session::{Body, Digest, EffectClass, Frame, Prefix, StepKey, StepKind};
+use ax_core::session::{Body, Digest, EffectClass, Failure, Frame, Prefix, StepKey, StepKind};
 use book::{Book, Diverged, Found};
 use bytes::Bytes;
 use chain::Placed;
@@ -84,14 +84,15 @@ pub(crate) struct Models {
 
 impl Models {
     pub(crate) fn new(
-        config: Config,
+        providers: Vec<Provider>,
+        on_divergence: OnDivergence,
         http: reqwest::Client,
         journal: Vec<Recorded>,
         sent: &[Prefix],
         session: Arc<Session>,
     ) -> Result<Self, OpenError> {
         let mut upstreams = HashMap::new();
-        for provider in config.models {
+        for provider in providers {
             let name = provider.name().to_owned();
             let variable = provider.key_variable();
             let key = std::env::var(variable).ok().filter(|key| !key.is_empty());
@@ -105,7 +106,7 @@ impl Models {
         }
         Ok(Self {
             upstreams,
-            on_divergence: config.on_divergence,
+            on_divergence,
             session,
             book: Mutex::new(Book::new(journal, sent)),
             asked: Notify::new(),
@@ -265,6 +266,8 @@ impl Models {
                 let message = format!("at {step}: recorded was {expected}, found was {found}");
                 let frame = Frame::Diverged { step, expected, found };
                 self.session.say(frame).await.map_err(|closed| closed.to_string())?;
+                let failure = Failure { code: "divergence".into(), message: message.clone() };
+                self.session.fail(failure);
                 Err(message)
             }
             OnDivergence::Continue => {
@@ -306,10 +309,10 @@ fn short(step: &StepKey) -> &str {
 }
 
 /// Returns a key in the form in which the provider wants it.
-fn secret(provider: &crate::config::Provider, key: &str) -> Option<HeaderValue> {
+fn secret(provider: &Provider, key: &str) -> Option<HeaderValue> {
     let value = match provider.provider {
-        crate::config::Kind::Openai => format!("Bearer {key}"),
-        crate::config::Kind::Anthropic | crate::config::Kind::Gemini => key.to_owned(),
+        Kind::Openai => format!("Bearer {key}"),
+        Kind::Anthropic | Kind::Gemini => key.to_owned(),
     };
     let mut value = HeaderValue::try_from(value).ok()?;
     value.set_sensitive(true);
@@ -317,7 +320,7 @@ fn secret(provider: &crate::config::Provider, key: &str) -> Option<HeaderValue> 
 }
 
 /// Whether a request has the word that this harness was given, in any of the places for a key.
-fn holds(headers: &HeaderMap, path: &str, placeholder: &str) -> bool {
+pub(crate) fn holds(headers: &HeaderMap, path: &str, placeholder: &str) -> bool {
     let text = |name: HeaderName| headers.get(name)?.to_str().ok();
     let bearer = text(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
     let query = path.split_once('?').map(|(_, query)| query).unwrap_or_default();
@@ -331,7 +334,7 @@ fn holds(headers: &HeaderMap, path: &str, placeholder: &str) -> bool {
 }
 
 /// Returns a path and its query without the field that may hold a key.
-fn without_key(path: &str) -> String {
+pub(crate) fn without_key(path: &str) -> String {
     let Some((path, query)) = path.split_once('?') else { return path.to_owned() };
     let kept: Vec<_> = query.split('&').filter(|field| !field.starts_with("key=")).collect();
     if kept.is_empty() { path.to_owned() } else { format!("{path}?{}", kept.join("&")) }

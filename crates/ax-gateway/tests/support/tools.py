@@ -1,0 +1,55 @@
+"""A tool server for tests: JSON-RPC over lines, effects as lines in the file EFFECTS."""
+
+import json
+import os
+import sys
+import time
+
+TOOLS = ["get", "put", "pay", "secret", "die", "wrong"]
+
+
+def effect(line):
+    with open(os.environ["EFFECTS"], "a", encoding="utf-8") as file:
+        file.write(line + "\n")
+
+
+def call(params):
+    name, arguments = params["name"], params.get("arguments", {})
+    key = params.get("_meta", {}).get("dev.agentexecutor/idempotency-key", "none")
+    effect(f"{name} {json.dumps(arguments, sort_keys=True)} {key}")
+    time.sleep(arguments.get("seconds", 0))
+    if name == "die":
+        os._exit(7)
+    if name == "wrong":
+        raise ValueError("this is wrong")
+    return {"content": [{"type": "text", "text": f"{name} done"}]}
+
+
+def answer(request):
+    method, params = request["method"], request.get("params", {})
+    if method == "initialize":
+        return {
+            "protocolVersion": params["protocolVersion"],
+            "capabilities": {"tools": {}},
+            "serverInfo": {"name": "tools", "version": "1"},
+        }
+    if method == "tools/list":
+        schema = {"type": "object"}
+        return {"tools": [{"name": name, "inputSchema": schema} for name in TOOLS]}
+    if method == "tools/call":
+        return call(params)
+    raise KeyError(method)
+
+
+for line in sys.stdin:
+    request = json.loads(line)
+    if "id" not in request:
+        continue
+    reply = {"jsonrpc": "2.0", "id": request["id"]}
+    try:
+        reply["result"] = answer(request)
+    except KeyError as error:
+        reply["error"] = {"code": -32601, "message": f"no method {error}"}
+    except ValueError as error:
+        reply["error"] = {"code": -32000, "message": str(error)}
+    print(json.dumps(reply), flush=True)
