@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
-use ax_core::session::{Answer, Body, Digest, EffectClass, Frame, StepKey};
+use ax_core::session::{Answer, Body, Digest, EffectClass, Failure, Frame, StepKey};
 use ax_gateway::{Config, Gateway, Recorded, Setup, Spawn, Spawned, Told, ToolCommand};
 use rmcp::model::{CallToolRequestParams, CallToolResult};
 use rmcp::service::RunningService;
@@ -188,6 +188,25 @@ async fn a_call_has_one_effect_however_many_attempts_make_it() {
 }
 
 #[tokio::test]
+async fn what_a_person_said_became_of_a_call_is_its_result() {
+    let world = World::new();
+    world.attempt().await.text("get", &json!({})).await;
+    for (said, expect) in [
+        (Ok(r#""it is done""#), (false, "it is done")),
+        (Ok("null"), (false, "not known")),
+        (Ok(r#"{"content": [{"type": "text", "text": "as it is"}]}"#), (false, "as it is")),
+        (Err("it failed"), (true, "it failed")),
+    ] {
+        let failure = |message: &str| Failure { code: "c".into(), message: message.into() };
+        let result = said.map(str::to_owned).map_err(failure);
+        world.log.lock().unwrap().journal[0].result = result;
+        let (error, text) = world.attempt().await.text("get", &json!({})).await;
+        assert!(error == expect.0 && text.contains(expect.1), "{text}");
+    }
+    assert_eq!(world.effects().len(), 1);
+}
+
+#[tokio::test]
 async fn the_same_call_made_twice_is_two_calls_with_keys_of_their_own() {
     let world = World::new();
     for _ in 0..2 {
@@ -208,6 +227,9 @@ async fn what_is_denied_is_not_offered_and_not_called() {
     let tools = attempt.client.peer().list_all_tools().await.unwrap();
     let names: Vec<_> = tools.iter().map(|tool| tool.name.as_ref()).collect();
     assert_eq!(names, ["get", "put", "pay", "die", "wrong"]);
+    // A person may have to say what a call returned that must not happen twice.
+    let formed = tools.iter().filter(|tool| tool.output_schema.is_some());
+    assert!(formed.map(|tool| tool.name.as_ref()).eq(["get", "put"]));
     let (error, text) = attempt.text("secret", &json!({})).await;
     assert!(error && text.contains("does not allow"), "{text}");
     assert!(world.effects().is_empty());

@@ -19,7 +19,7 @@ mod dice;
 #[path = "langgraph/python.rs"]
 mod python;
 
-use ax_client::{Client, Item};
+use ax_client::Client;
 use ax_fakemodel::{FakeModel, Options, Script};
 use ax_proto::v1;
 use ax_proto::v1::event::Kind;
@@ -29,6 +29,8 @@ use server::Server;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// How many questions the agent has.
@@ -104,7 +106,10 @@ async fn play(python: &Path, seed: u64, counts: &mut Counts) {
         ..Default::default()
     };
     client.apply_agent(request).await.unwrap();
-    let input = submit(&client).await;
+    submit(&client).await;
+    let asked_count = Arc::new(AtomicU64::new(0));
+    let person = person(client.clone(), effects_file(dir.path()), Arc::clone(&asked_count));
+    let person = tokio::spawn(person);
     let mut servers_killed = 0;
     // The moments are places in the conversation, each of them later than the one before.
     for kill in 0..KILL_COUNT {
@@ -128,9 +133,26 @@ async fn play(python: &Path, seed: u64, counts: &mut Counts) {
         server = Server::start(&data, &[]);
         server.ready().await;
     }
-    counts.unknown += rest(&client, input, &effects_file(dir.path())).await;
+    rest(&client).await;
+    person.abort();
+    counts.unknown += asked_count.load(Ordering::Relaxed);
     let events = events(&client).await;
-    let effects = effects(&effects_file(dir.path()));
+    judge(seed, servers_killed, &events, &effects(&effects_file(dir.path())), counts);
+    judge_model(seed, servers_killed, &model, counts);
+    counts.rounds += 1;
+    counts.server_kills += servers_killed as u64;
+    assert!(server.stop().success());
+    assert_eq!(server::find(&mark).len(), 0, "nothing is left");
+}
+
+/// Looks at what the log and the world have of it.
+fn judge(
+    seed: u64,
+    servers_killed: usize,
+    events: &[v1::Event],
+    effects: &[String],
+    counts: &mut Counts,
+) {
     let (sent, labeled): (Vec<_>, Vec<_>) =
         effects.iter().partition(|line| line.starts_with("send"));
     let different = |lines: &[&String]| lines.iter().collect::<BTreeSet<_>>().len();
@@ -143,18 +165,18 @@ async fn play(python: &Path, seed: u64, counts: &mut Counts) {
     assert!(said, "seed {seed}: the answer is in the log: {:?}", events.last());
     let diverged = events.iter().any(|event| matches!(event.kind, Some(Kind::StepDiverged(_))));
     assert!(!diverged, "seed {seed}: {events:?}");
+}
+
+/// Looks at what was paid.
+fn judge_model(seed: u64, servers_killed: usize, model: &FakeModel, counts: &mut Counts) {
     let ledger = model.ledger();
     let paid: Vec<_> = ledger.iter().filter(|entry| entry.is_paid()).collect();
     let questions: BTreeSet<_> = paid.iter().map(|entry| &entry.request_hash).collect();
     assert_eq!(questions.len(), CALL_COUNT, "seed {seed}: it asked the same questions");
     let again = paid.len() - questions.len();
     assert!(again <= servers_killed, "seed {seed}: {again} answers were paid again");
-    counts.rounds += 1;
-    counts.server_kills += servers_killed as u64;
     counts.paid += paid.len();
     counts.paid_again += again;
-    assert!(server.stop().success());
-    assert_eq!(server::find(&mark).len(), 0, "nothing is left");
 }
 
 /// Waits until the model was asked so often for something new.
@@ -172,7 +194,7 @@ async fn asked(model: &FakeModel, calls: u64, server: &mut Server) {
     }
 }
 
-async fn submit(client: &Client) -> u64 {
+async fn submit(client: &Client) {
     let body = Some(v1::Body { body: Some(v1::body::Body::Text("How many boxes?".into())) });
     let kind = v1::PartKind::Text.into();
     let part = v1::Part { kind, media_type: "text/plain".into(), name: String::new(), body };
@@ -182,26 +204,34 @@ async fn submit(client: &Client) -> u64 {
         parts: vec![part],
         ..Default::default()
     };
-    client.submit(request).await.unwrap().seq
+    client.submit(request).await.unwrap();
 }
 
-/// Waits until the input is done with; says what became of calls that nobody else knows of, and
-/// returns how often.
-async fn rest(client: &Client, input: u64, file: &Path) -> u64 {
-    use v1::answer::{Answer, Choice};
-    let mut asked = 0;
+/// Waits until the session has an end.
+async fn rest(client: &Client) {
+    let began = Instant::now();
     loop {
-        let status = status(client, input).await;
-        if status.state() == v1::State::Completed {
-            return asked;
+        let status = status(client).await;
+        match status.state() {
+            v1::State::Completed => return,
+            v1::State::Failed => panic!("{status:?}"),
+            _ => assert!(began.elapsed() < CALL_MAX, "it does not end: {status:?}"),
         }
-        assert_eq!(status.state(), v1::State::WaitingAsk, "{status:?}");
-        let ask = &status.asks[0];
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Says what became of calls that nobody else knows of; counts them.
+async fn person(client: Client, file: PathBuf, asked: Arc<AtomicU64>) {
+    use v1::answer::{Answer, Choice};
+    loop {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let status = status(&client).await;
+        let Some(ask) = status.asks.first() else { continue };
         assert!(ask.prompt.contains("What became of it?"), "{ask:?}");
-        asked += 1;
-        let sent = effects(file).iter().filter(|line| line.starts_with("send")).count();
-        let is_sending = |event: &&v1::Event| matches!(&event.kind, Some(Kind::StepStarted(step)) if step.effect() == v1::EffectClass::Once);
-        let steps: BTreeSet<_> = events(client).await.iter().filter(is_sending).map(step).collect();
+        let sent = effects(&file).iter().filter(|line| line.starts_with("send")).count();
+        let events = events(&client).await;
+        let steps: BTreeSet<_> = events.iter().filter_map(sending).collect();
         // All but the one that is asked about are known to have come to their end.
         let choice = if sent == steps.len() { "completed" } else { "retry" };
         let choice = Choice { choice: choice.into(), text: "\"it is on its way\"".into() };
@@ -212,33 +242,21 @@ async fn rest(client: &Client, input: u64, file: &Path) -> u64 {
             ..Default::default()
         };
         client.answer(request).await.unwrap();
+        asked.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-fn step(event: &v1::Event) -> String {
+/// The key of a step that must not happen twice, if the event begins one.
+fn sending(event: &v1::Event) -> Option<&str> {
     match &event.kind {
-        Some(Kind::StepStarted(started)) => started.step.clone(),
-        other => panic!("{other:?}"),
+        Some(Kind::StepStarted(step)) if step.effect() == v1::EffectClass::Once => Some(&step.step),
+        _ => None,
     }
 }
 
-/// Waits until the input is done with, or a person is asked.
-async fn status(client: &Client, input: u64) -> v1::Status {
+async fn status(client: &Client) -> v1::Status {
     let request = v1::GetSessionRequest { session: "boxes".into(), ..Default::default() };
-    let after = client.get_session(request).await.unwrap().session.unwrap().last;
-    let mut follow = client.follow(v1::FollowRequest {
-        session: "boxes".into(),
-        after,
-        until_input: input,
-        ..Default::default()
-    });
-    loop {
-        match follow.next().await.unwrap() {
-            Some(Item::End(end)) => return end.status.unwrap(),
-            Some(_) => {}
-            None => panic!("it ends with its end"),
-        }
-    }
+    client.get_session(request).await.unwrap().session.unwrap().status.unwrap()
 }
 
 async fn events(client: &Client) -> Vec<v1::Event> {

@@ -1,5 +1,5 @@
-//! The way of a tool call: who asks, whether it is allowed, which result belongs to it, and if there
-//! is none yet, calling the tool server.
+//! The way of a tool call: who asks, whether it is allowed, which result belongs to it, and if
+//! there is none yet, calling the tool server.
 
 mod ledger;
 mod policy;

@@ -2,6 +2,7 @@
 
 use super::policy::{self, Policy, Verdict};
 use crate::config::ToolServer;
+use ax_core::session::EffectClass;
 use futures::future::BoxFuture;
 use rmcp::model::{CallToolRequestParams, CallToolResult, JsonObject, RequestMetaObject, Tool};
 use rmcp::service::{RunningService, ServiceError};
@@ -96,8 +97,15 @@ impl Server {
     pub(super) async fn tools(&self) -> Result<Vec<Tool>, String> {
         let connection = self.connection().await?;
         let tools = connection.peer().list_all_tools().await.map_err(|error| error.to_string())?;
-        let offered = |tool: &Tool| self.policy(&tool.name).verdict != Verdict::Deny;
-        Ok(tools.into_iter().filter(offered).collect())
+        let offered = tools.into_iter().filter_map(|mut tool| {
+            let Policy { verdict, effect } = self.policy(&tool.name);
+            if effect == EffectClass::Once {
+                // A person may have to say what became of it, which is text of no such form.
+                tool.output_schema = None;
+            }
+            (verdict != Verdict::Deny).then_some(tool)
+        });
+        Ok(offered.collect())
     }
 
     /// Calls a tool. `key` is the same however often the call is made.

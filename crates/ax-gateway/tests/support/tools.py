@@ -22,7 +22,8 @@ def call(params):
         os._exit(7)
     if name == "wrong":
         raise ValueError("this is wrong")
-    return {"content": [{"type": "text", "text": f"{name} done"}]}
+    text = {"type": "text", "text": f"{name} done"}
+    return {"content": [text], "structuredContent": {"done": name}}
 
 
 def answer(request):
@@ -35,7 +36,8 @@ def answer(request):
         }
     if method == "tools/list":
         schema = {"type": "object"}
-        return {"tools": [{"name": name, "inputSchema": schema} for name in TOOLS]}
+        tools = [{"name": name, "inputSchema": schema, "outputSchema": schema} for name in TOOLS]
+        return {"tools": tools}
     if method == "tools/call":
         return call(params)
     raise KeyError(method)

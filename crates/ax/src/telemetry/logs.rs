@@ -50,7 +50,11 @@ impl Logs {
     }
 
     fn filter(config: &Config, level: &str) -> EnvFilter {
-        EnvFilter::new(config.text("log.level").unwrap_or(level))
+        match config.text("log.level") {
+            Some(level) => EnvFilter::new(level),
+            // What a library says of each connection is not news.
+            None => EnvFilter::new(format!("{level},rmcp=warn")),
+        }
     }
 
     /// Logs from now on what the configuration says.
