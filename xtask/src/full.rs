@@ -20,6 +20,9 @@ const TWO_PIECE_COUNT: u64 = 10;
 const SEED_COUNT: u64 = 10_000;
 const SEED_PIECE_COUNT: u64 = 20;
 const LANGGRAPH_PIECE_COUNT: u64 = 20;
+/// How often the unmodified agent works; in each round somebody is killed twice.
+const UNMODIFIED_ROUND_COUNT: u64 = 25;
+const UNMODIFIED_PIECE_COUNT: u64 = 5;
 const SCHEMATHESIS_PIECE_COUNT: u64 = 3;
 const CUT_COUNT: u64 = 1_000;
 const CUT_PIECE_COUNT: u64 = 10;
@@ -72,6 +75,14 @@ const LANES: &[Lane] = &[
         pieces: LANGGRAPH_PIECE_COUNT,
         work: langgraph,
         shows: Some("20 runs of the LangGraph agent that is killed in the middle of a tool call"),
+    },
+    Lane {
+        name: "unmodified",
+        pieces: UNMODIFIED_PIECE_COUNT,
+        work: unmodified,
+        shows: Some(
+            "50 kills of a LangGraph agent that knows nothing of us, of its server, or both",
+        ),
     },
     Lane {
         name: "schemathesis",
@@ -281,6 +292,18 @@ fn simulation(piece: u64, seed: u64) -> Result<Counts> {
 
 fn langgraph(piece: u64, seed: u64) -> Result<Counts> {
     passed(python::langgraph(seed + piece)?).map(|()| Counts::new())
+}
+
+fn unmodified(piece: u64, seed: u64) -> Result<Counts> {
+    let rounds = UNMODIFIED_ROUND_COUNT / UNMODIFIED_PIECE_COUNT;
+    let cargo = Program::new("cargo")
+        .env("AX_UNMODIFIED_ROUNDS", rounds.to_string())
+        .env("AX_SEED", (seed + piece * rounds).to_string());
+    let args = ["-p", "ax", "--test", "unmodified", "--profile", "full"];
+    let tally = test::nextest(cargo, &[&args[..], &["--success-output", "final"]].concat())?;
+    let counts = summary(&tally.text, "unmodified");
+    passed(tally)?;
+    counts.context("the test printed no summary")
 }
 
 fn schemathesis(piece: u64, seed: u64) -> Result<Counts> {

@@ -360,6 +360,67 @@ async fn a_conversation_is_stored_once() {
     }
 }
 
+/// A conversation of 200 000 tokens, four bytes each, goes on for a hundred calls (P10).
+#[tokio::test]
+async fn a_hundred_calls_on_a_long_context_are_kept_once() {
+    const CALL_COUNT: usize = 100;
+    const CONTEXT_BYTES: usize = 800_000;
+    let script = r#"{"version": 1, "defaults": {"chunk_chars": 64},
+        "turns": [{"text": "a middling answer {{prompt}}"}]}"#;
+    let world = World::new(script).await;
+    let attempt = world.attempt().await;
+    let mut messages = vec![
+        json!({"role": "user", "content": "c".repeat(CONTEXT_BYTES)}),
+        json!({"role": "assistant", "content": "read"}),
+    ];
+    let mut content = CONTEXT_BYTES;
+    for call in 0..CALL_COUNT {
+        let text = format!("call {call} {}", "y".repeat(600));
+        content += text.len();
+        let body = talk("anthropic", "/v1/messages", &mut messages, &text);
+        let (status, said) = attempt.text(&body).await;
+        assert_eq!(status, 200, "{said}");
+        content += said.len();
+        messages.push(answer("/v1/messages", &said));
+    }
+    let log = world.log.lock().unwrap();
+    let requests = log.begun.iter();
+    let requests: usize = requests
+        .map(|(key, _, prefix, request)| {
+            key.as_str().len() + request.len() + 32 * (prefix.parts.len() + 2)
+        })
+        .sum();
+    let results = log.journal.iter().map(|recorded| recorded.result.as_ref().unwrap().len());
+    let kept = requests + results.sum::<usize>();
+    assert!(kept * 10 <= content * 11, "{kept} bytes are kept of {content}");
+}
+
+#[tokio::test]
+async fn the_key_is_known_to_the_provider_and_to_nobody_else() {
+    // A value that is in the environment of every test; it stands for a key.
+    const VARIABLE: &str = "CARGO_MANIFEST_DIR";
+    let key = std::env::var(VARIABLE).unwrap();
+    for (provider, path, _, request) in WIRES {
+        let (header, value) = match provider {
+            "anthropic" => ("x-api-key", key.clone()),
+            "openai" => ("authorization", format!("Bearer {key}")),
+            _ => ("x-goog-api-key", key.clone()),
+        };
+        let turn = json!({"when": {"headers": {header: value}}, "text": "you may"});
+        let wrong = json!({"fault": {"status": 401, "message": "who is it?"}});
+        let script = json!({"version": 1, "turns": [turn, wrong]}).to_string();
+        let mut world = World::new(&script).await;
+        for provider in world.section["models"].as_array_mut().unwrap() {
+            provider["apiKeyEnv"] = VARIABLE.into();
+        }
+        let attempt = world.attempt().await;
+        let (status, said) = attempt.ask(provider, path, &request("hello")).await;
+        assert_eq!((status, said.contains("you may")), (200, true), "{path}: {said}");
+        let seen = format!("{said} {:?} {:?}", attempt.env, world.log.lock().unwrap());
+        assert!(!seen.contains(&key), "{path}");
+    }
+}
+
 /// Makes the next request of a conversation.
 fn talk(provider: &str, path: &str, messages: &mut Vec<Value>, text: &str) -> Value {
     let message = match provider {
