@@ -32,7 +32,16 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("ax-sim", &["ax-core", "ax-engine", "ax-harness", "ax-log", "ax-store"]),
     (
         "ax-fuzz",
-        &["ax-core", "ax-engine", "ax-harness", "ax-log", "ax-proto", "ax-server", "ax-store"],
+        &[
+            "ax-core",
+            "ax-engine",
+            "ax-gateway",
+            "ax-harness",
+            "ax-log",
+            "ax-proto",
+            "ax-server",
+            "ax-store",
+        ],
     ),
     ("xtask", &[]),
 ];

@@ -1,6 +1,6 @@
 //! The `gateway` section of a manifest: `docs/formats/manifest.md`.
 
-use crate::tools::Rule;
+use crate::policy::Rule;
 use ax_core::session::Usage;
 use serde::Deserialize;
 use serde_json::Value;

@@ -88,7 +88,7 @@ impl Door {
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let path = request.uri().path();
         // A path that is not plain is for nobody: whoever reads it next may read it otherwise.
-        let plain = !path.contains("//") && !path.contains("/.") && !path.contains('%');
+        let plain = !path.contains("//") && !path.contains("/.") && !path.contains(['%', '\\']);
         let first = path.strip_prefix('/').and_then(|path| path.split_once('/'));
         match first {
             Some(("mcp", name)) if plain && self.tools.has(name) => {

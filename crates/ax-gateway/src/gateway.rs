@@ -131,9 +131,9 @@ impl Gateway {
         self.session.failed().await
     }
 
-    /// Whether a model or a tool is being asked.
+    /// Whether a model or a tool is being asked, and not only people.
     pub fn is_busy(&self) -> bool {
-        !self.calls.is_empty()
+        self.calls.len() > self.session.asks()
     }
 
     /// The harness wants nothing more: ends what is under way, and returns when it has ended.
@@ -142,9 +142,10 @@ impl Gateway {
         self.drain().await;
     }
 
-    /// The harness is gone: waits until the answers that are under way are read to their end and
-    /// recorded.
+    /// The harness is gone, or said its last word: nothing new begins. Waits until the answers that
+    /// are under way are read to their end and recorded. May be dropped and called again.
     pub async fn drain(&self) {
+        self.session.closing();
         self.calls.close();
         self.calls.wait().await;
     }

@@ -12,8 +12,12 @@
 pub mod canonical;
 mod config;
 mod door;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gateway;
 mod models;
+mod policy;
+pub mod provider;
 mod session;
 mod tools;
 

@@ -3,11 +3,15 @@
 use ax_core::session::{Answer, Body, Digest, Failure, Frame, Prefix, StepKey, Usage};
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// What every key of the gateway begins with; no harness may use one that does.
 pub const KEY_PREFIX: &str = "gw:";
+
+/// The longest name of a step, in bytes.
+const NAME_BYTES_MAX: usize = 200;
 
 /// Something that an earlier attempt of the execution recorded under a key of the gateway.
 #[derive(Clone, Debug)]
@@ -58,6 +62,7 @@ pub(crate) struct Session {
     frames: mpsc::Sender<Frame>,
     waiting: Mutex<Waiting>,
     may_act: Box<dyn Fn() -> bool + Send + Sync>,
+    closing: AtomicBool,
     /// Why the attempt cannot go on.
     failed: watch::Sender<Option<Failure>>,
 }
@@ -73,7 +78,28 @@ impl Session {
         frames: mpsc::Sender<Frame>,
         may_act: Box<dyn Fn() -> bool + Send + Sync>,
     ) -> Self {
-        Self { frames, waiting: Mutex::default(), may_act, failed: watch::Sender::default() }
+        Self {
+            frames,
+            waiting: Mutex::default(),
+            may_act,
+            closing: AtomicBool::new(false),
+            failed: watch::Sender::default(),
+        }
+    }
+
+    /// Nothing new begins from now on, and nobody waits for people any more.
+    pub(crate) fn closing(&self) {
+        self.closing.store(true, Ordering::Release);
+        self.waiting().retain(|key, _| !is_ask(key));
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// How many questions to people are open.
+    pub(crate) fn asks(&self) -> usize {
+        self.waiting().keys().filter(|key| is_ask(key)).count()
     }
 
     /// Whether something may be done outside, at this moment.
@@ -124,6 +150,18 @@ impl Session {
         }
     }
 
+    /// Begins a step whose beginning is not answered, unless it is refused.
+    pub(crate) async fn begin(
+        &self,
+        key: &StepKey,
+        frame: Frame,
+    ) -> Result<oneshot::Receiver<Told>, Closed> {
+        let (sender, refused) = oneshot::channel();
+        drop(self.waiting().insert(key.clone(), sender));
+        self.say(frame).await?;
+        Ok(refused)
+    }
+
     /// Records what came of a step; returns once it is durable.
     pub(crate) async fn record(
         &self,
@@ -138,5 +176,28 @@ impl Session {
     fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {
         // Each change of the map is one call.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_ask(key: &StepKey) -> bool {
+    key.as_str().strip_prefix(KEY_PREFIX).is_some_and(|key| key.starts_with("ask:"))
+}
+
+/// Waits until the beginning of a step is refused, which it seldom is.
+pub(crate) async fn refusal(refused: Option<oneshot::Receiver<Told>>) -> String {
+    if let Some(refused) = refused
+        && let Ok(Told::Refused(why)) = refused.await
+    {
+        return why;
+    }
+    std::future::pending().await
+}
+
+/// Returns a name that a step can have.
+pub(crate) fn name(text: &str) -> String {
+    match text.char_indices().find(|(at, one)| at + one.len_utf8() > NAME_BYTES_MAX) {
+        _ if text.is_empty() => "?".to_owned(),
+        Some((end, _)) => text[..end].to_owned(),
+        None => text.to_owned(),
     }
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 
 /// The provider, the path of a stream, the path of a whole answer, and what makes a request.
@@ -65,6 +66,8 @@ struct World {
     log: Arc<Mutex<Log>>,
     /// How long the log takes.
     sync: Duration,
+    /// Whether the session takes no step.
+    refuses: bool,
 }
 
 /// One attempt.
@@ -84,7 +87,7 @@ impl World {
         };
         let providers = ["anthropic", "openai", "gemini"].map(provider);
         let section = json!({"models": providers});
-        Self { model, section, log: Arc::default(), sync: Duration::ZERO }
+        Self { model, section, log: Arc::default(), sync: Duration::ZERO, refuses: false }
     }
 
     async fn attempt(&self) -> Attempt {
@@ -107,9 +110,14 @@ impl World {
         };
         let gateway = Arc::new(Gateway::open(setup).await.unwrap());
         let (log, sync, weak) = (Arc::clone(&self.log), self.sync, Arc::downgrade(&gateway));
+        let refuses = self.refuses;
         tokio::spawn(async move {
             while let Some(frame) = said.recv().await {
                 tokio::time::sleep(sync).await;
+                if refuses && let (Some(key), Some(gateway)) = (frame.key(), weak.upgrade()) {
+                    gateway.tell(key, Told::Refused("too many keys".into()));
+                    continue;
+                }
                 if let Some(key) = log.lock().unwrap().take(frame)
                     && let Some(gateway) = weak.upgrade()
                 {
@@ -484,6 +492,70 @@ async fn a_harness_that_may_ask_something_else_is_answered_and_it_is_noted() {
 }
 
 #[tokio::test]
+async fn a_question_that_had_no_answer_is_not_taken_for_another() {
+    let fault = r#"{"status": 529, "retry_after_seconds": 0}"#;
+    let script = format!(
+        r#"{{"version": 1, "turns": [{{"when": {{"text": "one"}}, "times": 3, "fault": {fault}}},
+            {{"text": "fine"}}]}}"#
+    );
+    let world = World::new(&script).await;
+    let first = world.attempt().await;
+    assert_eq!(first.text(&anthropic("one")).await.0, 529);
+    assert_eq!(first.text(&anthropic("two")).await.0, 200);
+    let next = world.attempt().await;
+    assert_eq!(next.text(&anthropic("one")).await.0, 200, "it is asked again");
+    assert_eq!(next.text(&anthropic("two")).await.0, 200);
+    assert!(world.log.lock().unwrap().other.is_empty());
+}
+
+#[tokio::test]
+async fn an_answer_that_was_left_aside_is_there_when_it_is_asked_for() {
+    let mut world = World::new(r#"{"version": 1}"#).await;
+    world.section["onDivergence"] = json!("continue");
+    world.attempt().await.text(&anthropic("b")).await;
+    let next = world.attempt().await;
+    assert_eq!(next.text(&anthropic("a")).await.0, 200);
+    assert_eq!(next.text(&anthropic("b")).await.0, 200);
+    assert_eq!(world.paid(), 2, "b is not paid again");
+}
+
+#[tokio::test]
+async fn a_quota_that_is_used_up_is_no_answer_for_good() {
+    let script = r#"{"version": 1, "turns": [
+        {"when": {"model": "m"}, "fault": {"status": 429, "message": "insufficient_quota"}},
+        {"text": "from another"}]}"#;
+    let mut world = World::new(script).await;
+    let (status, _) = world.attempt().await.text(&anthropic("hello")).await;
+    assert_eq!((status, world.model.ledger().len()), (429, 1), "asking at once does not help");
+    assert!(world.log.lock().unwrap().journal.is_empty());
+    world.section["models"][0]["fallback"] = json!(["n"]);
+    assert_eq!(world.attempt().await.text(&anthropic("hello")).await.0, 200);
+}
+
+#[tokio::test]
+async fn what_the_session_does_not_take_is_not_asked_on_and_on() {
+    let script = r#"{"version": 1, "turns": [{"text": "x", "pace": {"latency_millis": 60000}}]}"#;
+    let mut world = World::new(script).await;
+    world.refuses = true;
+    let attempt = world.attempt().await;
+    let body = anthropic("hello");
+    let (answer, failure) = tokio::join!(attempt.text(&body), attempt.gateway.failed());
+    assert_eq!((answer.0, failure.code.as_str()), (503, "gateway"));
+}
+
+#[tokio::test]
+async fn a_model_without_a_name_has_a_name_in_the_log() {
+    let world = World::new(r#"{"version": 1}"#).await;
+    let attempt = world.attempt().await;
+    for (model, expect) in [("", 1), (&*"ü".repeat(300), 200)] {
+        let mut body = anthropic("hello");
+        body["model"] = model.into();
+        assert_eq!(attempt.text(&body).await.0, 200);
+        assert_eq!(world.log.lock().unwrap().begun.last().unwrap().1.len(), expect);
+    }
+}
+
+#[tokio::test]
 async fn conversations_side_by_side_come_again_in_any_order() {
     let world = World::new(r#"{"version": 1}"#).await;
     let first = world.attempt().await;
@@ -515,6 +587,30 @@ async fn who_has_not_the_word_of_the_harness_is_refused() {
 }
 
 #[tokio::test]
+async fn a_harness_that_floods_its_gateway_harms_nobody_else() {
+    let world = World::new(r#"{"version": 1}"#).await;
+    let (hostile, other) = (world.attempt().await, world.attempt().await);
+    let port: u16 = hostile.env["AX_GATEWAY_URL"].rsplit(':').next().unwrap().parse().unwrap();
+    let mut held = Vec::new();
+    for _ in 0..400 {
+        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        stream.write_all(b"POST /anthropic/v1/messages HTTP/1.1\r\nhost: x\r\n").await.unwrap();
+        held.push(stream);
+    }
+    assert_eq!(other.text(&anthropic("hello")).await.0, 200);
+    drop(held);
+    assert_eq!(hostile.text(&anthropic("hello")).await.0, 200, "it recovers when they are gone");
+
+    let key = &hostile.env["AX_GATEWAY_KEY"];
+    let large = vec![b' '; (32 << 20) + 1];
+    let request = hostile.http.post(hostile.url("anthropic", "/v1/messages")).bearer_auth(key);
+    // It is answered before it is read to its end, so that the connection may break.
+    let refused = request.body(large).send().await.map(|response| response.status().as_u16());
+    assert!(refused.is_err() || refused.is_ok_and(|status| status == 413));
+    assert_eq!(world.model.ledger().len(), 2);
+}
+
+#[tokio::test]
 async fn what_is_no_model_call_goes_nowhere() {
     let world = World::new(r#"{"version": 1}"#).await;
     let attempt = world.attempt().await;
@@ -524,9 +620,23 @@ async fn what_is_no_model_call_goes_nowhere() {
         ("anthropic", "//example.com/v1/messages"),
         ("anthropic", "/%2e%2e/v1/messages"),
         ("openai", "/v1/fine_tuning/jobs"),
+        ("openai", "/v1/threads/x/messages"),
+        ("gemini", "/v1beta/models/m:batchGenerateContent"),
     ] {
         let (status, said) = attempt.ask(provider, path, &json!({})).await;
         assert_eq!(status, 404, "{path}: {said}");
+    }
+    // What clients make plain before they send it, sent as it is.
+    let port: u16 = attempt.env["AX_GATEWAY_URL"].rsplit(':').next().unwrap().parse().unwrap();
+    for path in
+        ["/anthropic/\\..\\v1/messages", "/anthropic/../v1/messages", "/anthropic//v1/messages"]
+    {
+        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut said = String::new();
+        stream.read_to_string(&mut said).await.unwrap();
+        assert!(said.starts_with("HTTP/1.1 404") || said.starts_with("HTTP/1.1 400"), "{said}");
     }
     for body in ["", "[]", "{", "null"] {
         let key = &attempt.env["AX_GATEWAY_KEY"];

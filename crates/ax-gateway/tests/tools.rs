@@ -283,6 +283,41 @@ async fn a_result_is_waited_for_though_the_harness_is_gone() {
 }
 
 #[tokio::test]
+async fn a_harness_that_asks_again_what_it_has_not_heard_calls_nothing_twice() {
+    let world = World::new();
+    let attempt = world.attempt().await;
+    let url = {
+        let all: HashMap<_, _> = attempt.gateway.environment().iter().cloned().collect();
+        all["AX_MCP_SHOP_URL"].clone()
+    };
+    let arguments = json!({"seconds": 1.0});
+    let other = ().serve(StreamableHttpClientTransport::from_uri(url)).await.unwrap();
+    let params =
+        CallToolRequestParams::new("put").with_arguments(arguments.as_object().unwrap().clone());
+    let breaks = tokio::spawn(async move { other.peer().call_tool(params).await });
+    world.effect("put").await;
+    breaks.abort();
+    // The gateway notices that the connection is gone.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!attempt.text("put", &arguments).await.0);
+    assert_eq!(world.effects().len(), 1);
+}
+
+#[tokio::test]
+async fn a_tool_server_that_cannot_be_started_has_done_nothing() {
+    let mut world = World::new();
+    world.section["tools"][0]["command"] = json!(["python3", "-c", "import nothing_of_the_kind"]);
+    world.section["tools"][0]["tools"] = json!([]);
+    let attempt = world.attempt().await;
+    let arguments = json!({});
+    let (error, text) = tokio::select! {
+        result = attempt.text("pay", &arguments) => result,
+        failure = attempt.gateway.failed() => panic!("nobody is to be asked: {failure:?}"),
+    };
+    assert!(error, "{text}");
+}
+
+#[tokio::test]
 async fn a_tool_server_that_breaks_is_called_again_if_that_changes_nothing() {
     let mut world = World::new();
     world.section["tools"][0]["tools"] = json!([{"tool": "*", "effect": "idempotent"}]);

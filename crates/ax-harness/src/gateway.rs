@@ -126,12 +126,21 @@ fn watch(
 
 /// Returns a question of an earlier attempt that has an answer.
 fn asked(entry: &JournalEntry) -> Option<(StepKey, Option<Answer>)> {
-    match &entry.kind {
-        JournalKind::Ask(Some(AskResult::Answered(answer))) => {
-            Some((entry.key.clone(), Some(answer.clone())))
-        }
-        JournalKind::Ask(Some(AskResult::Expired)) => Some((entry.key.clone(), None)),
+    Some((entry.key.clone(), answered(&entry.kind)?))
+}
+
+/// Returns what came of a question; nothing while it is open.
+fn answered(kind: &JournalKind) -> Option<Option<Answer>> {
+    match kind {
+        JournalKind::Ask(Some(result)) => Some(answer(result)),
         _ => None,
+    }
+}
+
+fn answer(result: &AskResult) -> Option<Answer> {
+    match result {
+        AskResult::Answered(answer) => Some(answer.clone()),
+        AskResult::Expired => None,
     }
 }
 
@@ -167,14 +176,24 @@ impl Between {
         let mut beat = interval(HEARTBEAT_EVERY);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut exit, mut talks, mut listens) = (None, true, true);
-        let mut failed = None;
+        let (mut failed, mut last, mut unsaid) = (None, None, false);
         // While the adapter runs or what it said is on its way.
-        while exit.is_none() || talks {
+        while exit.is_none() || talks || last.is_some() {
             tokio::select! {
                 frame = self.frames.recv(), if talks => match frame {
+                    // It goes on in another attempt, which shall not pay again.
+                    Some(frame @ Frame::Fail { .. }) => last = Some(frame),
                     Some(frame) => self.said(frame).await,
                     None => talks = false,
                 },
+                () = self.gateway.drain(), if last.is_some() => {
+                    if let Some(frame) = last.take() {
+                        self.said(frame).await;
+                    }
+                }
+                () = self.io.kill.cancelled(), if last.is_some() => {
+                    (last, unsaid) = (None, true);
+                }
                 told = self.io.told.recv(), if listens => match told {
                     Some(told) => self.tell(told),
                     None => listens = false,
@@ -191,6 +210,10 @@ impl Between {
         let exit = exit.expect("the loop ends with it");
         let exit = match (failed, exit) {
             (Some(failure), Exit::Gone(_)) => Exit::Gone(failure),
+            (_, Exit::Said) if unsaid => {
+                let message = "the attempt was killed while answers were waited for".into();
+                Exit::Gone(Failure { code: "killed".into(), message })
+            }
             (_, exit) => exit,
         };
         // What a harness that is gone had asked is paid, so it is heard to its end.
@@ -228,12 +251,9 @@ impl Between {
             let refused = Told::Refused { key: Some(key.clone()), code: "AX1205".into(), message };
             return self.pass(refused);
         }
-        match frame {
+        if matches!(frame, Frame::End { .. }) {
             // It has what it needs.
-            Frame::End { .. } => self.gateway.close().await,
-            // It goes on in another attempt, which shall not pay again.
-            Frame::Fail { .. } => self.drain().await,
-            _ => {}
+            self.gateway.close().await;
         }
         // That nobody listens any more is noticed by the adapter.
         let _gone = self.io.frames.send(frame).await;
@@ -265,13 +285,15 @@ fn tell(gateway: &Gateway, told: Told) -> Option<Told> {
     let ours = |key: &StepKey| Gateway::owns(key);
     let (key, said) = match &told {
         Told::Granted { step } if ours(step) => (step, ax_gateway::Told::Granted),
+        // It was answered before it was asked again.
+        Told::Recorded { key, before: Some(JournalEntry { kind, .. }), .. }
+            if ours(key) && answered(kind).is_some() =>
+        {
+            (key, ax_gateway::Told::Answered(answered(kind).unwrap_or_default()))
+        }
         Told::Recorded { key, .. } if ours(key) => (key, ax_gateway::Told::Recorded),
         Told::Answered { key, result } if ours(key) => {
-            let answer = match result {
-                AskResult::Answered(answer) => Some(answer.clone()),
-                AskResult::Expired => None,
-            };
-            (key, ax_gateway::Told::Answered(answer))
+            (key, ax_gateway::Told::Answered(answer(result)))
         }
         Told::Refused { key: Some(key), message, .. } if ours(key) => {
             (key, ax_gateway::Told::Refused(message.clone()))

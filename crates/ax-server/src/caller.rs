@@ -77,6 +77,15 @@ pub trait Grant: Debug + Send + Sync {
     ///
     /// Returns the refusal.
     fn allow_server(&self, act: Act) -> Result<(), Error>;
+
+    /// Allows a message of this many bytes over a stream, whose length nobody knew when it began.
+    ///
+    /// # Errors
+    ///
+    /// Returns the refusal.
+    fn allow_bytes(&self, _bytes: usize) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 /// Somebody who is known, and what they may do.
@@ -139,6 +148,15 @@ impl Asker {
         let namespace = self.named(name)?;
         self.identity.grant.allow(act, &namespace, None)?;
         Ok(namespace)
+    }
+
+    /// Checks that a message of a stream may have this many bytes.
+    ///
+    /// # Errors
+    ///
+    /// Refuses what is larger than a request may be.
+    pub(crate) fn message(&self, bytes: usize) -> Result<(), Error> {
+        self.identity.grant.allow_bytes(bytes)
     }
 
     /// The namespace and the session that a request names.

@@ -252,6 +252,26 @@ async fn a_revoked_key_submits_nothing_more_over_a_stream_that_is_open() {
 }
 
 #[tokio::test]
+async fn an_input_over_a_stream_is_as_large_as_a_request_may_be() {
+    let mut settings = Settings::default();
+    settings.limits.request_bytes = 4_096;
+    let guarded = Guarded::new(settings).await;
+    let key = guarded.key("op", Role::Operator, Some("theirs"));
+    let mut call = guarded.begin(&key, "", "/agentexecutor.v1.Sessions/SubmitStream").await;
+    for (id, bytes, expect) in [(1, 3_000, "ses_"), (2, 5_000, "AX1013"), (3, 3_000, "ses_")] {
+        let body = Some(v1::Body { body: Some(v1::body::Body::Text("x".repeat(bytes))) });
+        let kind = v1::PartKind::Text.into();
+        let media_type = "text/plain".to_owned();
+        let part = v1::Part { kind, media_type, body, ..Default::default() };
+        let (agent, parts) = ("done".to_owned(), vec![part]);
+        let submit = Some(v1::SubmitRequest { agent, parts, ..Default::default() });
+        call.say(&v1::SubmitStreamRequest { id, submit }.encode_to_vec(), false);
+        let answer = v1::SubmitStreamResponse::decode(call.next().await.unwrap()).unwrap();
+        assert!(format!("{answer:?}").contains(expect), "{answer:?}");
+    }
+}
+
+#[tokio::test]
 async fn inputs_over_a_stream_keep_their_order_whatever_their_session_is_called() {
     let guarded = Guarded::new(Settings::default()).await;
     let key = guarded.key("op", Role::Operator, Some("theirs"));

@@ -1,6 +1,7 @@
 //! The decoders, and what each of them must keep to.
 
 mod ax1;
+mod gateway;
 mod log;
 mod server;
 mod stored;
@@ -14,6 +15,7 @@ pub(crate) fn all() -> Vec<Target> {
     all.extend(stored::targets());
     all.extend(server::targets());
     all.extend(ax1::targets());
+    all.extend(gateway::targets());
     all.push(log::target());
     all
 }

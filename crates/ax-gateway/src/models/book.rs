@@ -7,7 +7,7 @@ use super::wire::Asked;
 use crate::session::{KEY_PREFIX, Recorded};
 use ax_core::session::{Digest, Prefix, StepKey};
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// How much of a part is shown around the place where two differ, in characters.
@@ -53,6 +53,10 @@ pub(crate) struct Diverged {
 pub(crate) struct Book {
     chains: Chains,
     due: HashMap<StepKey, Due>,
+    /// Of these, those in whose place something else was asked.
+    left: HashSet<StepKey>,
+    /// The requests that were begun before, whether they were answered or not.
+    begun: HashSet<Digest>,
     calls: HashMap<Digest, Vec<Slot>>,
 }
 
@@ -65,7 +69,8 @@ impl Book {
             recorded.key.as_str().strip_prefix(KEY_PREFIX)?.strip_prefix("model:")?;
             Some((recorded.key.clone(), Due { recorded, prefix }))
         });
-        Self { chains, due: due.collect(), calls: HashMap::new() }
+        let begun = sent.iter().map(|prefix| prefix.chain).collect();
+        Self { chains, due: due.collect(), begun, ..Self::default() }
     }
 
     pub(crate) fn place(&self, asked: &Asked) -> Placed {
@@ -114,9 +119,9 @@ impl Book {
         self.chains.said(chain, said);
     }
 
-    /// Forgets a recorded call: the harness goes another way.
+    /// The harness goes another way than this recorded call; it may come back to it.
     pub(crate) fn leave(&mut self, step: &StepKey) {
-        drop(self.due.remove(step));
+        self.left.insert(step.clone());
     }
 
     /// Finds the recorded call in whose place this is asked: one that continues what this attempt
@@ -124,7 +129,14 @@ impl Book {
     /// in its place, and come when they come.
     fn diverged(&self, asked: &Asked, placed: &Placed) -> Option<Diverged> {
         let reached = self.chains.reached(placed);
+        if self.begun.contains(&placed.prefix.chain) {
+            // It was asked before, and only its answer did not come.
+            return None;
+        }
         let in_place = |due: &&Due| {
+            if self.left.contains(&due.recorded.key) {
+                return false;
+            }
             let at = placed.heads.iter().position(|head| *head == due.prefix.parent);
             at.is_some_and(|at| at >= reached)
         };

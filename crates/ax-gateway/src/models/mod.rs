@@ -11,11 +11,12 @@ mod wire;
 
 use crate::config::{Kind, OnDivergence, Provider};
 use crate::gateway::OpenError;
-use crate::session::{KEY_PREFIX, Recorded, Session};
+use crate::session::{self, KEY_PREFIX, Recorded, Session};
 use ax_core::session::{Body, Digest, EffectClass, Failure, Frame, Prefix, StepKey, StepKind};
 use book::{Book, Diverged, Found};
 use bytes::Bytes;
 use chain::Placed;
+pub(crate) use events::{Events, data};
 use exchange::{End, Exchange};
 use futures::Stream;
 use futures::stream;
@@ -25,7 +26,8 @@ use http::{Response, StatusCode};
 use http_body::Frame as BodyFrame;
 use http_body_util::{BodyExt as _, Limited, StreamBody};
 use hyper::body::Incoming;
-use recorded::{Answer, Head};
+pub(crate) use recorded::Answer;
+use recorded::Head;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::io;
@@ -39,7 +41,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 pub use upstream::connections;
 use upstream::{Upstream, Wanted};
-use wire::{Asked, Call, Reading, Wire};
+use wire::{Asked, Call};
+pub(crate) use wire::{Reading, Wire};
 
 /// The largest request, in bytes.
 const REQUEST_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -138,7 +141,7 @@ impl Models {
         };
         let path = &path_and_query[1 + name.len()..];
         let plain_path = path.split('?').next().unwrap_or_default();
-        let Some(call) = Call::of(&head.method, plain_path) else {
+        let Some(call) = Call::of(upstream.provider.provider, &head.method, plain_path) else {
             let message = "the gateway lets no such request through; see docs/gateway.md";
             return refuse(Wire::Chat, StatusCode::NOT_FOUND, message);
         };
@@ -193,6 +196,9 @@ impl Models {
         asked: &Asked,
     ) -> Result<Taken, String> {
         let deadline = Instant::now() + DUE_MAX;
+        if self.session.is_closing() {
+            return Err("the attempt is over".into());
+        }
         loop {
             let others = self.asked.notified();
             let (found, placed) = {
@@ -242,13 +248,23 @@ impl Models {
         chain: Digest,
         exchange: &Exchange,
     ) {
-        if let Some(begin) = begin
-            && self.session.say(begin).await.is_err()
-        {
-            return exchange.end(End::Cut);
-        }
+        let refused = match begin {
+            Some(begin) => match self.session.begin(&step, begin).await {
+                Ok(refused) => Some(refused),
+                Err(_) => return exchange.end(End::Cut),
+            },
+            None => None,
+        };
         let said = |reading: &Reading| self.book().said(chain, &reading.said());
-        upstream.call(wanted, step, &self.session, exchange, said).await;
+        let call = upstream.call(wanted, step, &self.session, exchange, said);
+        tokio::select! {
+            () = call => {}
+            // What cannot be recorded is not paid for, now or in the next attempt.
+            why = session::refusal(refused) => {
+                self.session.fail(Failure { code: "gateway".into(), message: why });
+                exchange.end(End::Cut);
+            }
+        }
     }
 
     /// What a model said in an earlier attempt, it will be told again.
@@ -295,12 +311,14 @@ fn begin(step: &StepKey, wanted: &Wanted, asked: &Asked, placed: &Placed) -> Fra
     Frame::StepBegin {
         step: step.clone(),
         kind: StepKind::Model,
-        name: asked.model.chars().take(120).collect(),
+        name: session::name(&asked.model),
         effect: EffectClass::Idempotent,
         digest: placed.prefix.chain,
         request: Some(Body::Text(request.to_string())),
         prefix: Some(placed.prefix.clone()),
-        limit_millis: None,
+        // The gateway has limits of its own; and what a provider refuses stays open to be asked
+        // again.
+        limit_millis: Some(0),
     }
 }
 

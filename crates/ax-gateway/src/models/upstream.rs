@@ -5,12 +5,13 @@ use super::exchange::{End, Exchange};
 use super::recorded::{Answer, Head};
 use super::wire::{Reading, Wire};
 use crate::config::{Kind, Provider};
+use crate::provider::{causes, pause};
 use crate::session::Session;
 use ax_core::session::StepKey;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
-use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use std::time::{Duration, SystemTime};
 use tokio::time::timeout;
@@ -25,8 +26,6 @@ const LINGER_MAX: Duration = Duration::from_millis(250);
 const BACKOFF_MIN: Duration = Duration::from_millis(250);
 /// The longest pause that the provider did not ask for.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
-/// The longest pause that a provider can ask for.
-const PAUSE_MAX: Duration = Duration::from_secs(120);
 /// The largest answer, in bytes.
 const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
 
@@ -86,8 +85,10 @@ struct Problem {
     /// What the provider said, if it did.
     said: Option<Answer>,
     message: String,
-    /// Whether asking again may help.
+    /// Whether asking again at once may help.
     again: bool,
+    /// Whether the same would be said tomorrow.
+    lasts: bool,
     /// How long the provider wants us to wait.
     pause: Option<Duration>,
 }
@@ -97,8 +98,7 @@ impl Upstream {
     pub(crate) async fn pass(&self, wanted: &Wanted) -> Result<Answer, String> {
         let response = self.send(wanted, wanted.body.clone(), &wanted.path).await?;
         let head = Head::new(response.status(), response.headers());
-        let body = response.bytes().await.map_err(|error| chain(&error.without_url()))?;
-        Ok(Answer { head, chunks: vec![body] })
+        Ok(Answer { head, chunks: vec![whole(response).await?] })
     }
 
     /// Carries a call out, until its answer is whole and recorded, or cannot be had.
@@ -134,7 +134,7 @@ impl Upstream {
                 }
                 Tried::Cut => return exchange.end(End::Cut),
                 Tried::Failed(failed) => {
-                    let final_answer = failed.said.as_ref().filter(|_| !failed.again);
+                    let final_answer = failed.said.as_ref().filter(|_| failed.lasts);
                     if let Some(answer) = final_answer {
                         // It would say the same again.
                         let usage = ax_core::session::Usage::default();
@@ -192,7 +192,8 @@ impl Upstream {
         body: Bytes,
         exchange: &Exchange,
     ) -> Tried {
-        let again = |message| Problem { said: None, message, again: true, pause: None };
+        let again =
+            |message| Problem { said: None, message, again: true, lasts: false, pause: None };
         let response = match self.send(wanted, body, path).await {
             Ok(response) => response,
             Err(message) => return Tried::Failed(again(message)),
@@ -237,7 +238,7 @@ impl Upstream {
         let sent = self.http.request(wanted.method.clone(), url).headers(headers).body(body).send();
         Box::pin(async move {
             match timeout(SILENCE_MAX, sent).await {
-                Ok(sent) => sent.map_err(|error| chain(&error.without_url())),
+                Ok(sent) => sent.map_err(|error| causes(&error.without_url())),
                 Err(_) => Err(silence()),
             }
         })
@@ -270,7 +271,7 @@ async fn stream(response: reqwest::Response, head: Head, wire: Wire, exchange: &
             return Tried::Cut;
         }
         let message = message.to_owned();
-        Tried::Failed(Problem { said: None, message, again: true, pause: None })
+        Tried::Failed(Problem { said: None, message, again: true, lasts: false, pause: None })
     };
     loop {
         let patience = if reading.is_whole() { LINGER_MAX } else { SILENCE_MAX };
@@ -280,7 +281,7 @@ async fn stream(response: reqwest::Response, head: Head, wire: Wire, exchange: &
             // What is whole stays whole.
             Ok(Some(Err(_))) | Err(_) if reading.is_whole() => break,
             Ok(Some(Err(error))) => {
-                return cut(!chunks.is_empty(), &chain(&error.without_url()));
+                return cut(!chunks.is_empty(), &causes(&error.without_url()));
             }
             Err(_) => return cut(!chunks.is_empty(), &silence()),
         };
@@ -328,7 +329,7 @@ async fn whole(response: reqwest::Response) -> Result<Bytes, String> {
                 body.extend_from_slice(&piece);
             }
             Ok(Some(Ok(_))) => return Err("the answer has no end".into()),
-            Ok(Some(Err(error))) => return Err(chain(&error.without_url())),
+            Ok(Some(Err(error))) => return Err(causes(&error.without_url())),
             Ok(None) => return Ok(body.into()),
             Err(_) => return Err(silence()),
         }
@@ -340,22 +341,11 @@ fn refused(answer: Answer) -> Problem {
     let status = answer.head.status;
     let body = String::from_utf8_lossy(&answer.chunks[0]).into_owned();
     let quota = body.contains("insufficient_quota") || body.contains("exceeded your current quota");
-    let again = match status.as_u16() {
-        429 => !quota,
-        408 | 409 | 425 | 500..=599 => true,
-        _ => false,
-    };
+    let passes = matches!(status.as_u16(), 408 | 409 | 425 | 429 | 500..=599);
+    let (again, lasts) = (passes && !quota, !passes);
     let pause = pause(&answer.head.headers);
     let message = format!("the provider answers {status}");
-    Problem { said: Some(answer), message, again, pause }
-}
-
-/// Returns how long the provider wants us to wait (RFC 9110 §10.2.3; only the form in seconds).
-fn pause(headers: &HeaderMap) -> Option<Duration> {
-    let number = |name: &HeaderName| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
-    let millis = number(&HeaderName::from_static("retry-after-ms")).map(|millis| millis / 1e3);
-    let seconds = millis.or_else(|| number(&RETRY_AFTER))?;
-    Duration::try_from_secs_f64(seconds).ok().map(|pause| pause.min(PAUSE_MAX))
+    Problem { said: Some(answer), message, again, lasts, pause }
 }
 
 fn backoff(tried: u32) -> Duration {
@@ -372,15 +362,4 @@ fn show(exchange: &Exchange, answer: &Answer) {
 
 fn silence() -> String {
     format!("the model was silent for {} s", SILENCE_MAX.as_secs())
-}
-
-/// Returns what an error and its causes say.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

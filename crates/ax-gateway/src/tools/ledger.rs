@@ -29,7 +29,7 @@ impl Outcome {
         self.0.send_replace(Some(done));
     }
 
-    async fn wait(&self) -> Done {
+    pub(super) async fn wait(&self) -> Done {
         let mut changes = self.0.subscribe();
         let done = changes.wait_for(Option::is_some).await;
         done.ok().and_then(|done| done.clone()).unwrap_or_else(|| Err("it was given up".into()))
@@ -56,10 +56,9 @@ impl Taken {
         self.outcome.clone()
     }
 
-    pub(super) async fn wait(mut self) -> Done {
-        let done = self.outcome.wait().await;
+    /// Whoever asked has the result.
+    pub(super) fn whole(mut self) {
         self.whole = true;
-        done
     }
 }
 

@@ -2,13 +2,13 @@
 //! there is none yet, calling the tool server.
 
 mod ledger;
-mod policy;
 mod proxy;
 mod server;
 
 use crate::canonical;
 use crate::config::ToolServer;
-use crate::session::{Closed, KEY_PREFIX, Recorded, Session, Told};
+use crate::policy::{Policy, Verdict};
+use crate::session::{self, Closed, KEY_PREFIX, Recorded, Session, Told};
 use ax_core::session::{
     Answer, AskKind, Body, EffectClass, Failure, Frame, StepKey, StepKind, Usage,
 };
@@ -16,8 +16,6 @@ use http::{Request, Response};
 use http_body_util::combinators::BoxBody;
 use hyper::body::Incoming;
 use ledger::{Found, Ledger, Outcome, Taken};
-pub(crate) use policy::Rule;
-use policy::{Policy, Verdict};
 use proxy::Proxy;
 use rmcp::model::{CallToolResult, ContentBlock, JsonObject};
 use rmcp::transport::streamable_http_server::StreamableHttpService;
@@ -141,6 +139,9 @@ impl Calls {
             // It is not offered either: whoever asks for it has the name from elsewhere.
             return Err(format!("the policy of this agent does not allow {tool}"));
         }
+        if self.session.is_closing() {
+            return Err("the attempt is over".into());
+        }
         let asked = json!({"server": server.name(), "tool": tool, "arguments": arguments});
         let digest = canonical::hash(&asked);
         let found = self.ledger().ask(server.name(), digest);
@@ -171,23 +172,29 @@ impl Calls {
         let begin = Frame::StepBegin {
             step: call.step.clone(),
             kind: StepKind::Tool,
-            name: format!("{}.{}", call.server.name(), call.tool).chars().take(120).collect(),
+            name: session::name(&format!("{}.{}", call.server.name(), call.tool)),
             effect: call.effect,
             digest,
             request: Some(Body::Text(serde_json::Value::from(call.arguments.clone()).to_string())),
             prefix: None,
             limit_millis: None,
         };
+        let mut refused = None;
         match call.effect {
             // Its intent is durable before it is carried out.
             EffectClass::Once => match self.session.ask(&call.step, begin).await? {
                 Told::Granted => {}
                 other => return Err(Closed(format!("the step cannot be carried out: {other:?}"))),
             },
-            EffectClass::Read | EffectClass::Idempotent => self.session.say(begin).await?,
+            EffectClass::Read | EffectClass::Idempotent => {
+                refused = Some(self.session.begin(&call.step, begin).await?);
+            }
         }
         let result = match allowed {
-            Ok(()) => self.try_all(call).await?,
+            Ok(()) => tokio::select! {
+                result = self.try_all(call) => result?,
+                why = session::refusal(refused) => return Err(Closed(why)),
+            },
             Err(why) => error(&why),
         };
         let stored = serde_json::to_string(&result).map_err(|error| Closed(error.to_string()))?;
@@ -232,18 +239,20 @@ impl Calls {
             if !self.session.may_act() {
                 return Err(Closed("the session may be another's".into()));
             }
-            let broken = match call.server.call(&call.tool, call.arguments.clone(), &key).await {
-                Ok(result) => return Ok(result),
-                Err(CallError::Said(message)) => return Ok(error(&message)),
-                // Nothing was asked of it.
-                Err(CallError::Absent(message)) if tried >= TRIES_MAX => {
-                    return Ok(error(&message));
-                }
-                Err(CallError::Broken(message) | CallError::Absent(message)) => message,
-            };
+            let (broken, asked) =
+                match call.server.call(&call.tool, call.arguments.clone(), &key).await {
+                    Ok(result) => return Ok(result),
+                    Err(CallError::Said(message)) => return Ok(error(&message)),
+                    // Nothing was asked of it.
+                    Err(CallError::Absent(message)) if tried >= TRIES_MAX => {
+                        return Ok(error(&message));
+                    }
+                    Err(CallError::Absent(message)) => (message, false),
+                    Err(CallError::Broken(message)) => (message, true),
+                };
             let (name, tool) = (call.server.name(), &call.tool);
             tracing::warn!(server = name, tool, tried, message = broken, "a tool server broke");
-            if call.effect == EffectClass::Once {
+            if asked && call.effect == EffectClass::Once {
                 return Err(self.give_up(call, &broken));
             }
             if tried >= TRIES_MAX {

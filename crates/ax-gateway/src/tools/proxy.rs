@@ -31,9 +31,13 @@ impl ServerHandler for Proxy {
     async fn list_tools(
         &self,
         _request: Option<PaginatedRequestParams>,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        let tools = self.server.tools().await.map_err(|message| {
+        let listed = tokio::select! {
+            () = context.ct.cancelled() => Err("the request was given up".to_owned()),
+            listed = self.server.tools() => listed,
+        };
+        let tools = listed.map_err(|message| {
             let message =
                 format!("the tool server {} cannot be used: {message}", self.server.name());
             ErrorData::internal_error(message, None)
@@ -44,15 +48,26 @@ impl ServerHandler for Proxy {
     async fn call_tool(
         &self,
         request: CallToolRequestParams,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let arguments = request.arguments.unwrap_or_default();
         let taken = match self.calls.call(&self.server, &request.name, arguments) {
             Ok(taken) => taken,
             Err(denied) => return Ok(error(&denied).into()),
         };
-        match taken.wait().await {
-            Ok(result) => Ok(result.into()),
+        let outcome = taken.outcome();
+        let done = tokio::select! {
+            biased;
+            // Whoever asked is gone, and may ask again: the call goes on without.
+            () = context.ct.cancelled() => Err("the request was given up".to_owned()),
+            done = outcome.wait() => done,
+        };
+        match done {
+            Ok(result) if !context.ct.is_cancelled() => {
+                taken.whole();
+                Ok(result.into())
+            }
+            Ok(_) => Err(ErrorData::internal_error("the request was given up", None)),
             Err(message) => Err(ErrorData::internal_error(message, None)),
         }
     }

@@ -1,7 +1,7 @@
 //! The connection to a tool server, made when it is first needed, and again when it broke.
 
-use super::policy::{self, Policy, Verdict};
 use crate::config::ToolServer;
+use crate::policy::{self, Policy, Verdict};
 use ax_core::session::EffectClass;
 use futures::future::BoxFuture;
 use rmcp::model::{CallToolRequestParams, CallToolResult, JsonObject, RequestMetaObject, Tool};
@@ -95,8 +95,17 @@ impl Server {
 
     /// Returns the tools that may be called.
     pub(super) async fn tools(&self) -> Result<Vec<Tool>, String> {
-        let connection = self.connection().await?;
-        let tools = connection.peer().list_all_tools().await.map_err(|error| error.to_string())?;
+        let listed = timeout(START_MAX, async {
+            let connection = self.connection().await?;
+            connection.peer().list_all_tools().await.map_err(|error| error.to_string())
+        });
+        let tools = tokio::select! {
+            () = self.stop.cancelled() => return Err("the attempt is over".into()),
+            listed = listed => match listed {
+                Ok(listed) => listed?,
+                Err(_) => return Err(format!("no answer within {} s", START_MAX.as_secs())),
+            },
+        };
         let offered = tools.into_iter().filter_map(|mut tool| {
             let Policy { verdict, effect } = self.policy(&tool.name);
             if effect == EffectClass::Once {

@@ -6,7 +6,7 @@ use ax_core::id::{AttemptId, Seq};
 use ax_core::session::{
     BlockId, Body, Digest, EffectClass, Frame, PartKind, StepKey, StepKind, Usage,
 };
-use ax_harness::{Exit, JournalEntry, JournalKind, Launch, Launcher, Told};
+use ax_harness::{Asked, Exit, JournalEntry, JournalKind, Launch, Launcher, Told};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ struct Begun {
     name: String,
     effect: EffectClass,
     digest: Digest,
+    asked: Option<Box<Asked>>,
 }
 
 /// When the attempt is killed: at which frame, and whether that frame was recorded before.
@@ -102,8 +103,10 @@ impl Session {
         self.frames.push(frame.clone());
         let seq = Seq(self.frames.len() as u64);
         let (key, kind) = match frame {
-            Frame::StepBegin { step, kind, name, effect, digest, .. } => {
-                let begun = Begun { kind, name, effect, digest };
+            Frame::StepBegin { step, kind, name, effect, digest, request, prefix, .. } => {
+                let asked = request.as_ref().map(body).zip(prefix);
+                let asked = asked.map(|(request, prefix)| Box::new(Asked { request, prefix }));
+                let begun = Begun { kind, name, effect, digest, asked };
                 assert!(self.open.insert(step.clone(), begun).is_none(), "{step} is open");
                 return (effect == EffectClass::Once).then_some(Told::Granted { step });
             }
@@ -112,11 +115,11 @@ impl Session {
                 return None;
             }
             Frame::StepEnd { step, result, usage } => {
-                let Begun { kind, name, effect, digest } =
+                let Begun { kind, name, effect, digest, asked } =
                     self.open.remove(&step).expect("a step begins before it ends");
                 self.usage.add(&usage);
                 let result = result.map(|result| body(&result));
-                (step, JournalKind::Step { kind, name, effect, digest, asked: None, result })
+                (step, JournalKind::Step { kind, name, effect, digest, asked, result })
             }
             Frame::Output { block: Some(block), key: Some(key), parts } => {
                 let mut text = self.streamed.remove(&block).unwrap_or_default();
@@ -133,10 +136,10 @@ impl Session {
     /// The attempt was lost: a person says of `once` steps that they were carried out.
     fn lose(&mut self) {
         for (key, begun) in std::mem::take(&mut self.open) {
-            let Begun { kind, name, effect, digest } = begun;
+            let Begun { kind, name, effect, digest, asked } = begun;
             if effect == EffectClass::Once {
                 let result = Ok("null".to_owned());
-                let kind = JournalKind::Step { kind, name, effect, digest, asked: None, result };
+                let kind = JournalKind::Step { kind, name, effect, digest, asked, result };
                 self.unknown.push(key.clone());
                 self.journal.push(JournalEntry { key, seq: Seq(0), kind });
             }

@@ -10,6 +10,7 @@ use ax_engine::Error;
 use ax_proto::v1;
 use ax_proto::v1::submit_stream_response::Answer;
 use futures::{Stream, StreamExt as _};
+use prost::Message as _;
 use std::collections::HashMap;
 use tokio::sync::oneshot;
 
@@ -49,7 +50,9 @@ impl Api {
         let answers = requests.map(move |request| {
             let (api, asker) = (self.clone(), asker.clone());
             let request = request.map(|request| {
-                let read = submission(&asker, request.submit.unwrap_or_default());
+                let fits = asker.message(request.encoded_len());
+                let submit = request.submit.unwrap_or_default();
+                let read = fits.and_then(|()| submission(&asker, submit));
                 let session = read.as_ref().ok().and_then(|(namespace, submission)| {
                     Some((namespace.clone(), submission.session.as_ref()?.id))
                 });

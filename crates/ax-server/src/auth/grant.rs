@@ -195,4 +195,17 @@ impl Grant for Rights {
         }
         decided
     }
+
+    fn allow_bytes(&self, bytes: usize) -> Result<(), Error> {
+        let most = self.auth.limits_now().request_bytes;
+        if bytes as u64 <= most {
+            return Ok(());
+        }
+        Err(too_large(most))
+    }
+}
+
+/// What is said to a request that is too large.
+pub(super) fn too_large(most: u64) -> Error {
+    Error::new(Code::TooLarge, format!("a request has at most {most} bytes"))
 }

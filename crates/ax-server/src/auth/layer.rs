@@ -1,6 +1,6 @@
 //! What every request goes through before anything else looks at it.
 
-use super::grant::{About, Known, Rights, Scope};
+use super::grant::{About, Known, Rights, Scope, too_large};
 use super::held::held;
 use super::limits::{Over, Permit, Use};
 use super::role::{self, Need, Role, Rule, Shape};
@@ -147,8 +147,7 @@ async fn admit(
     known.has(rule.need, rule.shared).map_err(|error| Refusal::new(error, who))?;
     if rule.shape == Shape::Call && length(request) > auth.limits_now().request_bytes {
         let most = auth.limits_now().request_bytes;
-        let error = Error::new(Code::TooLarge, format!("a request has at most {most} bytes"));
-        return Err(Refusal { recorded: false, ..Refusal::new(error, who) });
+        return Err(Refusal { recorded: false, ..Refusal::new(too_large(most), who) });
     }
     let kind = if rule.shape == Shape::Follow { Use::Stream } else { Use::Call };
     let buckets = known.buckets(auth);

@@ -60,4 +60,6 @@ pub(crate) enum Template {
     Python,
     /// A LangGraph graph with durable steps
     Langgraph,
+    /// A program that knows nothing of ax; its model calls are journaled
+    Gateway,
 }

@@ -122,6 +122,10 @@ fn files(template: Template, name: &str) -> Vec<(&'static str, String)> {
             }),
             ("agent.py", include_str!("../../templates/langgraph.py").into()),
         ],
+        Template::Gateway => vec![
+            ("agent.yaml", manifest(include_str!("../../templates/gateway.yaml"))),
+            ("agent.py", include_str!("../../templates/gateway.py").into()),
+        ],
     }
 }
 
@@ -137,6 +141,7 @@ fn init(
         Template::Builtin => "assistant",
         Template::Python => "counter",
         Template::Langgraph => "graph",
+        Template::Gateway => "answers",
     };
     let name = name.unwrap_or_else(|| named.into());
     let files = files(template, &name);

@@ -63,7 +63,7 @@ fn usage(reading: &mut Reading, usage: &Value) {
     let created = number(usage, "cache_creation_input_tokens");
     // The figures are totals; not all of them come every time.
     reading.at_least(Turn {
-        input: number(usage, "input_tokens") + created + cached,
+        input: number(usage, "input_tokens").saturating_add(created).saturating_add(cached),
         cached,
         output: number(usage, "output_tokens"),
     });

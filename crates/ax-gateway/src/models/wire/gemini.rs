@@ -24,7 +24,8 @@ pub(super) fn read(reading: &mut Reading, event: &Value) {
     reading.at_least(Turn {
         input: number(usage, "promptTokenCount"),
         cached: number(usage, "cachedContentTokenCount"),
-        output: number(usage, "candidatesTokenCount") + number(usage, "thoughtsTokenCount"),
+        output: number(usage, "candidatesTokenCount")
+            .saturating_add(number(usage, "thoughtsTokenCount")),
     });
     let candidate = &event["candidates"][0];
     for part in candidate["content"]["parts"].as_array().into_iter().flatten() {

@@ -29,7 +29,8 @@ pub(super) fn read(reading: &mut Reading, event: &Value) {
     reading.at_least(Turn {
         input: number(usage, "total_input_tokens"),
         cached: number(usage, "total_cached_tokens"),
-        output: number(usage, "total_output_tokens") + number(usage, "total_thought_tokens"),
+        output: number(usage, "total_output_tokens")
+            .saturating_add(number(usage, "total_thought_tokens")),
     });
     reading.stop = interaction["status"].as_str().map(str::to_owned);
 }

@@ -7,7 +7,9 @@ mod interactions;
 mod responses;
 
 use crate::canonical;
+use crate::config::Kind;
 use ax_core::session::{Digest, Usage};
+use http::Method;
 use serde_json::{Map, Value, json};
 
 /// A wire format of models.
@@ -35,24 +37,33 @@ pub(crate) enum Call {
 }
 
 impl Call {
-    /// Reads what a request is from its method and path, without the query.
-    pub(crate) fn of(method: &http::Method, path: &str) -> Option<Self> {
-        let wire = |wire| Some(Self::Model(wire));
-        match *method {
-            http::Method::POST if path.ends_with("/messages") => wire(Wire::Anthropic),
-            http::Method::POST if path.ends_with("/chat/completions") => wire(Wire::Chat),
-            http::Method::POST if path.ends_with("/responses") => wire(Wire::Responses),
-            http::Method::POST if path.ends_with("/interactions") => wire(Wire::Interactions),
-            http::Method::POST if path.ends_with("enerateContent") => wire(Wire::Gemini),
-            http::Method::POST if path.ends_with("/messages/count_tokens") => {
-                Some(Self::Free(Wire::Anthropic))
-            }
-            http::Method::POST if path.ends_with(":countTokens") => Some(Self::Free(Wire::Gemini)),
-            http::Method::GET | http::Method::HEAD if path.contains("/models") => {
-                Some(Self::Free(if path.contains("/v1beta") { Wire::Gemini } else { Wire::Chat }))
-            }
-            _ => None,
+    /// Reads what a request to a provider is from its method and path, without the query.
+    pub(crate) fn of(kind: Kind, method: &Method, path: &str) -> Option<Self> {
+        let wire = match kind {
+            Kind::Anthropic => Wire::Anthropic,
+            Kind::Openai => Wire::Chat,
+            Kind::Gemini => Wire::Gemini,
+        };
+        if matches!(*method, Method::GET | Method::HEAD) {
+            let lists = path.ends_with("/models") || path.contains("/models/");
+            return lists.then_some(Self::Free(wire));
         }
+        if *method != Method::POST {
+            return None;
+        }
+        let ends = |end: &str| path.ends_with(end);
+        Some(match kind {
+            Kind::Anthropic if ends("/v1/messages") => Self::Model(wire),
+            Kind::Anthropic if ends("/v1/messages/count_tokens") => Self::Free(wire),
+            Kind::Openai if ends("/chat/completions") => Self::Model(wire),
+            Kind::Openai if ends("/responses") => Self::Model(Wire::Responses),
+            Kind::Gemini if ends(":generateContent") || ends(":streamGenerateContent") => {
+                Self::Model(wire)
+            }
+            Kind::Gemini if ends("/interactions") => Self::Model(Wire::Interactions),
+            Kind::Gemini if ends(":countTokens") => Self::Free(wire),
+            _ => return None,
+        })
     }
 
     pub(crate) const fn wire(self) -> Wire {

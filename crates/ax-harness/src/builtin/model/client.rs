@@ -5,7 +5,8 @@ use super::{Decoder, Reply, StreamError, Streamed};
 use crate::builtin::config::Model;
 use crate::builtin::talk::Talk;
 use ax_core::session::Failure;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use ax_gateway::provider::{causes, pause};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Response, StatusCode};
 use serde_json::Value;
 use std::fmt;
@@ -20,8 +21,6 @@ const SILENCE_MAX: Duration = Duration::from_secs(300);
 const ERROR_BYTES_MAX: usize = 64 * 1024;
 /// How much of what a provider says about an error is passed on, in characters.
 const MESSAGE_CHARS_MAX: usize = 2_000;
-/// The longest pause that a provider can ask for.
-const PAUSE_MAX: Duration = Duration::from_secs(120);
 
 /// Why a call did not come to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +62,7 @@ pub(in crate::builtin) fn connections() -> Result<reqwest::Client, Failure> {
         .redirect(reqwest::redirect::Policy::none())
         .user_agent(concat!("agent-executor/", env!("CARGO_PKG_VERSION")))
         .build()
-        .map_err(|error| Failure { code: "tls".into(), message: chain(&error) })
+        .map_err(|error| Failure { code: "tls".into(), message: causes(&error) })
 }
 
 /// A model, and the way to it.
@@ -105,7 +104,7 @@ impl Client {
         let response = match timeout(SILENCE_MAX, sent).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
-                let message = format!("{url} cannot be reached: {}", chain(&error.without_url()));
+                let message = format!("{url} cannot be reached: {}", causes(&error.without_url()));
                 return Err(CallError::again("model_unreachable", self.without_key(&message)));
             }
             Err(_) => return Err(CallError::again("model_silent", silence())),
@@ -228,7 +227,7 @@ impl Answer {
             // What is whole stays whole.
             Ok(Err(_)) if self.decoder.is_whole() => self.over = true,
             Ok(Err(error)) => {
-                let message = format!("the answer was cut: {}", chain(&error.without_url()));
+                let message = format!("the answer was cut: {}", causes(&error.without_url()));
                 return Err(CallError::again("model_cut", message));
             }
             Err(_) => return Err(CallError::again("model_silent", silence())),
@@ -281,25 +280,6 @@ fn joined(streamed: Vec<Streamed>) -> Vec<Streamed> {
 
 fn silence() -> String {
     format!("the model was silent for {} s", SILENCE_MAX.as_secs())
-}
-
-/// Returns what an error and its causes say.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
-}
-
-/// Returns how long the provider wants us to wait (RFC 9110 §10.2.3; only the form in seconds).
-fn pause(headers: &HeaderMap) -> Option<Duration> {
-    let number = |name: &HeaderName| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
-    let millis = number(&HeaderName::from_static("retry-after-ms")).map(|millis| millis / 1e3);
-    let seconds = millis.or_else(|| number(&RETRY_AFTER))?;
-    Duration::try_from_secs_f64(seconds).ok().map(|pause| pause.min(PAUSE_MAX))
 }
 
 /// Returns what an error's body says: its code and message, or its text.

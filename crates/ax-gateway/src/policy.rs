@@ -18,7 +18,7 @@ pub(crate) struct Rule {
 /// Whether a tool may be called.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// Yes.
     #[default]
     Allow,
@@ -40,13 +40,13 @@ enum Effect {
 
 /// What holds for a tool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Policy {
-    pub(super) verdict: Verdict,
-    pub(super) effect: EffectClass,
+pub(crate) struct Policy {
+    pub(crate) verdict: Verdict,
+    pub(crate) effect: EffectClass,
 }
 
 /// Returns what holds for a tool. What no rule speaks of may be called, and must not happen twice.
-pub(super) fn of(rules: &[Rule], tool: &str) -> Policy {
+pub(crate) fn of(rules: &[Rule], tool: &str) -> Policy {
     let rule = rules.iter().find(|rule| fits(&rule.tool, tool));
     let (verdict, effect) = rule.map_or_else(Default::default, |rule| (rule.policy, rule.effect));
     let effect = match effect {
