@@ -3,7 +3,7 @@
 
 mod support;
 
-use ax_core::session::{EffectClass, Frame, StepKind};
+use ax_core::session::{Body, EffectClass, Frame, StepKind};
 use ax_fakemodel::{FakeModel, Options, Script};
 use ax_harness::{Adapters, Exit, Launch, Launcher, Told};
 use serde_json::{Value, json};
@@ -134,8 +134,12 @@ say(type='end')";
     assert_eq!(exit, Exit::Said);
     let forged = frames.iter().any(|frame| frame.key().is_some_and(|key| key.as_str() != "done"));
     assert!(!forged, "{frames:?}");
-    let said = format!("{frames:?}");
-    assert!(said.contains("refused") && said.contains("are the gateway's"), "{said}");
+    let told = frames.iter().find_map(|frame| match frame {
+        Frame::Note { data: Body::Text(told), .. } => Some(told.as_str()),
+        _ => None,
+    });
+    let told: Value = serde_json::from_str(told.unwrap()).unwrap();
+    assert_eq!((&told["type"], &told["key"]), (&json!("refused"), &json!("gw:model:0:1")));
 }
 
 #[tokio::test]

@@ -46,7 +46,8 @@ pub(super) fn targets() -> Vec<Target> {
 }
 
 const REQUESTS: [&str; 3] = [
-    r#"{"model":"m","system":"s","tools":[{"name":"t"}],"messages":[{"role":"user","content":"a"}]}"#,
+    r#"{"model":"m","system":"s","tools":[{"name":"t"}],"messages":[
+        {"role":"user","content":"a"}]}"#,
     r#"{"model":"m","instructions":null,"input":[{"role":"user","content":"a"}],"user":"u"}"#,
     r#"{"contents":[{"role":"user","parts":[{"text":"a"}]}],"systemInstruction":{"parts":[]}}"#,
 ];
@@ -64,6 +65,7 @@ const STREAMS: [&str; 3] = [
      data: {\"type\":\"content_block_stop\"}\n\ndata: {\"type\":\"message_stop\"}\n\n",
     "data: {\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"id\":\"c\",\"function\":\
      {\"name\":\"f\",\"arguments\":\"{}\"}}]}}]}\r\n\r\ndata: [DONE]\r\n\r\n",
-    "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"a\"}]},\"finishReason\":\"STOP\"}],\
+    "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"a\"}]},\
+     \"finishReason\":\"STOP\"}],\
      \"usageMetadata\":{\"promptTokenCount\":1}}\n\n",
 ];
