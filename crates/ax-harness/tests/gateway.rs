@@ -139,7 +139,7 @@ say(type='end')";
         _ => None,
     });
     let told: Value = serde_json::from_str(told.unwrap()).unwrap();
-    assert_eq!((&told["type"], &told["key"]), (&json!("refused"), &json!("gw:model:0:1")));
+    assert_eq!((&told["type"], &told["key"]), (&json!("error"), &json!("gw:model:0:1")));
 }
 
 #[tokio::test]
