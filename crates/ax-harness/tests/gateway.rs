@@ -109,14 +109,15 @@ async fn an_attempt_that_is_killed_waits_for_no_answer() {
 async fn the_last_word_of_a_harness_stays_the_last() {
     let world = World::new().await;
     let program = "
-import threading
 begin()
-threading.Thread(target=ask, args=('one',), daemon=True).start()
-time.sleep(0.1)
+ask('one', 10)
 say(type='end')";
     let running = Running::start(&world.launcher, world.launch(program, "jsonl"));
     let (frames, exit) = running.rest().await;
     assert_eq!(exit, Exit::Said);
+    let begun = frames.iter().any(|frame| matches!(frame, Frame::StepBegin { .. }));
+    let ended = frames.iter().any(|frame| matches!(frame, Frame::StepEnd { .. }));
+    assert!(begun && !ended, "an answer is under way: {frames:?}");
     assert_eq!(frames.last(), Some(&Frame::End { result: None }));
 }
 

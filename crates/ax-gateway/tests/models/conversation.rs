@@ -19,6 +19,7 @@ async fn a_conversation_is_stored_once() {
         let log = world.log.lock().unwrap();
         let stored: usize = log.begun.iter().map(|(.., request)| request.len()).sum();
         assert!(stored < 6 * 1_400, "{path}: {stored} bytes");
+        assert_eq!(log.begun.len(), 6, "{path}");
         for (.., prefix, request) in log.begun.iter().skip(1) {
             assert_eq!(prefix.parts.len(), 1, "{path}: {request}");
         }
