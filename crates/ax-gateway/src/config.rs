@@ -2,9 +2,11 @@
 
 use crate::policy::Rule;
 use ax_core::session::Usage;
+use regex_lite::Regex;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The most providers of models.
 const PROVIDERS_MAX: usize = 32;
@@ -14,6 +16,10 @@ const SERVERS_MAX: usize = 64;
 const RULES_MAX: usize = 256;
 /// The most models that stand in for another.
 const FALLBACKS_MAX: usize = 8;
+/// The most patterns of what is ignored.
+const IGNORED_MAX: usize = 16;
+/// The longest of them, in bytes.
+const PATTERN_BYTES_MAX: usize = 256;
 /// The most tries of a call, the first one included.
 const TRIES_MAX: u32 = 20;
 
@@ -30,6 +36,60 @@ pub struct Config {
     /// What happens when a new attempt asks something else than the one before did.
     #[serde(default)]
     pub(crate) on_divergence: OnDivergence,
+    /// What model calls may cost.
+    #[serde(default)]
+    pub(crate) limits: Limits,
+}
+
+/// What model calls may cost, and how many there may be in a minute.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct Limits {
+    /// For an execution.
+    pub(crate) execution: Option<Amount>,
+    /// For a session, all its executions together.
+    pub(crate) session: Option<Amount>,
+    /// In a minute, for each provider, all sessions of the agent in a namespace together.
+    pub(crate) rate: Option<Rate>,
+}
+
+/// What may be consumed.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct Amount {
+    /// Input and output together.
+    pub(crate) tokens: Option<u64>,
+    /// In US dollars, by the prices of the manifest.
+    pub(crate) cost: Option<f64>,
+    pub(crate) calls: Option<u64>,
+}
+
+/// What may be consumed in a minute.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct Rate {
+    pub(crate) calls: Option<u64>,
+    pub(crate) tokens: Option<u64>,
+}
+
+impl Limits {
+    fn check(&self) -> Result<(), ConfigError> {
+        let amounts = [("execution", &self.execution), ("session", &self.session)];
+        for (name, amount) in amounts {
+            let Some(amount) = amount else { continue };
+            if amount.cost.is_some_and(|cost| !(0.0..=1e9).contains(&cost)) {
+                let hint = "write US dollars, such as 2.5";
+                let path = format!("limits.{name}.cost");
+                return Err(ConfigError::new(path, "is not an amount", hint));
+            }
+        }
+        let Some(rate) = &self.rate else { return Ok(()) };
+        if rate.calls == Some(0) || rate.tokens == Some(0) {
+            let cause = "must let something through";
+            return Err(ConfigError::new("limits.rate", cause, "leave out what has no limit"));
+        }
+        Ok(())
+    }
 }
 
 /// A tool server (Model Context Protocol): a program that speaks over its standard input and
@@ -83,6 +143,9 @@ pub(crate) struct Provider {
     /// How often a call is tried that could not be answered.
     #[serde(default = "default_tries")]
     pub(crate) tries: u32,
+    /// Patterns (regular expressions) of what two equal requests may differ in, such as clocks.
+    #[serde(default)]
+    ignore: Vec<String>,
     /// What the models cost, by name.
     #[serde(default)]
     prices: BTreeMap<String, Price>,
@@ -146,6 +209,7 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
+        self.limits.check()?;
         if self.models.len() > PROVIDERS_MAX {
             let cause = format!("there may be {PROVIDERS_MAX} at most");
             return Err(ConfigError::new("models", cause, ""));
@@ -207,6 +271,20 @@ fn check_variable(path: &str, name: Option<&String>) -> Result<(), ConfigError> 
     Ok(())
 }
 
+/// Checks a pattern of what is ignored.
+fn check_pattern(path: &str, pattern: &str) -> Result<(), ConfigError> {
+    let cause = match Regex::new(pattern) {
+        _ if pattern.len() > PATTERN_BYTES_MAX => {
+            format!("is longer than {PATTERN_BYTES_MAX} bytes")
+        }
+        Err(error) => format!("is not a regular expression: {error}"),
+        Ok(compiled) if compiled.is_match("") => "matches everything".to_owned(),
+        Ok(_) => return Ok(()),
+    };
+    let hint = "match what differs and its surroundings, such as `Current time: [0-9T:Z-]+`";
+    Err(ConfigError::new(path, cause, hint))
+}
+
 impl ToolServer {
     fn check(&self, path: &str) -> Result<(), ConfigError> {
         check_name(path, &self.name)?;
@@ -254,6 +332,13 @@ impl Provider {
             let cause = format!("must be 1 to {TRIES_MAX}");
             return Err(ConfigError::new(format!("{path}.tries"), cause, ""));
         }
+        if self.ignore.len() > IGNORED_MAX {
+            let cause = format!("there may be {IGNORED_MAX} at most");
+            return Err(ConfigError::new(format!("{path}.ignore"), cause, ""));
+        }
+        for (at, pattern) in self.ignore.iter().enumerate() {
+            check_pattern(&format!("{path}.ignore[{at}]"), pattern)?;
+        }
         for (model, price) in &self.prices {
             let figures = [price.input, price.output, price.cached.unwrap_or(0.0)];
             if figures.iter().any(|figure| !(0.0..=1e6).contains(figure)) {
@@ -263,6 +348,11 @@ impl Provider {
             }
         }
         Ok(())
+    }
+
+    /// What two equal requests may differ in.
+    pub(crate) fn ignored(&self) -> Arc<[Regex]> {
+        self.ignore.iter().filter_map(|pattern| Regex::new(pattern).ok()).collect()
     }
 
     /// The first segment of its routes.
@@ -339,8 +429,19 @@ mod tests {
         check(json!({"provider": "openai", "baseUrl": "file:///etc"}), Err("models[0].baseUrl"));
         check(json!({"provider": "openai", "baseUrl": "http://h?x=1"}), Err("models[0].baseUrl"));
         check(json!({"provider": "openai", "tries": 0}), Err("models[0].tries"));
+        for pattern in ["(", "x*", &"x".repeat(257)] {
+            let section = json!({"provider": "openai", "ignore": ["ok", pattern]});
+            check(section, Err("models[0].ignore[1]"));
+        }
         let prices = json!({"m": {"input": -1.0, "output": 1.0}});
         check(json!({"provider": "openai", "prices": prices}), Err("models[0].prices.m"));
+        for (limits, path) in [
+            (json!({"session": {"cost": -1.0}}), "limits.session.cost"),
+            (json!({"rate": {"calls": 0}}), "limits.rate"),
+            (json!({"execution": {"token": 1}}), "limits.execution.token"),
+        ] {
+            assert_eq!(Config::parse(&json!({"limits": limits})).unwrap_err().path, path);
+        }
         let twice = json!({"models": [{"provider": "openai"}, {"provider": "openai"}]});
         assert_eq!(Config::parse(&twice).unwrap_err().path, "models[1].name");
         assert_eq!(Config::parse(&json!({"model": []})).unwrap_err().path, "model");

@@ -2,7 +2,7 @@
 
 use crate::config::{Config, Kind};
 use crate::door::{self, Door};
-use crate::models::Models;
+use crate::models::{Meter, Models, Rates, Used};
 use crate::session::{KEY_PREFIX, Recorded, Session, Told};
 use crate::tools::{self, Spawn, Tools};
 use ax_core::session::{Answer, Failure, Frame, Prefix, StepKey};
@@ -34,6 +34,12 @@ pub struct Setup {
     pub scope: String,
     /// Starts tool servers that are programs.
     pub spawn: Spawn,
+    /// What was consumed before.
+    pub used: Used,
+    /// How fast agents call: one for all gateways of the process.
+    pub rates: Rates,
+    /// Whose rate it is: namespace and agent.
+    pub rated: String,
 }
 
 impl fmt::Debug for Setup {
@@ -83,7 +89,7 @@ impl Gateway {
     ///
     /// Fails without a provider's key, or if no port of the loopback interface can be had.
     pub async fn open(setup: Setup) -> Result<Self, OpenError> {
-        let Setup { config, http, frames, may_act, journal, sent, asks, scope, spawn } = setup;
+        let Setup { config, http, frames, may_act, journal, sent, asks, scope, spawn, .. } = setup;
         let session = Arc::new(Session::new(frames, may_act));
         let (calls, stop) = (TaskTracker::new(), CancellationToken::new());
         let listen = |source| OpenError::Listen { source };
@@ -91,10 +97,18 @@ impl Gateway {
         let port = listener.local_addr().map_err(listen)?.port();
         let placeholder = door::placeholder();
         let environment = environment(&config, port, &placeholder);
-        let Config { models: providers, tools: servers, on_divergence } = config;
+        let Config { models: providers, tools: servers, on_divergence, limits } = config;
+        let meter = Meter::new(limits, setup.used, setup.rates, setup.rated);
         let (for_tools, for_models) = journal.into_iter().partition(is_of_a_tool);
-        let models =
-            Models::new(providers, on_divergence, http, for_models, &sent, Arc::clone(&session))?;
+        let models = Models::new(
+            providers,
+            on_divergence,
+            http,
+            for_models,
+            &sent,
+            meter,
+            Arc::clone(&session),
+        )?;
         let models = Arc::new(models.under(calls.clone(), stop.clone()));
         let tools = Tools::new(tools::Setup {
             servers,

@@ -23,6 +23,6 @@ mod tools;
 
 pub use config::{Config, ConfigError};
 pub use gateway::{Gateway, OpenError, Setup};
-pub use models::connections;
+pub use models::{Rates, Used, connections};
 pub use session::{KEY_PREFIX, Recorded, Told};
 pub use tools::{Spawn, Spawned, ToolCommand};

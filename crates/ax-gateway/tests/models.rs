@@ -4,10 +4,12 @@
 
 #[path = "models/conversation.rs"]
 mod conversation;
+#[path = "models/limits.rs"]
+mod limits;
 
 use ax_core::session::{Body, Frame, Prefix, StepKey};
 use ax_fakemodel::{FakeModel, Options, Script};
-use ax_gateway::{Config, Gateway, Recorded, Setup, Told};
+use ax_gateway::{Config, Gateway, Rates, Recorded, Setup, Told, Used};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -110,6 +112,9 @@ impl World {
             asks: HashMap::new(),
             scope: String::new(),
             spawn: Arc::new(|_| Box::pin(async { Err(std::io::Error::other("no programs")) })),
+            used: Used::default(),
+            rates: Rates::default(),
+            rated: String::new(),
         };
         let gateway = Arc::new(Gateway::open(setup).await.unwrap());
         let (log, sync, weak) = (Arc::clone(&self.log), self.sync, Arc::downgrade(&gateway));

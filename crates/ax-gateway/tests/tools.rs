@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use ax_core::session::{Answer, Body, Digest, EffectClass, Failure, Frame, StepKey};
-use ax_gateway::{Config, Gateway, Recorded, Setup, Spawn, Spawned, Told, ToolCommand};
+use ax_gateway::{
+    Config, Gateway, Rates, Recorded, Setup, Spawn, Spawned, Told, ToolCommand, Used,
+};
 use rmcp::model::{CallToolRequestParams, CallToolResult};
 use rmcp::service::RunningService;
 use rmcp::transport::StreamableHttpClientTransport;
@@ -71,6 +73,9 @@ impl World {
             asks,
             scope: "default/1/1".into(),
             spawn: spawn(),
+            used: Used::default(),
+            rates: Rates::default(),
+            rated: String::new(),
         };
         let gateway = Arc::new(Gateway::open(setup).await.unwrap());
         let (log, weak) = (Arc::clone(&self.log), Arc::downgrade(&gateway));

@@ -26,6 +26,8 @@ pub struct Adapters {
     options: Options,
     /// Connections of gateways, made when they are first needed.
     http: Arc<OnceLock<reqwest::Client>>,
+    /// How fast agents call models through gateways.
+    rates: ax_gateway::Rates,
 }
 
 impl Adapters {
@@ -37,6 +39,7 @@ impl Adapters {
             builtin: BuiltinHarness::new(options.clone()),
             options,
             http: Arc::default(),
+            rates: ax_gateway::Rates::default(),
         }
     }
 
@@ -87,8 +90,8 @@ impl Adapters {
 
     async fn behind_gateway(self, launch: Launch, io: Io) -> Result<Exit, Failure> {
         let http = self.connections()?;
-        let options = self.options.clone();
-        gateway::run(http, options, launch, io, |launch, io| self.adapter(launch, io)).await
+        let (rates, options) = (self.rates.clone(), self.options.clone());
+        gateway::run(http, rates, options, launch, io, |launch, io| self.adapter(launch, io)).await
     }
 }
 

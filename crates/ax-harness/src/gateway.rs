@@ -6,7 +6,7 @@ use crate::launch::{AskResult, Exit, Io, JournalEntry, JournalKind, Launch, Told
 use crate::process::tail::Tail;
 use crate::supervise::{Options, Spec, Supervised};
 use ax_core::session::{Answer, Failure, Frame, StepKey};
-use ax_gateway::{Config, Gateway, Recorded, Setup, Spawn, Spawned, ToolCommand};
+use ax_gateway::{Config, Gateway, Rates, Recorded, Setup, Spawn, Spawned, ToolCommand};
 use futures::future::BoxFuture;
 use serde_json::Value;
 use std::ffi::OsString;
@@ -40,6 +40,7 @@ pub(crate) fn validate(section: &Value) -> Result<(), ConfigError> {
 /// Runs an attempt behind a gateway.
 pub(crate) async fn run(
     http: reqwest::Client,
+    rates: Rates,
     options: Options,
     mut launch: Launch,
     io: Io,
@@ -60,6 +61,9 @@ pub(crate) async fn run(
         sent: std::mem::take(&mut launch.sent),
         scope: format!("{}/{}/{}", launch.key.namespace.as_str(), launch.key.session, launch.exec),
         spawn: spawn(options, &launch, programs.clone()),
+        used: launch.used,
+        rates,
+        rated: format!("{}/{}", launch.key.namespace.as_str(), launch.agent.name),
     };
     let gateway = Gateway::open(setup).await.map_err(|error| failure("gateway", &error))?;
     launch.env.extend(gateway.environment().iter().cloned());

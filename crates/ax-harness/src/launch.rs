@@ -5,6 +5,7 @@ use ax_core::session::{
     Answer, Digest, EffectClass, Failure, Frame, PartKind, Prefix, StepKey, StepKind,
 };
 use ax_core::time::Timestamp;
+use ax_gateway::Used;
 use futures::future::BoxFuture;
 use std::fmt::{self, Debug};
 use std::path::PathBuf;
@@ -114,6 +115,8 @@ pub struct Launch {
     pub sent: Vec<Prefix>,
     /// Added to the environment of what is started.
     pub env: Vec<(String, String)>,
+    /// What the execution and its session have consumed so far.
+    pub used: Used,
 }
 
 /// The agent's manifest, as far as an adapter needs it.

@@ -22,6 +22,7 @@ mod process;
 pub mod supervise;
 
 pub use adapters::Adapters;
+pub use ax_gateway::Used;
 pub use ax1::Ax1Harness;
 pub use builtin::BuiltinHarness;
 pub use config::ConfigError;

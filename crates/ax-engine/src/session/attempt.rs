@@ -6,7 +6,7 @@ use crate::transcript::Reader;
 use crate::{Code, Error};
 use ax_core::id::{AttemptId, ExecId, SessionKey};
 use ax_core::session::{BlockId, Failure, Frame, Kind, PartKind, Refusal, Reply, Stop};
-use ax_harness::{AskResult, Exit, Io, Launch, MayAct, Told};
+use ax_harness::{AskResult, Exit, Io, Launch, MayAct, Told, Used};
 use ax_log::Fence;
 use futures::future::BoxFuture;
 use std::sync::Arc;
@@ -365,6 +365,8 @@ impl Task {
         let (history, mut sent) = reader.history(under_way, &files).await?;
         let (journal, sent_now) = reader.journal(under_way, durable).await?;
         sent.extend(sent_now);
+        let mut used = Used { execution: under_way.usage, session: state.usage };
+        used.session.add(&under_way.usage);
         Ok(Launch {
             key: self.key.clone(),
             agent,
@@ -376,6 +378,7 @@ impl Task {
             journal,
             sent,
             env: Vec::new(),
+            used,
             workspace,
         })
     }

@@ -126,7 +126,11 @@ async fn start(inner: Arc<Inner>, key: SessionKey, mut commands: mpsc::Unbounded
     let loaded = match loaded {
         Ok(loaded) => loaded,
         Err(error) => {
-            tracing::warn!(%error, "the session cannot be loaded");
+            if error.code == Code::Deleted {
+                tracing::debug!(%error, "a deleted session was asked for");
+            } else {
+                tracing::warn!(%error, "the session cannot be loaded");
+            }
             inner.registry.fail(&key, &mut commands, &error);
             return inner.retry_later(&key, &error);
         }

@@ -2,13 +2,15 @@
 
 use super::chain::{Chains, Placed};
 use super::exchange::Exchange;
+use super::limits::Over;
 use super::recorded::{Answer, Unreadable};
-use super::wire::Asked;
+use super::wire::{Asked, Canon};
 use crate::session::{KEY_PREFIX, Recorded};
 use ax_core::session::{Digest, Prefix, StepKey};
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How much of a part is shown around the place where two differ, in characters.
 const SHOWN_CHARS: usize = 400;
@@ -34,8 +36,10 @@ pub(crate) enum Found {
     Known(Arc<Exchange>),
     /// Its answer was cut: it is asked again, as the same step.
     Again(StepKey, Arc<Exchange>),
-    /// Nobody has asked this before.
-    New(StepKey, Arc<Exchange>),
+    /// Nobody has asked this before; it waits that long for its turn.
+    New(StepKey, Arc<Exchange>, Duration),
+    /// It would be over a limit.
+    Over(Over),
     /// An earlier attempt asked something else at this place.
     Diverged(Diverged),
 }
@@ -78,8 +82,15 @@ impl Book {
         self.chains.place(&parts)
     }
 
-    /// Finds out what becomes of a question; the caller reads the exchange.
-    pub(crate) fn ask(&mut self, asked: &Asked, placed: &Placed) -> Result<Found, Unreadable> {
+    /// Finds out what becomes of a question; the caller reads the exchange. `admit` is asked before
+    /// something new is paid for.
+    pub(crate) fn ask(
+        &mut self,
+        asked: &Asked,
+        placed: &Placed,
+        canon: &Canon,
+        admit: impl FnOnce() -> Result<Duration, Over>,
+    ) -> Result<Found, Unreadable> {
         let chain = placed.prefix.chain;
         let slots = self.calls.entry(chain).or_default();
         // The harness asks again what it has not heard the end of.
@@ -104,14 +115,18 @@ impl Book {
             }
             None => Arc::new(Exchange::new()),
         };
-        if let Some(diverged) = self.diverged(asked, placed) {
+        if let Some(diverged) = self.diverged(asked, placed, canon) {
             return Ok(Found::Diverged(diverged));
         }
+        let wait = match admit() {
+            Ok(wait) => wait,
+            Err(over) => return Ok(Found::Over(over)),
+        };
         exchange.take();
         let slot = Slot { key: key.clone(), exchange: Arc::clone(&exchange) };
         self.calls.entry(chain).or_default().push(slot);
         self.chains.sent(placed);
-        Ok(Found::New(key, exchange))
+        Ok(Found::New(key, exchange, wait))
     }
 
     /// The model answered.
@@ -127,7 +142,7 @@ impl Book {
     /// Finds the recorded call in whose place this is asked: one that continues what this attempt
     /// has sent last in this conversation. Calls of other conversations in the same program are not
     /// in its place, and come when they come.
-    fn diverged(&self, asked: &Asked, placed: &Placed) -> Option<Diverged> {
+    fn diverged(&self, asked: &Asked, placed: &Placed, canon: &Canon) -> Option<Diverged> {
         let reached = self.chains.reached(placed);
         if self.begun.contains(&placed.prefix.chain) {
             // It was asked before, and only its answer did not come.
@@ -146,7 +161,7 @@ impl Book {
         let now = &asked.parts[from..];
         let same = now.iter().zip(&due.prefix.parts).take_while(|((now, _), then)| now == *then);
         let at = same.count();
-        let then = due.prefix.parts.get(at).map(|digest| due.part(*digest));
+        let then = due.prefix.parts.get(at).map(|digest| due.part(*digest, canon));
         let now = now.get(at).map(|(_, part)| part.to_string());
         let nothing = || "nothing more".to_owned();
         let (expected, found) = around(&then.unwrap_or_else(nothing), &now.unwrap_or_else(nothing));
@@ -164,10 +179,10 @@ impl Book {
 
 impl Due {
     /// Returns a part of the recorded request, if it was stored with this one.
-    fn part(&self, digest: Digest) -> String {
+    fn part(&self, digest: Digest, canon: &Canon) -> String {
         let request: Value = serde_json::from_str(&self.recorded.request).unwrap_or_default();
         let parts = request["parts"].as_array().into_iter().flatten();
-        let found = parts.into_iter().find(|part| crate::canonical::hash(part) == digest);
+        let found = parts.into_iter().find(|part| canon.hash(part) == digest);
         found.map_or_else(|| format!("({digest:?})"), Value::to_string)
     }
 }

@@ -3,7 +3,7 @@
 
 use super::events::{self, Events};
 use super::recorded::Head;
-use super::wire::{Reading, Wire};
+use super::wire::{Canon, Reading};
 use ax_core::session::Digest;
 use bytes::Bytes;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -81,12 +81,12 @@ impl Exchange {
     }
 
     /// What the model said, if the answer is whole.
-    pub(crate) fn said(&self, wire: Wire) -> Option<Vec<Digest>> {
+    pub(crate) fn said(&self, canon: &Canon) -> Option<Vec<Digest>> {
         let progress = self.progress.borrow();
         if progress.end != Some(End::Whole) {
             return None;
         }
-        let mut reading = Reading::new(wire);
+        let mut reading = Reading::new(canon.wire());
         if progress.head.as_ref()?.is_stream() {
             let mut events = Events::default();
             for chunk in &progress.chunks {
@@ -98,7 +98,7 @@ impl Exchange {
         } else {
             reading.body(&progress.chunks.concat());
         }
-        Some(reading.said())
+        Some(reading.said(canon))
     }
 
     /// Waits for the head.

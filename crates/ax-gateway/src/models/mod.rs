@@ -5,6 +5,7 @@ mod book;
 mod chain;
 mod events;
 mod exchange;
+mod limits;
 mod recorded;
 mod upstream;
 mod wire;
@@ -26,6 +27,9 @@ use http::{Response, StatusCode};
 use http_body::Frame as BodyFrame;
 use http_body_util::{BodyExt as _, Limited, StreamBody};
 use hyper::body::Incoming;
+pub(crate) use limits::Meter;
+use limits::Over;
+pub use limits::{Rates, Used};
 pub(crate) use recorded::Answer;
 use recorded::Head;
 use serde_json::{Map, Value, json};
@@ -42,7 +46,7 @@ use tokio_util::task::TaskTracker;
 pub use upstream::connections;
 use upstream::{Upstream, Wanted};
 use wire::{Asked, Call};
-pub(crate) use wire::{Reading, Wire};
+pub(crate) use wire::{Canon, Reading, Wire};
 
 /// The largest request, in bytes.
 const REQUEST_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -78,6 +82,7 @@ pub(crate) struct Models {
     upstreams: HashMap<String, Arc<Upstream>>,
     on_divergence: OnDivergence,
     session: Arc<Session>,
+    meter: Meter,
     book: Mutex<Book>,
     /// A question was asked.
     asked: Notify,
@@ -92,6 +97,7 @@ impl Models {
         http: reqwest::Client,
         journal: Vec<Recorded>,
         sent: &[Prefix],
+        meter: Meter,
         session: Arc<Session>,
     ) -> Result<Self, OpenError> {
         let mut upstreams = HashMap::new();
@@ -104,13 +110,15 @@ impl Models {
                 let variable = variable.to_owned();
                 return Err(OpenError::Key { provider: name, variable });
             }
-            let upstream = Upstream { provider, key, http: http.clone() };
+            let ignored = provider.ignored();
+            let upstream = Upstream { provider, key, ignored, http: http.clone() };
             drop(upstreams.insert(name, Arc::new(upstream)));
         }
         Ok(Self {
             upstreams,
             on_divergence,
             session,
+            meter,
             book: Mutex::new(Book::new(journal, sent)),
             asked: Notify::new(),
             calls: TaskTracker::new(),
@@ -179,11 +187,13 @@ impl Models {
                 return refuse(wire, StatusCode::BAD_REQUEST, &message);
             }
         };
-        let asked = wire.asked(plain_path, &parsed);
+        let canon = upstream.canon(wire);
+        let asked = wire.asked(plain_path, &parsed, &canon);
         wanted.model.clone_from(&asked.model);
         match self.exchange(upstream, wanted, &asked).await {
             Ok(taken) => deliver(wire, taken).await,
-            Err(message) => refuse(wire, StatusCode::CONFLICT, &message),
+            Err(Refused::Here(message)) => refuse(wire, StatusCode::CONFLICT, &message),
+            Err(Refused::Over(over)) => refuse_over(wire, &over),
         }
     }
 
@@ -194,29 +204,38 @@ impl Models {
         upstream: &Arc<Upstream>,
         wanted: Wanted,
         asked: &Asked,
-    ) -> Result<Taken, String> {
+    ) -> Result<Taken, Refused> {
         let deadline = Instant::now() + DUE_MAX;
+        let canon = upstream.canon(wanted.wire);
         if self.session.is_closing() {
-            return Err("the attempt is over".into());
+            return Err(Refused::Here("the attempt is over".into()));
         }
+        let admit = || self.meter.admit(upstream.provider.name());
         loop {
             let others = self.asked.notified();
             let (found, placed) = {
                 let mut book = self.book();
                 let placed = book.place(asked);
-                (book.ask(asked, &placed).map_err(|error| error.to_string())?, placed)
+                (
+                    book.ask(asked, &placed, &canon, admit).map_err(|error| error.to_string())?,
+                    placed,
+                )
             };
-            let (step, exchange, begin) = match found {
+            let (step, exchange, begin, wait) = match found {
                 Found::Known(exchange) => {
-                    self.hear(&exchange, wanted.wire, &placed);
+                    self.hear(&exchange, &canon, &placed);
                     self.asked.notify_waiters();
                     return Ok(Taken { exchange, whole: false });
                 }
-                Found::Again(step, exchange) => (step, exchange, None),
-                Found::New(step, exchange) => {
+                Found::Again(step, exchange) => (step, exchange, None, Duration::ZERO),
+                Found::New(step, exchange, wait) => {
                     self.asked.notify_waiters();
                     let begin = begin(&step, &wanted, asked, &placed);
-                    (step, exchange, Some(begin))
+                    (step, exchange, Some(begin), wait)
+                }
+                Found::Over(over) => {
+                    self.over(&over).await?;
+                    return Err(Refused::Over(over));
                 }
                 Found::Diverged(diverged) => {
                     if timeout_at(deadline, others).await.is_err() {
@@ -229,7 +248,10 @@ impl Models {
             let chain = placed.prefix.chain;
             let (models, upstream) = (Arc::clone(self), Arc::clone(upstream));
             drop(self.calls.spawn(async move {
-                let call = models.call(&upstream, wanted, (step, begin), chain, &exchange);
+                let call = async {
+                    tokio::time::sleep(wait).await;
+                    models.call(&upstream, wanted, (step, begin), chain, &exchange).await;
+                };
                 tokio::select! {
                     () = models.stop.cancelled() => exchange.end(End::Cut),
                     () = call => {}
@@ -255,10 +277,13 @@ impl Models {
             },
             None => None,
         };
-        let said = |reading: &Reading| self.book().said(chain, &reading.said());
+        let canon = upstream.canon(wanted.wire);
+        let said = |reading: &Reading| self.book().said(chain, &reading.said(&canon));
         let call = upstream.call(wanted, step, &self.session, exchange, said);
         tokio::select! {
-            () = call => {}
+            spent = call => if let Some(usage) = spent {
+                self.meter.spent(upstream.provider.name(), &usage);
+            },
             // What cannot be recorded is not paid for, now or in the next attempt.
             why = session::refusal(refused) => {
                 self.session.fail(Failure { code: "gateway".into(), message: why });
@@ -267,9 +292,19 @@ impl Models {
         }
     }
 
+    /// Notes, once in an attempt, that a budget is used up.
+    async fn over(&self, over: &Over) -> Result<(), String> {
+        let Over::Budget { what, limit, used } = over else { return Ok(()) };
+        let key = StepKey::from(format!("{KEY_PREFIX}over:{what}"));
+        let data = json!({"budget": what, "limit": limit, "used": used});
+        let (name, data) = ("gateway.over_budget".to_owned(), Body::Text(data.to_string()));
+        let frame = Frame::Note { key: Some(key), name, data };
+        self.session.say(frame).await.map_err(|closed| closed.to_string())
+    }
+
     /// What a model said in an earlier attempt, it will be told again.
-    fn hear(&self, exchange: &Exchange, wire: Wire, placed: &Placed) {
-        if let Some(said) = exchange.said(wire) {
+    fn hear(&self, exchange: &Exchange, canon: &Canon, placed: &Placed) {
+        if let Some(said) = exchange.said(canon) {
             self.book().said(placed.prefix.chain, &said);
         }
     }
@@ -301,6 +336,20 @@ impl Models {
     fn book(&self) -> std::sync::MutexGuard<'_, Book> {
         // A question that panicked has answered nobody.
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why a question is not answered.
+enum Refused {
+    /// It cannot be, in words.
+    Here(String),
+    /// It would be over a limit.
+    Over(Over),
+}
+
+impl From<String> for Refused {
+    fn from(message: String) -> Self {
+        Self::Here(message)
     }
 }
 
@@ -374,6 +423,28 @@ fn own_error(wire: Wire, status: StatusCode, message: &str) -> Answer {
 fn refuse(wire: Wire, status: StatusCode, message: &str) -> Response<Reply> {
     let answer = own_error(wire, status, message);
     reply(answer.head, Reply::whole(answer.chunks.concat().into()))
+}
+
+/// Says in the provider's words that a limit is reached.
+fn refuse_over(wire: Wire, over: &Over) -> Response<Reply> {
+    let (status, body) = match over {
+        Over::Budget { .. } => wire.over_budget(&over.message()),
+        Over::Rate { .. } => (429, wire.error(429, &over.message())),
+    };
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    match over {
+        Over::Rate { after } => {
+            drop(headers.insert(header::RETRY_AFTER, after.as_secs().max(1).into()));
+        }
+        // It does not help to ask again: clients that heed it do not.
+        Over::Budget { .. } => {
+            let name = HeaderName::from_static("x-should-retry");
+            drop(headers.insert(name, HeaderValue::from_static("false")));
+        }
+    }
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::TOO_MANY_REQUESTS);
+    reply(Head { status, headers }, Reply::whole(body.to_string().into()))
 }
 
 fn reply(head: Head, body: Reply) -> Response<Reply> {

@@ -3,16 +3,18 @@
 use super::events::{self, Events};
 use super::exchange::{End, Exchange};
 use super::recorded::{Answer, Head};
-use super::wire::{Reading, Wire};
+use super::wire::{Canon, Reading, Wire};
 use crate::config::{Kind, Provider};
 use crate::provider::{causes, pause};
 use crate::session::Session;
-use ax_core::session::StepKey;
+use ax_core::session::{StepKey, Usage};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
+use regex_lite::Regex;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::time::timeout;
 
@@ -48,6 +50,8 @@ pub fn connections() -> Result<reqwest::Client, reqwest::Error> {
 pub(crate) struct Upstream {
     pub(crate) provider: Provider,
     pub(crate) key: Option<HeaderValue>,
+    /// What is as if it were not there.
+    pub(crate) ignored: Arc<[Regex]>,
     pub(crate) http: reqwest::Client,
 }
 
@@ -94,6 +98,11 @@ struct Problem {
 }
 
 impl Upstream {
+    /// When two parts of requests to it are the same.
+    pub(crate) fn canon(&self, wire: Wire) -> Canon {
+        Canon::new(wire, Arc::clone(&self.ignored))
+    }
+
     /// Sends something on that is not journaled.
     pub(crate) async fn pass(&self, wanted: &Wanted) -> Result<Answer, String> {
         let response = self.send(wanted, wanted.body.clone(), &wanted.path).await?;
@@ -101,7 +110,8 @@ impl Upstream {
         Ok(Answer { head, chunks: vec![whole(response).await?] })
     }
 
-    /// Carries a call out, until its answer is whole and recorded, or cannot be had.
+    /// Carries a call out, until its answer is whole and recorded, or cannot be had. Returns what it
+    /// consumed.
     pub(crate) async fn call(
         &self,
         wanted: Wanted,
@@ -109,7 +119,7 @@ impl Upstream {
         session: &Session,
         exchange: &Exchange,
         said: impl FnOnce(&Reading) + Send,
-    ) {
+    ) -> Option<Usage> {
         let mut problem = None;
         let models = std::iter::once(None).chain(self.provider.fallback.iter().map(Some));
         for model in models {
@@ -130,19 +140,23 @@ impl Upstream {
                         // What is not durable is not shown.
                         Err(_) => exchange.end(End::Cut),
                     }
-                    return;
+                    return Some(usage);
                 }
-                Tried::Cut => return exchange.end(End::Cut),
+                Tried::Cut => {
+                    exchange.end(End::Cut);
+                    return None;
+                }
                 Tried::Failed(failed) => {
                     let final_answer = failed.said.as_ref().filter(|_| failed.lasts);
                     if let Some(answer) = final_answer {
                         // It would say the same again.
-                        let usage = ax_core::session::Usage::default();
+                        let usage = Usage::default();
                         let kept = session.record(&step, answer.store(None), usage).await.is_ok();
                         if kept {
                             show(exchange, answer);
                         }
-                        return exchange.end(if kept { End::Whole } else { End::Cut });
+                        exchange.end(if kept { End::Whole } else { End::Cut });
+                        return None;
                     }
                     problem = Some(failed);
                 }
@@ -156,6 +170,7 @@ impl Upstream {
         });
         show(exchange, &answer);
         exchange.end(End::Refused);
+        None
     }
 
     /// Asks one model until it answers.

@@ -61,6 +61,7 @@ impl Rig {
             journal: Vec::new(),
             sent: Vec::new(),
             env: Vec::new(),
+            used: ax_harness::Used::default(),
         }
     }
 

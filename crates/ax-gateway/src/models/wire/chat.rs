@@ -4,7 +4,8 @@ use super::{Reading, Turn, list, number, tagged, take_params};
 use serde_json::{Map, Value, json};
 
 /// Fields that do not change the answer.
-pub(super) const IGNORED: [&str; 6] = [
+pub(super) const IGNORED: [&str; 7] = [
+    "client_metadata",
     "metadata",
     "user",
     "prompt_cache_key",

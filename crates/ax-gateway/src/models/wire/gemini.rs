@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 pub(super) fn parts(body: &Map<String, Value>) -> Vec<Value> {
     let apart = ["systemInstruction", "system_instruction", "tools", "contents"];
-    let mut parts = vec![take_params(body, &["labels"], &apart)];
+    let mut parts = vec![take_params(body, &["labels", "sessionId"], &apart)];
     let system = body.get(apart[0]).or_else(|| body.get(apart[1]));
     parts.extend(system.map(|system| tagged("system", system)));
     parts.extend(list(body, "tools").map(|tool| tagged("tool", tool)));

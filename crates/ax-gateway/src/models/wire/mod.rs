@@ -1,14 +1,15 @@
 //! The wire formats: what of a request decides its answer, and what an answer says.
 
 mod anthropic;
+mod canon;
 mod chat;
 mod gemini;
 mod interactions;
 mod responses;
 
-use crate::canonical;
 use crate::config::Kind;
 use ax_core::session::{Digest, Usage};
+pub(crate) use canon::Canon;
 use http::Method;
 use serde_json::{Map, Value, json};
 
@@ -96,7 +97,7 @@ impl Wire {
 
     /// Takes a request apart. What cannot change the answer is left out: see
     /// `docs/formats/gateway.md`.
-    pub(crate) fn asked(self, path: &str, body: &Map<String, Value>) -> Asked {
+    pub(crate) fn asked(self, path: &str, body: &Map<String, Value>, canon: &Canon) -> Asked {
         let mut parts = match self {
             Self::Anthropic => anthropic::parts(body),
             Self::Chat => chat::parts(body),
@@ -116,8 +117,8 @@ impl Wire {
             (_, None) => "?".to_owned(),
         };
         let hashed = |mut part| {
-            clean(&mut part);
-            (canonical::hash(&part), part)
+            canon::clean(&mut part);
+            (canon.hash(&part), part)
         };
         Asked { model, parts: parts.into_iter().map(hashed).collect() }
     }
@@ -140,6 +141,14 @@ impl Wire {
             Self::Anthropic => anthropic::error(status, message),
             Self::Chat | Self::Responses => chat::error(status, message),
             Self::Gemini | Self::Interactions => gemini::error(status, message),
+        }
+    }
+    /// Returns status and error of this vendor for an account without means.
+    pub(crate) fn over_budget(self, message: &str) -> (u16, Value) {
+        match self {
+            Self::Anthropic => (402, self.error(402, message)),
+            Self::Chat | Self::Responses => (429, self.error(402, message)),
+            Self::Gemini | Self::Interactions => (429, self.error(429, message)),
         }
     }
 }
@@ -233,13 +242,8 @@ impl Reading {
     }
 
     /// The hashes of what the model said, in the form in which it is sent back to it.
-    pub(crate) fn said(&self) -> Vec<Digest> {
-        let hash = |part: &Value| {
-            let mut part = part.clone();
-            clean(&mut part);
-            canonical::hash(&part)
-        };
-        self.said.iter().map(hash).collect()
+    pub(crate) fn said(&self, canon: &Canon) -> Vec<Digest> {
+        self.said.iter().map(|part| canon.hash(part)).collect()
     }
 
     /// Takes in token counts that are totals so far.
@@ -292,17 +296,4 @@ fn tagged(tag: &str, value: &Value) -> Value {
 
 fn number(value: &Value, name: &str) -> u64 {
     value.get(name).and_then(Value::as_u64).unwrap_or(0)
-}
-
-/// Takes out what vendors and clients leave out or write as null as they please, and marks that
-/// only steer a cache.
-fn clean(value: &mut Value) {
-    match value {
-        Value::Object(fields) => {
-            fields.retain(|name, value| !value.is_null() && name != "cache_control");
-            fields.values_mut().for_each(clean);
-        }
-        Value::Array(items) => items.iter_mut().for_each(clean),
-        _ => {}
-    }
 }

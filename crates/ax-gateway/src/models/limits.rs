@@ -1,0 +1,255 @@
+//! What model calls may cost, and how many there may be in a minute. What is over a limit is not
+//! asked; the harness hears of it in the words of its provider, and can still end well.
+
+use crate::config::{Amount, Limits, Rate};
+use ax_core::session::Usage;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long a call waits for its turn; whoever would wait longer is told to come back.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+/// How many agents' rates are kept; those that are at rest are let go first.
+const RATES_MAX: usize = 1_024;
+
+/// What an execution and its session have consumed before an attempt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Used {
+    /// The execution.
+    pub execution: Usage,
+    /// The session, the execution included.
+    pub session: Usage,
+}
+
+/// Why a call is not made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Over {
+    /// A budget is used up.
+    Budget {
+        /// Such as `tokens of the session`.
+        what: String,
+        limit: String,
+        used: String,
+    },
+    /// Too many calls in a short time.
+    Rate {
+        /// When there is room again.
+        after: Duration,
+    },
+}
+
+impl Over {
+    /// Says it to the harness.
+    pub(crate) fn message(&self) -> String {
+        match self {
+            Self::Budget { what, limit, used } => {
+                format!("the budget of {what} is used up: {used} of {limit}")
+            }
+            Self::Rate { after } => {
+                let seconds = after.as_secs().max(1);
+                format!("too many calls in a short time: there is room in {seconds} s")
+            }
+        }
+    }
+}
+
+/// How fast the agents of all sessions may call. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct Rates(Arc<Mutex<HashMap<String, Bucket>>>);
+
+/// What is left of a minute's worth; below zero are calls that wait for their turn.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    calls: f64,
+    tokens: f64,
+    at: Instant,
+}
+
+impl Rates {
+    /// Lets a call in: says how long it waits for its turn.
+    fn admit(&self, who: &str, rate: &Rate) -> Result<Duration, Over> {
+        let mut buckets = self.lock();
+        if buckets.len() >= RATES_MAX && !buckets.contains_key(who) {
+            let now = Instant::now();
+            buckets.retain(|_, bucket| now.duration_since(bucket.at) < Duration::from_secs(60));
+        }
+        let bucket = buckets.entry(who.to_owned()).or_insert_with(|| Bucket::full(rate));
+        bucket.fill(rate);
+        let lacks = |left: f64, each: Option<u64>| {
+            let each = each.map_or(f64::INFINITY, figure);
+            Duration::from_secs_f64((-left).max(0.0) * 60.0 / each)
+        };
+        let calls = lacks(bucket.calls - 1.0, rate.calls);
+        let wait = calls.max(lacks(bucket.tokens, rate.tokens));
+        if wait > WAIT_MAX {
+            return Err(Over::Rate { after: wait });
+        }
+        bucket.calls -= 1.0;
+        Ok(wait)
+    }
+
+    fn spend(&self, who: &str, tokens: u64) {
+        if let Some(bucket) = self.lock().get_mut(who) {
+            bucket.tokens -= figure(tokens);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Bucket>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Bucket {
+    fn full(rate: &Rate) -> Self {
+        let most = |each: Option<u64>| each.map_or(0.0, figure);
+        Self { calls: most(rate.calls), tokens: most(rate.tokens), at: Instant::now() }
+    }
+
+    fn fill(&mut self, rate: &Rate) {
+        let now = Instant::now();
+        let minutes = now.duration_since(self.at).as_secs_f64() / 60.0;
+        let fill = |left: f64, each: Option<u64>| {
+            each.map_or(0.0, |each| (left + minutes * figure(each)).min(figure(each)))
+        };
+        (self.calls, self.tokens) = (fill(self.calls, rate.calls), fill(self.tokens, rate.tokens));
+        self.at = now;
+    }
+}
+
+/// A count as a number to calculate with; exact below 2⁵³.
+#[expect(clippy::cast_precision_loss, reason = "no such count is that large")]
+const fn figure(count: u64) -> f64 {
+    count as f64
+}
+
+/// What an attempt has consumed, and may.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    limits: Limits,
+    used: Mutex<Used>,
+    rates: Rates,
+    /// Whose rate it is.
+    who: String,
+}
+
+impl Meter {
+    pub(crate) fn new(limits: Limits, used: Used, rates: Rates, who: String) -> Self {
+        Self { limits, used: Mutex::new(used), rates, who }
+    }
+
+    /// Lets a call to a provider in: says how long it waits for its turn.
+    pub(crate) fn admit(&self, provider: &str) -> Result<Duration, Over> {
+        let mut used = self.used();
+        for (whose, limit, so_far) in [
+            ("execution", &self.limits.execution, &used.execution),
+            ("session", &self.limits.session, &used.session),
+        ] {
+            if let Some(limit) = limit {
+                check(whose, limit, so_far)?;
+            }
+        }
+        let wait = match &self.limits.rate {
+            Some(rate) => self.rates.admit(&self.whose(provider), rate)?,
+            None => Duration::ZERO,
+        };
+        // It counts from here on: what several ask at a time is not over the limit either.
+        used.execution.model_calls += 1;
+        used.session.model_calls += 1;
+        Ok(wait)
+    }
+
+    /// Takes in what an answer has cost.
+    pub(crate) fn spent(&self, provider: &str, usage: &Usage) {
+        let mut used = self.used();
+        let but_calls = Usage { model_calls: 0, ..*usage };
+        used.execution.add(&but_calls);
+        used.session.add(&but_calls);
+        if self.limits.rate.is_some() {
+            self.rates.spend(&self.whose(provider), tokens(usage));
+        }
+    }
+
+    fn whose(&self, provider: &str) -> String {
+        format!("{}/{provider}", self.who)
+    }
+
+    fn used(&self) -> MutexGuard<'_, Used> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+const fn tokens(usage: &Usage) -> u64 {
+    usage.input_tokens.saturating_add(usage.output_tokens)
+}
+
+fn check(whose: &str, limit: &Amount, used: &Usage) -> Result<(), Over> {
+    let over = |what: &str, limit: String, used: String| {
+        Err(Over::Budget { what: format!("{what} of the {whose}"), limit, used })
+    };
+    if let Some(most) = limit.tokens.filter(|most| tokens(used) >= *most) {
+        return over("tokens", most.to_string(), tokens(used).to_string());
+    }
+    if let Some(most) = limit.calls.filter(|most| used.model_calls >= *most) {
+        return over("model calls", most.to_string(), used.model_calls.to_string());
+    }
+    let cost = figure(used.cost_micros) / 1e6;
+    if let Some(most) = limit.cost.filter(|most| cost >= *most) {
+        return over("US dollars", most.to_string(), cost.to_string());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(calls: u64) -> Limits {
+        let amount = Amount { calls: Some(calls), ..Amount::default() };
+        Limits { execution: Some(amount), ..Limits::default() }
+    }
+
+    #[test]
+    fn calls_count_when_they_begin_and_what_they_cost_when_they_end() {
+        let meter = Meter::new(limits(2), Used::default(), Rates::default(), String::new());
+        meter.admit("p").unwrap();
+        meter.admit("p").unwrap();
+        let over = meter.admit("p").unwrap_err();
+        assert_eq!(over.message(), "the budget of model calls of the execution is used up: 2 of 2");
+    }
+
+    #[test]
+    fn what_was_used_before_counts() {
+        let amount = Amount { tokens: Some(100), cost: Some(0.5), ..Amount::default() };
+        let limits = Limits { session: Some(amount), ..Limits::default() };
+        let before = Usage { input_tokens: 60, output_tokens: 39, ..Usage::default() };
+        let used = Used { session: before, ..Used::default() };
+        let meter = Meter::new(limits, used, Rates::default(), String::new());
+        meter.admit("p").unwrap();
+        meter.spent("p", &Usage { output_tokens: 1, ..Usage::default() });
+        assert!(matches!(meter.admit("p"), Err(Over::Budget { .. })));
+        let used = Used { session: Usage { cost_micros: 500_000, ..before }, ..Used::default() };
+        let meter = Meter::new(meter.limits, used, Rates::default(), String::new());
+        let over = meter.admit("p").unwrap_err().message();
+        assert_eq!(over, "the budget of US dollars of the session is used up: 0.5 of 0.5");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rate_makes_calls_wait_and_refuses_those_that_would_wait_too_long() {
+        let rate = Rate { calls: Some(60), tokens: Some(600) };
+        let limits = Limits { rate: Some(rate), ..Limits::default() };
+        let rates = Rates::default();
+        let meter = || Meter::new(limits.clone(), Used::default(), rates.clone(), "w".into());
+        let (one, other) = (meter(), meter());
+        for _ in 0..30 {
+            assert_eq!(one.admit("p"), Ok(Duration::ZERO));
+            assert_eq!(other.admit("p"), Ok(Duration::ZERO));
+        }
+        assert_eq!(one.admit("p"), Ok(Duration::from_secs(1)), "a minute's worth is gone");
+        assert_eq!(one.admit("q"), Ok(Duration::ZERO), "another provider");
+        tokio::time::advance(Duration::from_secs(11)).await;
+        assert_eq!(other.admit("p"), Ok(Duration::ZERO));
+        other.spent("p", &Usage { input_tokens: 1_000, ..Usage::default() });
+        assert!(matches!(one.admit("p"), Err(Over::Rate { after }) if after.as_secs() == 40));
+    }
+}
