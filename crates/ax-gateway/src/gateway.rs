@@ -75,6 +75,7 @@ pub enum OpenError {
 #[derive(Debug)]
 pub struct Gateway {
     session: Arc<Session>,
+    models: Arc<Models>,
     environment: Vec<(String, String)>,
     /// Calls under way, which go on without the harness.
     calls: TaskTracker,
@@ -120,9 +121,9 @@ impl Gateway {
             tasks: calls.clone(),
             stop: stop.clone(),
         });
-        let door = Door { models, tools, placeholder: placeholder.into() };
+        let door = Door { models: Arc::clone(&models), tools, placeholder: placeholder.into() };
         drop(tokio::spawn(door::serve(listener, Arc::new(door), stop.clone())));
-        Ok(Self { session, environment, calls, stop })
+        Ok(Self { session, models, environment, calls, stop })
     }
 
     /// Whether a key is one of the gateway's, which no harness may use.
@@ -162,6 +163,7 @@ impl Gateway {
         self.session.closing();
         self.calls.close();
         self.calls.wait().await;
+        self.models.sum_up().await;
     }
 }
 

@@ -62,15 +62,19 @@ kinds! {
     RecordWritten "record.written"
 }
 
-/// Which kinds a follower wants; all of them if it names none.
+/// Which kinds of events somebody wants; all of them if it names none.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Kinds {
+pub struct Kinds {
     wanted: BTreeSet<&'static str>,
 }
 
 impl Kinds {
     /// Reads names and groups of names, such as `execution`.
-    pub(crate) fn parse(given: &[String]) -> Result<Self, Error> {
+    ///
+    /// # Errors
+    ///
+    /// Says which name is none.
+    pub fn parse(given: &[String]) -> Result<Self, Error> {
         if given.len() > NAMES_MAX {
             return Err(Error::invalid(format!("a filter has at most {NAMES_MAX} kinds")));
         }
@@ -91,7 +95,7 @@ impl Kinds {
     }
 
     /// Whether an event is wanted.
-    pub(crate) fn has(&self, event: &v1::Event) -> bool {
+    pub fn has(&self, event: &v1::Event) -> bool {
         self.wanted.is_empty() || self.wanted.contains(name(event))
     }
 }

@@ -31,6 +31,7 @@ pub mod tls;
 
 pub use caller::{Act, Asker, Everything, Grant, Identity, Peer};
 pub use connections::Connections;
+pub use kinds::Kinds;
 pub use listen::{BindError, Listener, Secure, Secured, Wire};
 pub use rest::openapi;
 pub use serve::{Guard, Options, ServeError, Server, check};

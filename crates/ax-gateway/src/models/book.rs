@@ -34,6 +34,8 @@ struct Due {
 pub(crate) enum Found {
     /// Its answer is there, or under way.
     Known(Arc<Exchange>),
+    /// An earlier attempt was answered.
+    Replayed(Arc<Exchange>),
     /// Its answer was cut: it is asked again, as the same step.
     Again(StepKey, Arc<Exchange>),
     /// Nobody has asked this before; it waits that long for its turn.
@@ -111,7 +113,7 @@ impl Book {
                 exchange.take();
                 slots.push(Slot { key, exchange: Arc::clone(&exchange) });
                 self.chains.sent(placed);
-                return Ok(Found::Known(exchange));
+                return Ok(Found::Replayed(exchange));
             }
             None => Arc::new(Exchange::new()),
         };

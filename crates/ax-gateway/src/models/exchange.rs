@@ -3,8 +3,7 @@
 
 use super::events::{self, Events};
 use super::recorded::Head;
-use super::wire::{Canon, Reading};
-use ax_core::session::Digest;
+use super::wire::{Reading, Wire};
 use bytes::Bytes;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
@@ -80,13 +79,13 @@ impl Exchange {
         self.taken.store(false, Ordering::Release);
     }
 
-    /// What the model said, if the answer is whole.
-    pub(crate) fn said(&self, canon: &Canon) -> Option<Vec<Digest>> {
+    /// What the answer says, if it is whole.
+    pub(crate) fn reading(&self, wire: Wire) -> Option<Reading> {
         let progress = self.progress.borrow();
         if progress.end != Some(End::Whole) {
             return None;
         }
-        let mut reading = Reading::new(canon.wire());
+        let mut reading = Reading::new(wire);
         if progress.head.as_ref()?.is_stream() {
             let mut events = Events::default();
             for chunk in &progress.chunks {
@@ -98,7 +97,7 @@ impl Exchange {
         } else {
             reading.body(&progress.chunks.concat());
         }
-        Some(reading.said(canon))
+        Some(reading)
     }
 
     /// Waits for the head.

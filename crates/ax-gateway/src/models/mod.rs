@@ -13,7 +13,9 @@ mod wire;
 use crate::config::{Kind, OnDivergence, Provider};
 use crate::gateway::OpenError;
 use crate::session::{self, KEY_PREFIX, Recorded, Session};
-use ax_core::session::{Body, Digest, EffectClass, Failure, Frame, Prefix, StepKey, StepKind};
+use ax_core::session::{
+    Body, Digest, EffectClass, Failure, Frame, Prefix, StepKey, StepKind, Usage,
+};
 use book::{Book, Diverged, Found};
 use bytes::Bytes;
 use chain::Placed;
@@ -83,6 +85,8 @@ pub(crate) struct Models {
     on_divergence: OnDivergence,
     session: Arc<Session>,
     meter: Meter,
+    /// What was answered from the journal and is not noted yet.
+    replayed: Mutex<Usage>,
     book: Mutex<Book>,
     /// A question was asked.
     asked: Notify,
@@ -119,6 +123,7 @@ impl Models {
             on_divergence,
             session,
             meter,
+            replayed: Mutex::default(),
             book: Mutex::new(Book::new(journal, sent)),
             asked: Notify::new(),
             calls: TaskTracker::new(),
@@ -223,7 +228,11 @@ impl Models {
             };
             let (step, exchange, begin, wait) = match found {
                 Found::Known(exchange) => {
-                    self.hear(&exchange, &canon, &placed);
+                    self.asked.notify_waiters();
+                    return Ok(Taken { exchange, whole: false });
+                }
+                Found::Replayed(exchange) => {
+                    self.hear(&exchange, &canon, &placed, (upstream, &asked.model));
                     self.asked.notify_waiters();
                     return Ok(Taken { exchange, whole: false });
                 }
@@ -302,11 +311,37 @@ impl Models {
         self.session.say(frame).await.map_err(|closed| closed.to_string())
     }
 
-    /// What a model said in an earlier attempt, it will be told again.
-    fn hear(&self, exchange: &Exchange, canon: &Canon, placed: &Placed) {
-        if let Some(said) = exchange.said(canon) {
-            self.book().said(placed.prefix.chain, &said);
+    /// What a model said in an earlier attempt, it will be told again, unpaid.
+    fn hear(
+        &self,
+        exchange: &Exchange,
+        canon: &Canon,
+        placed: &Placed,
+        (upstream, model): (&Upstream, &str),
+    ) {
+        let Some(reading) = exchange.reading(canon.wire()) else { return };
+        self.book().said(placed.prefix.chain, &reading.said(canon));
+        let mut usage = reading.usage();
+        usage.cost_micros = upstream.provider.cost_micros(model, &usage);
+        self.replayed().add(&usage);
+    }
+
+    /// Notes what was answered from the journal. Called when the attempt is over.
+    pub(crate) async fn sum_up(&self) {
+        let replayed = std::mem::take(&mut *self.replayed());
+        if replayed.model_calls == 0 {
+            return;
         }
+        let tokens = replayed.input_tokens.saturating_add(replayed.output_tokens);
+        let (calls, cost) = (replayed.model_calls, replayed.cost_micros);
+        let data = json!({"calls": calls, "tokens": tokens, "cost_micros": cost});
+        let (name, data) = ("gateway.replayed".to_owned(), Body::Text(data.to_string()));
+        // Nothing rests on it.
+        let _unsaid = self.session.say(Frame::Note { key: None, name, data }).await;
+    }
+
+    fn replayed(&self) -> std::sync::MutexGuard<'_, Usage> {
+        self.replayed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says what came instead of what was recorded, and goes on only if the manifest says so.

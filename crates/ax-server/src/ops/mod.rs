@@ -14,6 +14,6 @@ pub use health::{Health, Probes, READY_BYTES_MIN};
 pub use metrics::{CONTENT_TYPE, Metrics};
 pub use observer::Watch;
 pub use requests::{Measured, measure};
-pub use trace::{SPANS_AHEAD, export_request};
+pub use trace::{SPANS_AHEAD, export_request, spans_of};
 
 pub use opentelemetry_proto::tonic::trace::v1::Span;

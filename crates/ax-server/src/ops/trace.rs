@@ -455,6 +455,19 @@ fn flag(key: &str) -> KeyValue {
     value(key, Value::BoolValue(true))
 }
 
+/// Returns the spans of what a session's log says of it; those that are open are not among them.
+pub fn spans_of(
+    key: &SessionKey,
+    agent: &AgentRef,
+    events: impl IntoIterator<Item = (Seq, Event)>,
+) -> Vec<Span> {
+    let (mut track, mut spans) = (Track::default(), Vec::new());
+    for (seq, event) in events {
+        track.event(key, seq, &event, agent, &mut |span| spans.push(span));
+    }
+    spans
+}
+
 /// The request that exports spans (OTLP, `opentelemetry.proto.collector.trace.v1`).
 pub fn export_request(
     service: &str,

@@ -6,7 +6,7 @@ mod session;
 
 pub(crate) use agent::{AgentArgs, AgentCommand, Template};
 pub(crate) use auth::{AuthArgs, AuthCommand, KeyCommand, ShareCommand};
-pub(crate) use session::{SessionArgs, SessionCommand, StateName};
+pub(crate) use session::{ExportFormat, SessionArgs, SessionCommand, StateName};
 
 use crate::config::Given;
 use crate::out::Color;
@@ -288,6 +288,9 @@ pub(crate) struct EventsArgs {
     /// Show so many at most
     #[arg(long, value_name = "COUNT")]
     pub(crate) limit: Option<u64>,
+    /// Only these kinds, such as step.completed, or groups of them, such as step
+    #[arg(long, value_name = "KIND", value_delimiter = ',')]
+    pub(crate) kind: Vec<String>,
 }
 
 #[derive(Debug, Args)]

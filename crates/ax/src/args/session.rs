@@ -27,6 +27,9 @@ pub(crate) enum SessionCommand {
     Show {
         /// Session: id or name
         session: String,
+        /// Show each model and tool call, what it took, and what it cost
+        #[arg(long)]
+        cost: bool,
     },
     /// Delete sessions; what branches share with them stays
     Delete {
@@ -50,10 +53,13 @@ pub(crate) enum SessionCommand {
         #[arg(value_parser = super::auth::time)]
         expires: u64,
     },
-    /// Write a session to a file that any ax can import
+    /// Write a session to a file: for any ax to import, or for other programs
     Export {
         /// Session: id or name
         session: String,
+        /// What is written
+        #[arg(long, value_enum, default_value_t = ExportFormat::Archive)]
+        format: ExportFormat,
         /// File; - for standard output
         #[arg(long, short, default_value = "-", value_name = "FILE")]
         output: PathBuf,
@@ -66,6 +72,17 @@ pub(crate) enum SessionCommand {
         #[arg(long)]
         name: Option<String>,
     },
+}
+
+/// What an export can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// All of it, blobs included: `ax session import` takes it
+    Archive,
+    /// Its events, a JSON object a line, as `ax events --json` shows them
+    Jsonl,
+    /// What executions, attempts, model and tool calls took: spans, as OTLP JSON
+    Otel,
 }
 
 /// The states of a session.

@@ -12,6 +12,7 @@ use crate::view::transcript::Transcript;
 use crate::view::{describe::describe, json};
 use ax_client::Item;
 use ax_proto::v1;
+use ax_server::Kinds;
 
 /// How many events are asked for at a time.
 const PAGE_EVENTS: u32 = 1_000;
@@ -85,16 +86,43 @@ pub(crate) async fn events(cx: &Context, args: EventsArgs) -> Result<Exit, Failu
 }
 
 async fn events_on(cx: &Context, link: &Link, args: EventsArgs) -> Result<(), Failure> {
-    let (mut after, mut left) = (args.after, args.limit.unwrap_or(u64::MAX));
-    while left > 0 {
-        let limit = u32::try_from(left).unwrap_or(u32::MAX).min(PAGE_EVENTS);
-        let session = args.session.clone();
-        let request = v1::ListEventsRequest { session, after, limit, ..Default::default() };
-        let page = link.client.list_events(request).await?;
-        let Some(last) = page.events.last().map(|event| event.seq) else { break };
-        for event in &page.events {
+    let mut left = args.limit.unwrap_or(u64::MAX);
+    let kinds = Kinds::parse(&args.kind).map_err(|error| {
+        let hint = "name kinds such as output.message, or groups such as step";
+        Failure::usage(error.message).hint(hint)
+    })?;
+    // Without a filter no more is read than is shown.
+    let most = if args.kind.is_empty() { left } else { u64::MAX };
+    each_event(link, &args.session, args.after, most, |event| {
+        if left > 0 && kinds.has(event) {
+            left -= 1;
             cx.out.line(&line(cx, event)?)?;
         }
+        Ok(left > 0)
+    })
+    .await
+}
+
+/// Reads events page by page, `most` of them, as long as whoever takes them wants more.
+pub(crate) async fn each_event(
+    link: &Link,
+    session: &str,
+    mut after: u64,
+    most: u64,
+    mut take: impl FnMut(&v1::Event) -> Result<bool, Failure>,
+) -> Result<(), Failure> {
+    let mut left = most;
+    while left > 0 {
+        let limit = u32::try_from(left).unwrap_or(u32::MAX).min(PAGE_EVENTS);
+        let session = session.to_owned();
+        let request = v1::ListEventsRequest { session, after, limit, ..Default::default() };
+        let page = link.client.list_events(request).await?;
+        for event in &page.events {
+            if !take(event)? {
+                return Ok(());
+            }
+        }
+        let Some(last) = page.events.last().map(|event| event.seq) else { break };
         left = left.saturating_sub(page.events.len() as u64);
         after = last;
         if last >= page.last {

@@ -12,3 +12,4 @@ pub(crate) mod run;
 pub(crate) mod say;
 pub(crate) mod serve;
 pub(crate) mod session;
+mod trajectory;

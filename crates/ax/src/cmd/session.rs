@@ -1,6 +1,7 @@
 //! `ax session …`.
 
-use crate::args::{SessionArgs, SessionCommand, StateName};
+use super::trajectory;
+use crate::args::{ExportFormat, SessionArgs, SessionCommand, StateName};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::link::{Context, Link, Need};
@@ -33,7 +34,8 @@ pub(crate) async fn session(cx: &Context, args: SessionArgs) -> Result<Exit, Fai
             let agent = agent.unwrap_or_default();
             list(cx, &link, states, agent, limit.unwrap_or(usize::MAX)).await
         }
-        SessionCommand::Show { session } => show(cx, &link, session).await,
+        SessionCommand::Show { session, cost: true } => trajectory::show(cx, &link, &session).await,
+        SessionCommand::Show { session, cost: false } => show(cx, &link, session).await,
         SessionCommand::Delete { sessions } => delete(cx, &link, sessions).await,
         SessionCommand::Rename { session, title } => {
             let request = v1::RenameSessionRequest { session, title, ..Default::default() };
@@ -42,7 +44,12 @@ pub(crate) async fn session(cx: &Context, args: SessionArgs) -> Result<Exit, Fai
                 Err(error) => Err(error.into()),
             }
         }
-        SessionCommand::Export { session, output } => export(cx, &link, &session, &output).await,
+        SessionCommand::Export { session, format: ExportFormat::Archive, output } => {
+            export(cx, &link, &session, &output).await
+        }
+        SessionCommand::Export { session, format, output } => {
+            trajectory::export(cx, &link, &session, format, &output).await
+        }
         SessionCommand::Import { file, name } => {
             import(cx, &link, &file, &name.unwrap_or_default()).await
         }

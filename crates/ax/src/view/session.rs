@@ -112,14 +112,15 @@ pub(crate) fn usage(usage: &v1::Usage) -> String {
         format!("{} out", usage.output_tokens),
     ];
     if usage.cost_micros > 0 {
-        words.push(format!("${:.4}", micros(usage.cost_micros)));
+        words.push(dollars(usage.cost_micros));
     }
     words.join(", ")
 }
 
+/// An amount in US dollars.
 #[expect(clippy::cast_precision_loss, reason = "shown with four digits")]
-fn micros(count: u64) -> f64 {
-    count as f64 / 1e6
+pub(crate) fn dollars(micros: u64) -> String {
+    format!("${:.4}", micros as f64 / 1e6)
 }
 
 /// The command that answers a question.

@@ -113,3 +113,54 @@ fn a_session_moves_to_another_store() {
     let none = world.ax(&["session", "import", "none.axs"]);
     assert!(none.code != 0 && none.err.starts_with("error[AX"), "{none:?}");
 }
+
+#[test]
+fn what_a_session_took_and_cost_is_shown_and_exported() {
+    let world = World::new();
+    let step = |key: &str, kind: &str, usage: &str| {
+        format!(
+            r#"echo '{{"type":"step_begin","key":"{key}","kind":"{kind}","name":"n-{key}","effect":"read"}}'
+echo '{{"type":"step_end","key":"{key}","result":1,"usage":{usage}}}'
+"#
+        )
+    };
+    let model = r#"{"input_tokens":1200,"cached_tokens":1000,"output_tokens":34,"cost_micros":5600,"model_calls":1}"#;
+    let script = format!(
+        "{}{}echo '{{\"type\":\"end\"}}'",
+        step("m", "model", model),
+        step("t", "tool", r#"{"tool_calls":1}"#)
+    );
+    world.agent("works", "jsonl", &script, "");
+    world.ok(&["run", "-a", "works", "-s", "job", "go"]);
+    let shown = world.ok(&["session", "show", "job", "--cost"]);
+    let lines: Vec<_> = shown.lines().collect();
+    assert!(lines[0].starts_with("SEQ  AT"), "{shown}");
+    let model: Vec<_> = lines[1].split_whitespace().collect();
+    assert_eq!(model[2..4], ["model", "n-m"]);
+    assert_eq!(model[6..], ["1200", "1000", "34", "$0.0056", "done"]);
+    assert!(lines[2].contains("tool") && lines[2].ends_with("done"), "{shown}");
+    assert_eq!(lines[3], "paid: 1 model calls, 1234 tokens, $0.0056; 1 tool calls");
+    let objects = world.json(&["session", "show", "job", "--cost"]);
+    assert_eq!(objects[0]["costMicros"], 5600);
+    assert_eq!(objects[2]["type"], "total");
+
+    let kinds = |kind: &str| {
+        let events = world.json(&["events", "job", "--kind", kind]);
+        events.iter().map(|event| event["type"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds("step.completed"), ["step.completed"; 2]);
+    assert_eq!(kinds("step,execution.started").len(), 5);
+    assert_eq!(world.json(&["events", "job", "--kind", "step", "--limit", "1"]).len(), 1);
+    let wrong = world.ax(&["events", "job", "--kind", "steps"]);
+    assert!(wrong.err.contains("\"steps\" is not a kind of event"), "{wrong:?}");
+
+    let lines = world.ok(&["session", "export", "job", "--format", "jsonl"]);
+    assert_eq!(lines.lines().count(), world.json(&["events", "job"]).len());
+    world.ok(&["session", "export", "job", "--format", "otel", "-o", "spans.json"]);
+    let text = std::fs::read_to_string(world.path("spans.json")).unwrap();
+    let spans: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let spans = spans["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().unwrap();
+    assert_eq!(spans.len(), 4, "execution, attempt, model, tool: {text}");
+    let trace = spans[0]["traceId"].as_str().unwrap();
+    assert!(trace.len() == 32 && spans.iter().all(|span| span["traceId"] == trace), "{text}");
+}
