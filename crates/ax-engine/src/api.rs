@@ -3,7 +3,7 @@
 use super::{Code, Error};
 use crate::agents::SYSTEM_SESSION;
 use ax_core::id::{AskId, AttemptId, ExecId, Namespace, Seq, SessionId};
-use ax_core::session::{AgentRef, IdempotencyKey, OpenAsk, Part, SubmitPolicy, Usage};
+use ax_core::session::{AgentRef, Collection, IdempotencyKey, OpenAsk, Part, SubmitPolicy, Usage};
 use ax_core::time::Timestamp;
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -73,6 +73,32 @@ pub struct Submission {
     pub policy: Option<SubmitPolicy>,
     /// The title of a new session.
     pub title: Option<String>,
+}
+
+/// Something to keep for a framework that runs elsewhere.
+#[derive(Clone, Debug)]
+pub struct NewRecord {
+    /// The agent of a new session: `NAME` or `NAME@VERSION`.
+    pub agent: Option<String>,
+    /// What it belongs to.
+    pub collection: String,
+    /// The client's key for it.
+    pub key: Option<IdempotencyKey>,
+    /// The content. Texts over 64 KiB are moved to the blob store.
+    pub parts: Vec<Part>,
+    /// It stands for all earlier records of the collection.
+    pub replaces: bool,
+    /// Only if this is the collection's newest record; zero if it must have none yet.
+    pub after: Option<Seq>,
+}
+
+/// Records of a collection.
+#[derive(Clone, Debug)]
+pub struct RecordPage {
+    /// Encoded events, each with its position, in their order.
+    pub events: Vec<(Seq, Bytes)>,
+    /// Where the records of the collection are.
+    pub collection: Collection,
 }
 
 /// What became of an input.

@@ -3,15 +3,15 @@
 use crate::agents::AgentStore;
 use crate::api::{
     AgentSource, AgentView, BranchMade, BranchPlan, EventPage, FollowItem, FollowOptions, Info,
-    ListSessions, Recorded, SessionPage, SessionRef, SessionView, Stream, Submission, Submitted,
-    WaitState,
+    ListSessions, NewRecord, RecordPage, Recorded, SessionPage, SessionRef, SessionView, Stream,
+    Submission, Submitted, WaitState,
 };
 use crate::inner::Inner;
 use crate::observe::{Observer, Unobserved};
 use crate::registry::Registry;
 use crate::seams::{Clock, Entropy};
 use crate::timers::{self, Timers};
-use crate::{Code, Error, codec, follow, gc};
+use crate::{Code, Error, codec, follow, gc, records};
 use ax_core::id::{AskId, ExecId, Namespace, Seq, SessionId, SessionKey};
 use ax_core::session::{Accepted, Answer, Body, Caller, Digest, IdempotencyKey, Request};
 use ax_harness::Launcher;
@@ -177,6 +177,41 @@ impl Engine {
         let entries = self.inner.log.read(&key, after, limit).await?;
         let events = entries.into_iter().map(|entry| (entry.seq, entry.payload)).collect();
         Ok(EventPage { events, last: head.last })
+    }
+
+    /// Keeps something for a framework that runs elsewhere, in a new session or an existing one.
+    /// Returns once it is durable.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`Error`] if there is no such session or agent, a blob is missing, a limit is
+    /// exceeded, or somebody else has written to the collection ([`Code::Stale`]).
+    pub async fn record(
+        &self,
+        caller: Caller,
+        namespace: &Namespace,
+        session: &SessionRef,
+        record: NewRecord,
+    ) -> Result<Submitted, Error> {
+        records::write(&self.inner, caller, namespace, session, record).await
+    }
+
+    /// Reads records of a collection after a position, from the newest one that stands for all
+    /// before it; `limit` 0 means as many as a page has.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`Error`] if there is no such session.
+    pub async fn records(
+        &self,
+        namespace: &Namespace,
+        session: &SessionRef,
+        collection: &str,
+        after: Seq,
+        limit: usize,
+    ) -> Result<RecordPage, Error> {
+        let limit = if limit == 0 { EVENTS_MAX } else { limit.min(EVENTS_MAX) };
+        records::read(&self.inner, namespace, session, collection, after, limit).await
     }
 
     /// Shows a session.

@@ -75,6 +75,8 @@ codes! {
     MediaType = 1019, retryable false, "";
     /// There is no such file in the workspace.
     NoFile = 1020, retryable false, "a path begins at the workspace of the session";
+    /// Somebody else has written to the collection of records.
+    Stale = 1021, retryable false, "read the newer records, then decide again";
     /// A manifest is malformed.
     Manifest = 1101, retryable false, "`ax agent validate -f FILE` lists everything that is wrong";
     /// The configuration is malformed.
@@ -191,6 +193,7 @@ impl From<Refusal> for Error {
             Refusal::Busy(_) => Code::Busy,
             Refusal::QueueFull { .. } => Code::QueueFull,
             Refusal::KeyReused { .. } => Code::KeyReused,
+            Refusal::Stale { .. } => Code::Stale,
             Refusal::Idle | Refusal::NotRunning(..) => Code::Idle,
             Refusal::NotOpen(_) | Refusal::Ambiguous(_) => Code::NotOpen,
             Refusal::WrongAnswer { .. } => Code::WrongAnswer,

@@ -20,6 +20,7 @@ mod gc;
 mod inner;
 pub mod manifest;
 mod observe;
+mod records;
 mod references;
 mod registry;
 mod seams;
@@ -32,8 +33,8 @@ mod view;
 
 pub use api::{
     AgentSource, AgentView, BranchMade, BranchPlan, EventPage, FollowItem, FollowOptions, Info,
-    ListSessions, Recorded, SessionPage, SessionRef, SessionView, Status, Stream, Submission,
-    Submitted, Until, WaitState,
+    ListSessions, NewRecord, RecordPage, Recorded, SessionPage, SessionRef, SessionView, Status,
+    Stream, Submission, Submitted, Until, WaitState,
 };
 pub use engine::{Engine, Options};
 pub use error::{Code, Error};

@@ -168,7 +168,9 @@ pub(crate) fn blobs_of(event: &Event) -> Vec<BlobRef> {
         }
     };
     match &event.kind {
-        Kind::InputReceived { parts: given, .. } | Kind::OutputMessage { parts: given, .. } => {
+        Kind::InputReceived { parts: given, .. }
+        | Kind::OutputMessage { parts: given, .. }
+        | Kind::RecordWritten { parts: given, .. } => {
             parts(given, &mut body);
         }
         Kind::ExecutionEnded { outcome: Outcome::Completed { result: Some(result) }, .. }

@@ -71,7 +71,7 @@ pub(crate) async fn submit(
 
 /// Holds the blobs that an input names until it is durable, and takes their lengths from the store:
 /// an event names only what is there.
-async fn hold_named(
+pub(crate) async fn hold_named(
     inner: &Inner,
     namespace: &Namespace,
     parts: &mut [Part],
@@ -120,7 +120,7 @@ fn derived(context: &str, namespace: &Namespace, parent: u128, key: &Idempotency
 }
 
 /// The request that creates the session, if it is new or an agent is named.
-async fn create(
+pub(crate) async fn create(
     inner: &Arc<Inner>,
     namespace: &Namespace,
     key: &SessionKey,
@@ -209,7 +209,7 @@ async fn submit_to_branch(
 }
 
 /// Hashes an input, so that the same key with other content is noticed.
-fn digest_of(parts: &[Part]) -> Digest {
+pub(crate) fn digest_of(parts: &[Part]) -> Digest {
     let mut hasher = blake3::Hasher::new();
     for part in parts {
         for text in [part.media_type.as_str(), part.name.as_str()] {

@@ -3,6 +3,7 @@
 use crate::ax1::Ax1Harness;
 use crate::builtin::BuiltinHarness;
 use crate::config::{ConfigError, closest};
+use crate::external;
 use crate::gateway;
 use crate::launch::{Exit, Io, Launch, Launcher};
 use crate::process::ProcessHarness;
@@ -13,7 +14,7 @@ use serde_json::Value;
 use std::sync::{Arc, OnceLock};
 
 /// What `harness.type` can be.
-const TYPES: [&str; 3] = ["ax1", "builtin", "process"];
+const TYPES: [&str; 4] = ["ax1", "builtin", "external", "process"];
 
 /// Runs whatever kind of harness a manifest names.
 #[derive(Clone, Debug)]
@@ -49,6 +50,7 @@ impl Adapters {
             Some("process") => ProcessHarness::validate(harness),
             Some("ax1") => Ax1Harness::validate(harness),
             Some("builtin") => BuiltinHarness::validate(harness),
+            Some("external") => external::validate(harness),
             Some(other) => Err(unknown(other)),
             None => Err(ConfigError::new("type", "is missing or not a text")
                 .suggest(format!("use one of {}", TYPES.join(", ")))),
@@ -104,23 +106,28 @@ impl Adapters {
             Some("process") => self.process.launch(launch, io),
             Some("ax1") => self.ax1.launch(launch, io),
             Some("builtin") => self.builtin.launch(launch, io),
-            _ => Box::pin(async move {
+            Some("external") => Box::pin(refuse(external::failure(), io)),
+            _ => {
                 let wrong = Self::validate(&launch.agent.harness).err();
                 let message = wrong.map_or_else(String::new, |wrong| match &wrong.suggestion {
                     Some(suggestion) => format!("{wrong}; {suggestion}"),
                     None => wrong.to_string(),
                 });
-                let failure = Failure { code: "config".into(), message };
-                let frame = Frame::Fail { failure: failure.clone(), retry: false };
-                tokio::select! {
-                    sent = io.frames.send(frame) => match sent {
-                        Ok(()) => Exit::Said,
-                        Err(_) => Exit::Gone(failure),
-                    },
-                    () = io.kill.cancelled() => Exit::Gone(failure),
-                }
-            }),
+                Box::pin(refuse(Failure { code: "config".into(), message }, io))
+            }
         }
+    }
+}
+
+/// Ends an execution that no attempt can carry out.
+async fn refuse(failure: Failure, io: Io) -> Exit {
+    let frame = Frame::Fail { failure: failure.clone(), retry: false };
+    tokio::select! {
+        sent = io.frames.send(frame) => match sent {
+            Ok(()) => Exit::Said,
+            Err(_) => Exit::Gone(failure),
+        },
+        () = io.kill.cancelled() => Exit::Gone(failure),
     }
 }
 

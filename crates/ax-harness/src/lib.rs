@@ -13,6 +13,7 @@ pub mod ax1;
 mod builtin;
 mod config;
 mod environment;
+mod external;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gateway;

@@ -59,6 +59,7 @@ kinds! {
     ActorSuspended "actor.suspended"
     BudgetExceeded "budget.exceeded"
     Note "note"
+    RecordWritten "record.written"
 }
 
 /// Which kinds a follower wants; all of them if it names none.

@@ -101,6 +101,7 @@ const fn grpc(code: Code) -> Grpc {
         Code::Busy
         | Code::Idle
         | Code::NotOpen
+        | Code::Stale
         | Code::Version
         | Code::Directory
         | Code::Config => Grpc::FailedPrecondition,
@@ -138,7 +139,8 @@ pub(crate) const fn http(code: Code) -> StatusCode {
         | Code::Exists
         | Code::Busy
         | Code::Idle
-        | Code::NotOpen => StatusCode::CONFLICT,
+        | Code::NotOpen
+        | Code::Stale => StatusCode::CONFLICT,
         Code::QueueFull | Code::RateLimited | Code::Crowded => StatusCode::TOO_MANY_REQUESTS,
         Code::Full => StatusCode::INSUFFICIENT_STORAGE,
         Code::Locked

@@ -331,6 +331,19 @@ pub enum Kind {
         /// What it says, as JSON.
         data: Body,
     },
+    /// A framework that runs elsewhere keeps something here.
+    RecordWritten {
+        /// What it belongs to.
+        collection: String,
+        /// The client's key for it.
+        key: Option<IdempotencyKey>,
+        /// The hash of its content, so that the same key with other content is noticed.
+        digest: Digest,
+        /// The content.
+        parts: Vec<Part>,
+        /// It stands for all earlier records of the collection.
+        replaces: bool,
+    },
 }
 
 /// An agent's manifest, as it was when the session began.
@@ -390,6 +403,7 @@ impl Kind {
             Self::ActorSuspended => "actor.suspended",
             Self::BudgetExceeded { .. } => "budget.exceeded",
             Self::Note { .. } => "note",
+            Self::RecordWritten { .. } => "record.written",
         }
     }
 }

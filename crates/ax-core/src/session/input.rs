@@ -123,6 +123,21 @@ pub enum Request {
         /// Its name; may be empty.
         name: String,
     },
+    /// Keep something for a framework that runs elsewhere.
+    Record {
+        /// What it belongs to.
+        collection: String,
+        /// The client's key for it.
+        key: Option<IdempotencyKey>,
+        /// The hash of the content.
+        digest: Digest,
+        /// The content.
+        parts: Vec<Part>,
+        /// It stands for all earlier records of the collection.
+        replaces: bool,
+        /// Only if this is the collection's newest record; zero if it must have none yet.
+        after: Option<Seq>,
+    },
     /// Stop everything and take nothing more.
     Delete,
 }
@@ -388,6 +403,14 @@ pub enum Refusal {
     /// More than one question is open.
     #[error("{0} questions are open: say which")]
     Ambiguous(usize),
+    /// Somebody else has written to the collection.
+    #[error("the newest record of {collection} is at {last}")]
+    Stale {
+        /// The collection.
+        collection: String,
+        /// Its newest record; zero if it has none.
+        last: Seq,
+    },
     /// The answer does not fit the question.
     #[error("the question wants {wanted}")]
     WrongAnswer {

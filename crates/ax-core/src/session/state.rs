@@ -34,6 +34,8 @@ pub struct State {
     pub answered: VecDeque<Answered>,
     /// Signals that nobody has waited for yet, oldest first.
     pub signals: VecDeque<(Seq, String)>,
+    /// What frameworks that run elsewhere keep here, by name.
+    pub collections: BTreeMap<String, Collection>,
     /// How the last execution ended.
     pub ended: Option<Ended>,
     /// What all ended executions consumed.
@@ -87,6 +89,20 @@ pub struct OpenAsk {
     pub choices: Vec<String>,
     /// When it expires.
     pub expires_at: Option<Timestamp>,
+}
+
+/// Where the records of a collection are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Collection {
+    /// The newest record that stands for all before it; zero if there is none.
+    pub base: Seq,
+    /// The newest record.
+    pub last: Seq,
+}
+
+impl Collection {
+    /// How many collections a session has at most.
+    pub const COUNT_MAX: usize = 64;
 }
 
 /// An answer that was recorded.
@@ -180,6 +196,14 @@ impl State {
             Kind::SignalReceived { name, key, digest, .. } => {
                 self.know(key.as_ref(), seq, *digest);
                 self.signals.push_back((seq, name.clone()));
+            }
+            Kind::RecordWritten { collection, key, digest, replaces, .. } => {
+                self.know(key.as_ref(), seq, *digest);
+                let known = self.collections.entry(collection.clone()).or_default();
+                known.last = seq;
+                if *replaces {
+                    known.base = seq;
+                }
             }
             Kind::ExecutionStarted { input, continues } => {
                 self.start(event, seq, *input, *continues);

@@ -163,6 +163,14 @@ fn request(verb: &str, words: &Words<'_>, session: &Session) -> Request {
             let digest = if key.is_some() { digest(&content) } else { Digest::default() };
             Request::Signal { name: text(1), key, digest, payload }
         }
+        "record" => Request::Record {
+            collection: text(1),
+            key,
+            digest: digest(&text(2)),
+            parts: vec![Part::text(text(2))],
+            replaces: words.plain.contains(&"replaces"),
+            after: words.number("after").map(Seq),
+        },
         "cancel" => Request::Cancel {
             exec: words.get(1).and_then(|word| word.parse().ok()),
             queued: words.plain.contains(&"queued"),

@@ -40,7 +40,8 @@ fn kind(message: Message) -> Result<Kind, DecodeError> {
         | Message::SessionRenamed(_)
         | Message::SessionDeleted(_)
         | Message::InputReceived(_)
-        | Message::InputCanceled(_) => session(message),
+        | Message::InputCanceled(_)
+        | Message::RecordWritten(_) => session(message),
         Message::ExecutionStarted(_)
         | Message::ExecutionCompleted(_)
         | Message::ExecutionFailed(_)
@@ -99,6 +100,13 @@ fn session(message: Message) -> Result<Kind, DecodeError> {
         Message::InputCanceled(canceled) => {
             Kind::InputCanceled { input: seq("input_canceled.input", canceled.input)? }
         }
+        Message::RecordWritten(written) => Kind::RecordWritten {
+            collection: written.collection,
+            key: idempotency_option(written.key),
+            digest: digest("record_written.digest", &written.digest)?,
+            parts: parts("record_written.parts", written.parts)?,
+            replaces: written.replaces,
+        },
         other => elsewhere(&other),
     })
 }

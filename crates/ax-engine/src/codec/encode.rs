@@ -32,7 +32,8 @@ fn kind_message(kind: &Kind) -> Message {
         | Kind::SessionRenamed { .. }
         | Kind::SessionDeleted
         | Kind::InputReceived { .. }
-        | Kind::InputCanceled { .. } => session(kind),
+        | Kind::InputCanceled { .. }
+        | Kind::RecordWritten { .. } => session(kind),
         Kind::ExecutionStarted { .. }
         | Kind::ExecutionEnded { .. }
         | Kind::AttemptStarted { .. }
@@ -94,6 +95,15 @@ fn session(kind: &Kind) -> Message {
         }
         Kind::InputCanceled { input } => {
             Message::InputCanceled(v1::InputCanceled { input: input.0 })
+        }
+        Kind::RecordWritten { collection, key, digest, parts, replaces } => {
+            Message::RecordWritten(v1::RecordWritten {
+                collection: collection.clone(),
+                key: idempotency_text(key.as_ref()),
+                digest: digest_bytes(*digest),
+                parts: part_messages(parts),
+                replaces: *replaces,
+            })
         }
         other => elsewhere(other),
     }

@@ -9,8 +9,8 @@ use super::value::{
 };
 use ax_core::id::{AskId, AttemptId, Seq};
 use ax_core::session::{
-    AgentRef, Answered, Digest, Ended, Exec, IdempotencyKey, Identity, Item, Items, KnownKeys,
-    OpenAsk, Phase, State, Step, StepKey, StepPhase,
+    AgentRef, Answered, Collection, Digest, Ended, Exec, IdempotencyKey, Identity, Item, Items,
+    KnownKeys, OpenAsk, Phase, State, Step, StepKey, StepPhase,
 };
 use ax_core::time::Timestamp;
 use ax_proto::store::v1::{self, item::Item as ItemMessage};
@@ -38,6 +38,7 @@ pub fn encode_state(state: &State) -> Bytes {
         ended: state.ended.as_ref().map(ended_message),
         usage: usage_message(&state.usage),
         answered: state.answered.iter().map(answered_message).collect(),
+        collections: state.collections.iter().map(collection_message).collect(),
     };
     message.encode_to_vec().into()
 }
@@ -70,6 +71,7 @@ pub fn decode_state(bytes: &[u8]) -> Result<State, DecodeError> {
         asks: asks(message.asks)?,
         answered: answered(message.answered)?,
         signals: signals.collect::<Result<_, DecodeError>>()?,
+        collections: collections(message.collections)?,
         ended: message.ended.map(ended).transpose()?,
         usage: usage(message.usage),
     })
@@ -197,6 +199,28 @@ fn answered(messages: Vec<v1::Answered>) -> Result<VecDeque<Answered>, DecodeErr
         })
     });
     read.collect()
+}
+
+fn collection_message((name, collection): (&String, &Collection)) -> v1::Collection {
+    v1::Collection { name: name.clone(), base: collection.base.0, last: collection.last.0 }
+}
+
+fn collections(messages: Vec<v1::Collection>) -> Result<BTreeMap<String, Collection>, DecodeError> {
+    if messages.len() > Collection::COUNT_MAX {
+        let number = messages.len() as u64;
+        return Err(DecodeError::Range { field: "snapshot.collections", number });
+    }
+    let mut collections = BTreeMap::new();
+    for message in messages {
+        let collection = Collection {
+            base: seq_or_zero("collection.base", message.base)?,
+            last: seq("collection.last", message.last)?,
+        };
+        if collections.insert(message.name.clone(), collection).is_some() {
+            return Err(DecodeError::Twice { field: "snapshot.collections", key: message.name });
+        }
+    }
+    Ok(collections)
 }
 
 /// Writes a time; one that never comes as nothing.

@@ -15,7 +15,9 @@ use crate::view::{self, RowKey};
 use crate::{Code, Error};
 use attempt::{Attempts, Heard};
 use ax_core::id::{AttemptId, Epoch, ExecId, Seq, SessionId, SessionKey};
-use ax_core::session::{Accepted, Caller, Effect, Failure, Input, Refusal, Request, Session};
+use ax_core::session::{
+    Accepted, Caller, Collection, Effect, Failure, Input, Refusal, Request, Session,
+};
 use ax_core::time::Timestamp;
 use ax_log::Fence;
 use ax_log::types::APPEND_BYTES_MAX;
@@ -41,6 +43,8 @@ pub(crate) enum Command {
     Ask(Caller, Vec<Request>, Asked),
     /// Somebody wants to know what it is doing.
     Show(oneshot::Sender<Result<SessionView, Error>>),
+    /// Somebody wants to know where the records of a collection are.
+    Collection(String, oneshot::Sender<Result<Collection, Error>>),
     /// Something may be due.
     Nudge,
     /// The engine stops.
@@ -53,6 +57,7 @@ impl Command {
         match self {
             Self::Ask(_, _, asked) => asked.answer(Err(error)),
             Self::Show(reply) => drop(reply.send(Err(error))),
+            Self::Collection(_, reply) => drop(reply.send(Err(error))),
             Self::Nudge | Self::Stop => {}
         }
     }
@@ -309,6 +314,12 @@ impl Task {
                 self.be_born();
                 self.commit().await?;
                 drop(reply.send(self.view()));
+            }
+            Command::Collection(name, reply) => {
+                self.be_born();
+                self.commit().await?;
+                let found = self.session.state().collections.get(&name).copied();
+                drop(reply.send(Ok(found.unwrap_or_default())));
             }
             Command::Nudge => self.tick(),
             Command::Stop => {

@@ -3,6 +3,7 @@
 mod agents;
 mod blobs;
 mod follow;
+mod records;
 mod sessions;
 mod submit;
 mod usage;

@@ -177,6 +177,8 @@ pub const RULES: &[Rule] = &[
     rpc("/agentexecutor.v1.Sessions/Import", OPERATOR).shape(Shape::Upload),
     rpc("/agentexecutor.v1.Sessions/ReadBlob", VIEWER),
     rpc("/agentexecutor.v1.Sessions/WriteBlob", OPERATOR).shape(Shape::Upload),
+    rpc("/agentexecutor.v1.Sessions/Record", OPERATOR),
+    rpc("/agentexecutor.v1.Sessions/ListRecords", VIEWER),
     rpc("/agentexecutor.v1.Sessions/GetUsage", VIEWER),
     rpc("/agentexecutor.v1.Agents/ApplyAgent", SERVER),
     rpc("/agentexecutor.v1.Agents/GetAgent", VIEWER),

@@ -100,6 +100,17 @@ impl Service for Sessions {
         call(&self.api, request, Api::branch).await
     }
 
+    async fn record(&self, request: Request<v1::RecordRequest>) -> Answered<v1::RecordResponse> {
+        call(&self.api, request, Api::record).await
+    }
+
+    async fn list_records(
+        &self,
+        request: Request<v1::ListRecordsRequest>,
+    ) -> Answered<v1::ListRecordsResponse> {
+        call(&self.api, request, Api::list_records).await
+    }
+
     async fn get_usage(
         &self,
         request: Request<v1::GetUsageRequest>,

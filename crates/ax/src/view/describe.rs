@@ -99,6 +99,7 @@ fn of_harness(kind: &Kind) -> String {
         Kind::SignalAwaited(signal) => signal.name.clone(),
         Kind::SignalDelivered(signal) => format!("{} of {}", signal.key, signal.signal),
         Kind::CheckpointCreated(checkpoint) => checkpoint.name.clone(),
+        Kind::RecordWritten(record) => format!("{} {}", record.collection, parts(&record.parts)),
         Kind::Note(note) => {
             format!("{} {}", note.name, note.data.as_ref().map(body).unwrap_or_default())
         }

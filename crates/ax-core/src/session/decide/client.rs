@@ -5,6 +5,7 @@ use crate::id::{AskId, ExecId, Seq};
 use crate::session::event::{Kind, Outcome};
 use crate::session::exec::{Exec, Item, Step, StepPhase};
 use crate::session::input::{Accepted, Refusal, Request};
+use crate::session::state::Collection;
 use crate::session::value::{
     Answer, AskKind, Body, Digest, EffectClass, Failure, IdempotencyKey, Part, StepKey,
     SubmitPolicy, Usage,
@@ -53,6 +54,7 @@ pub(super) fn decide(
             at_most("a name", name, NAME_BYTES_MAX)?;
             draft.push_session(Kind::CheckpointCreated { name: name.clone(), key: None });
         }
+        Request::Record { .. } => record(known, request, draft)?,
         Request::Delete => delete(known, draft),
     }
     if draft.accepted == Accepted::Nothing && !draft.events.is_empty() {
@@ -144,19 +146,11 @@ fn submit(
     draft: &mut Draft,
 ) -> Result<(), Refusal> {
     let state = known.state;
-    if let Some(key) = key {
-        length("an idempotency key", key.as_str(), IdempotencyKey::BYTES_MAX)?;
-        if let Some((seq, before)) = state.known.get(key) {
-            if before != digest {
-                return Err(Refusal::KeyReused { key: key.clone(), seq });
-            }
-            draft.accepted = Accepted::Before(seq);
-            return Ok(());
-        }
+    if let Some(before) = known_before(known, key, digest)? {
+        draft.accepted = Accepted::Before(before);
+        return Ok(());
     }
-    if parts.len() > PARTS_MAX {
-        return Err(Refusal::TooMany { what: "parts of an input", limit: PARTS_MAX });
-    }
+    few_parts("parts of an input", parts)?;
     let kind = Kind::InputReceived { key: key.cloned(), digest, parts: parts.to_vec(), policy };
     let Some(exec) = &state.exec else {
         let input = state.next();
@@ -292,15 +286,9 @@ fn signal(
     draft: &mut Draft,
 ) -> Result<(), Refusal> {
     length("a signal's name", name, NAME_BYTES_MAX)?;
-    if let Some(key) = key {
-        length("an idempotency key", key.as_str(), IdempotencyKey::BYTES_MAX)?;
-        if let Some((seq, before)) = known.state.known.get(key) {
-            if before != digest {
-                return Err(Refusal::KeyReused { key: key.clone(), seq });
-            }
-            draft.accepted = Accepted::Before(seq);
-            return Ok(());
-        }
+    if let Some(before) = known_before(known, key, digest)? {
+        draft.accepted = Accepted::Before(before);
+        return Ok(());
     }
     let waits =
         known.state.exec.iter().flat_map(|exec| exec.items.pending()).find_map(|(key, item)| {
@@ -317,6 +305,55 @@ fn signal(
         attempt::wake(known, draft);
     }
     Ok(())
+}
+
+fn record(known: Known<'_>, request: &Request, draft: &mut Draft) -> Result<(), Refusal> {
+    let Request::Record { collection, key, digest, parts, replaces, after } = request else {
+        unreachable!("`decide` hands over this one only");
+    };
+    length("a collection's name", collection, NAME_BYTES_MAX)?;
+    if let Some(before) = known_before(known, key.as_ref(), *digest)? {
+        draft.accepted = Accepted::Before(before);
+        return Ok(());
+    }
+    few_parts("parts of a record", parts)?;
+    let collections = &known.state.collections;
+    if !collections.contains_key(collection) && collections.len() >= Collection::COUNT_MAX {
+        let limit = Collection::COUNT_MAX;
+        return Err(Refusal::TooMany { what: "collections of a session", limit });
+    }
+    let last = collections.get(collection).map_or(Seq::default(), |known| known.last);
+    if after.is_some_and(|after| after != last) {
+        return Err(Refusal::Stale { collection: collection.clone(), last });
+    }
+    draft.push_session(Kind::RecordWritten {
+        collection: collection.clone(),
+        key: key.clone(),
+        digest: *digest,
+        parts: parts.clone(),
+        replaces: *replaces,
+    });
+    Ok(())
+}
+
+/// Where a request with this key was recorded before.
+fn known_before(
+    known: Known<'_>,
+    key: Option<&IdempotencyKey>,
+    digest: Digest,
+) -> Result<Option<Seq>, Refusal> {
+    let Some(key) = key else { return Ok(None) };
+    length("an idempotency key", key.as_str(), IdempotencyKey::BYTES_MAX)?;
+    let Some((seq, before)) = known.state.known.get(key) else { return Ok(None) };
+    if before != digest {
+        return Err(Refusal::KeyReused { key: key.clone(), seq });
+    }
+    Ok(Some(seq))
+}
+
+fn few_parts(what: &'static str, parts: &[Part]) -> Result<(), Refusal> {
+    let limit = PARTS_MAX;
+    if parts.len() > limit { Err(Refusal::TooMany { what, limit }) } else { Ok(()) }
 }
 
 fn cancel(
