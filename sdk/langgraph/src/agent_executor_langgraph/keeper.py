@@ -65,6 +65,7 @@ class Keeper:
     """Keeps threads in sessions. It may be used by several threads and event loops at once."""
 
     def __init__(self, agent: str, prefix: str, *, forks: bool) -> None:
+        """Keep the threads of an agent; without a prefix a thread is the session of that name."""
         self._agent = agent
         self._manifest = manifest_of(agent)
         self._prefix = prefix
@@ -325,6 +326,8 @@ class Keeper:
             self._threads.pop(thread, None)
 
     def _session(self, thread: str) -> str:
+        if not self._prefix:
+            return thread
         name = session_name(self._prefix, thread)
         if not thread or len(name.encode()) > _THREAD_BYTES_MAX or self._thread_of(name) != thread:
             raise ValueError(f"no thread can have the id {thread[:80]!r}: it is empty or too long")

@@ -53,7 +53,8 @@ class AxSaver(BaseCheckpointSaver[str]):
             patience: How long a server that does not answer is waited for.
             serde: What makes bytes of values.
             agent: The agent that the sessions belong to. It is made if it is not there.
-            prefix: What the names of sessions begin with, before the id of the thread.
+            prefix: What the names of sessions begin with, before the id of the thread. If it is
+                empty, a thread is the session of that name or id, which then must be there.
             forks: Whether two runs of a thread at the same time may each go on from the same
                 checkpoint, as LangGraph's own checkpointers let them. Otherwise the one that is
                 later fails with :class:`Overtaken`.
