@@ -111,7 +111,7 @@ class SessionStore:
 
 
 def _said(one: CheckpointTuple) -> Mapping[str, Any]:
-    return one.metadata  # type: ignore[return-value]  # it has keys of ours
+    return one.metadata
 
 
 def _id(one: CheckpointTuple) -> str:
