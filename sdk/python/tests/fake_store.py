@@ -24,6 +24,7 @@ class Store:
         self.agents: dict[str, str] = {}
         self.blobs: dict[str, bytes] = {}
         self.requests: list[str] = []
+        self.says_deleted = True
 
     def carry(self, plan: Plan[_T]) -> _T:
         """Carry out a plan, as a client does."""
@@ -57,7 +58,8 @@ class Store:
             self.agents[name] = manifest
             return json.dumps({"agent": {"name": name, "version": 1}}).encode()
         if self.sessions.get(path[1], []) is None:
-            raise ServerError("AX1011", "it was deleted")
+            known = self.says_deleted or method == "POST"
+            raise ServerError("AX1011" if known else "AX1002", "it was deleted")
         if method == "POST":
             return json.dumps(self._write(path[1], json.loads(body))).encode()
         if path[1] not in self.sessions:
@@ -81,7 +83,7 @@ class Store:
         if body["agent"] not in self.agents:
             raise ServerError("AX1003", "there is no such agent")
         created = session not in self.sessions
-        log = self.sessions.setdefault(session, [{"seq": "1", "sessionCreated": {}}])
+        log = self.sessions.get(session, [{"seq": "1", "sessionCreated": {}}])
         assert log is not None
         said = {"collection": body["collection"], "key": body["key"], "parts": body["parts"]}
         if body["replaces"]:
@@ -98,6 +100,7 @@ class Store:
         if "after" in body and int(body["after"]) != newest:
             raise ServerError("AX1021", "somebody else wrote")
         seq = str(len(log) + 1)
+        self.sessions[session] = log
         log.append({"seq": seq, "atMillis": "7", "recordWritten": said})
         return {"session": session, "seq": seq, "created": created}
 

@@ -214,7 +214,7 @@ class Keeper:
     def delete(self, thread: str) -> Plan[None]:
         """Plan to delete a thread, with everything in it."""
         self._drop(thread)
-        yield from forget(self._session(thread))
+        yield from forget(self._session(thread), self._agent)
 
     def copy(self, source: str, target: str) -> Plan[None]:
         """Plan to copy a thread: a branch of its session, if the target is new.
@@ -310,7 +310,7 @@ class Keeper:
             if state is not None:
                 self._threads.move_to_end(thread)
                 return state
-        session = yield from living(self._session(thread))
+        session = yield from living(self._session(thread), self._agent)
         state = Thread(thread, session, self._agent, self._manifest, self._cache)
         if read:
             yield from self._refresh(state)

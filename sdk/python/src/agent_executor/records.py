@@ -54,6 +54,8 @@ _UNKNOWN_SESSION = "AX1002"
 _UNKNOWN_AGENT = "AX1003"
 _DELETED = "AX1011"
 _STALE = "AX1021"
+# A position that no record ever has.
+_NEVER = (1 << 62) - 1
 
 
 class Stale(Error):
@@ -168,7 +170,7 @@ class View:
             try:
                 page = yield self._page
             except ServerError as error:
-                if error.code == _UNKNOWN_SESSION:
+                if error.code == _UNKNOWN_SESSION and not self._last:
                     return fresh
                 raise self._error(error) from error
             records = []
@@ -234,7 +236,7 @@ class View:
     def _error(self, error: ServerError) -> Error:
         if error.code == _STALE:
             return Stale(f"somebody else has written to {self.collection!r} of {self.session!r}")
-        if error.code == _DELETED:
+        if error.code == _DELETED or (error.code == _UNKNOWN_SESSION and self._last):
             return Deleted(f"session {self.session!r} was deleted")
         return error
 
@@ -356,30 +358,35 @@ def session_name(prefix: str, *ids: str) -> str:
     return f"{prefix}/%{hashlib.sha256(name.encode()).hexdigest()}"
 
 
-def living(name: str) -> Plan[str]:
+def living(name: str, agent: str = "") -> Plan[str]:
     """Plan to find the name under which a session lives, or is to be made, under a name.
 
     A name that was deleted is not free again, so the next session is ``name~2``, then ``name~3``.
-    Carry it out with ``client.carry(living("notes/friday"))``.
+    Carry it out with ``client.carry(living("notes/friday", "notes"))``.
+
+    Args:
+        name: The name.
+        agent: The agent of its sessions. With it a deleted one is also found where the server
+            says to readers that there is none.
     """
     deleted, candidate = 0, 1
-    while (yield from _is_deleted(_generation(name, candidate))):
+    while (yield from _is_deleted(_generation(name, candidate), agent)):
         deleted, candidate = candidate, 2 * candidate
     while candidate - deleted > 1:
         middle = (deleted + candidate) // 2
-        if (yield from _is_deleted(_generation(name, middle))):
+        if (yield from _is_deleted(_generation(name, middle), agent)):
             deleted = middle
         else:
             candidate = middle
     return _generation(name, candidate)
 
 
-def forget(name: str) -> Plan[bool]:
+def forget(name: str, agent: str = "") -> Plan[bool]:
     """Plan to delete the session that lives under a name; tells whether there was one.
 
-    :func:`living` then finds the name of the next one.
+    :func:`living` then finds the name of the next one, and says what the arguments are.
     """
-    current = yield from living(name)
+    current = yield from living(name, agent)
     try:
         yield lambda calls: calls.delete(current)
     except ServerError as error:
@@ -403,11 +410,21 @@ def _generation(name: str, number: int) -> str:
     return name if number == 1 else f"{name}~{number}"
 
 
-def _is_deleted(session: str) -> Plan[bool]:
+def _is_deleted(session: str, agent: str) -> Plan[bool]:
     try:
         yield lambda calls: calls.session(session)
     except ServerError as error:
         if error.code not in {_UNKNOWN_SESSION, _DELETED}:
+            raise
+        if error.code == _DELETED or not agent:
+            return error.code == _DELETED
+    else:
+        return False
+    try:
+        # It is refused in any case, and makes nothing; how, tells what is there.
+        yield lambda calls: calls.record(session, "none", [], agent, "", False, _NEVER)
+    except ServerError as error:
+        if error.code not in {_STALE, _DELETED, _UNKNOWN_AGENT, _UNKNOWN_SESSION}:
             raise
         return error.code == _DELETED
     return False
