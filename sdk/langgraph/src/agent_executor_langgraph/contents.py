@@ -124,7 +124,8 @@ class Writer:
 
 def read_contents(record: Record) -> Iterator[tuple[Ref, Content]]:
     """Yield what a record holds."""
-    for number, said in enumerate(record.data.get("contents", ())):
+    data = record.data if isinstance(record.data, dict) else {}
+    for number, said in enumerate(data.get("contents", ())):
         blob = record.blobs.get(said["b"]) or Blob(0, b"")
         content = Content(said["t"], blob, said.get("o", 0), said["n"], size=said["n"])
         if "of" in said:
