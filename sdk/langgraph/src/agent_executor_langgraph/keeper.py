@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 from langgraph.checkpoint.base import WRITES_IDX_MAP
@@ -59,6 +59,14 @@ class Found:
     metadata: tuple[str, bytes]
     values: Mapping[str, tuple[str, bytes]]
     writes: Sequence[tuple[str, str, tuple[str, bytes]]]
+
+
+@dataclass
+class History:
+    """What was written to a delta channel since it had a value, oldest first, and that value."""
+
+    writes: list[tuple[str, str, tuple[str, bytes]]] = field(default_factory=list)
+    seed: tuple[str, bytes] | None = None
 
 
 class Keeper:
@@ -118,6 +126,35 @@ class Keeper:
     def metadata(self, state: Thread, entry: Entry) -> Plan[tuple[str, bytes]]:
         """Plan to read the metadata of a checkpoint."""
         return state.values.value(entry.metadata)
+
+    def history(
+        self, thread: str, ns: str, checkpoint: str | None, channels: Sequence[str]
+    ) -> Plan[dict[str, History]]:
+        """Plan to read what delta channels are made from, up to a checkpoint: see :class:`History`.
+
+        Of each channel all that was written upon ancestors of the checkpoint, back to the nearest
+        one that has the value.
+        """
+        state = yield from self._current(thread)
+        found = {channel: History() for channel in channels}
+        entry = state.find(ns, checkpoint)
+        wanted = set(channels)
+        while wanted and entry is not None and entry.parent:
+            entry = state.find(ns, entry.parent)
+            if entry is None:
+                break
+            for write in reversed(state.pending(entry.place)):
+                if write.channel in wanted:
+                    content = yield from state.written.value(write.ref)
+                    found[write.channel].writes.append((write.task, write.channel, content))
+            for channel in sorted(wanted):
+                value = entry.values.get(channel)
+                if value is not None and value.ref is not None:
+                    found[channel].seed = yield from state.values.value(value.ref)
+                    wanted.discard(channel)
+        for history in found.values():
+            history.writes.reverse()
+        return found
 
     def threads(self) -> Plan[list[str]]:
         """Plan to list all threads."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -12,6 +12,7 @@ from langgraph.checkpoint.base import (
     Checkpoint,
     CheckpointMetadata,
     CheckpointTuple,
+    DeltaChannelHistory,
     get_checkpoint_id,
     get_checkpoint_metadata,
 )
@@ -20,7 +21,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from agent_executor.client import AsyncClient, Client, Credentials, Patience
 
-from .keeper import Found, Keeper, Put
+from .keeper import Found, History, Keeper, Put
 
 
 class AxSaver(BaseCheckpointSaver[str]):
@@ -227,6 +228,24 @@ class AxSaver(BaseCheckpointSaver[str]):
         for thread in thread_ids:
             await self._awaiting.carry(plan(str(thread)))
 
+    def get_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """Return what delta channels are made from, read at once."""
+        place = (*_place(config), get_checkpoint_id(config))
+        found = self._client.carry(self._keeper.history(*place, channels)) if channels else {}
+        return {channel: self._history(history) for channel, history in found.items()}
+
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """Do as :meth:`get_delta_channel_history`."""
+        if not channels:
+            return {}
+        place = (*_place(config), get_checkpoint_id(config))
+        found = await self._awaiting.carry(self._keeper.history(*place, channels))
+        return {channel: self._history(history) for channel, history in found.items()}
+
     def get_next_version(self, current: str | None, channel: None) -> str:
         """Return the version after another one; no two branches of a thread have the same."""
         return InMemorySaver.get_next_version(self, current, channel)  # type: ignore[arg-type]
@@ -267,6 +286,14 @@ class AxSaver(BaseCheckpointSaver[str]):
         writes = [(task, channel, loads(value)) for task, channel, value in found.writes]
         config = _config(found.thread, entry.ns, entry.id)
         return CheckpointTuple(config, head, loads(found.metadata), parent, writes)
+
+    def _history(self, history: History) -> DeltaChannelHistory:
+        loads = self.serde.loads_typed
+        writes = [(task, channel, loads(value)) for task, channel, value in history.writes]
+        said: DeltaChannelHistory = {"writes": writes}
+        if history.seed is not None:
+            said["seed"] = loads(history.seed)
+        return said
 
     def _fits(self, metadata: tuple[str, bytes], wanted: dict[str, Any]) -> bool:
         said = self.serde.loads_typed(metadata)
