@@ -177,6 +177,27 @@ impl Client {
         .await
     }
 
+    /// Keeps something for a framework, and sends it again if the connection breaks before the
+    /// answer.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::submit`].
+    pub async fn record(
+        &self,
+        mut request: v1::RecordRequest,
+    ) -> Result<v1::RecordResponse, Error> {
+        self.name_space(&mut request.namespace);
+        if request.key.is_empty() {
+            request.key = format!("sent-{}", hex(&random()?));
+        }
+        until_answered(self.patience, Again::Unanswered, || {
+            let (mut sessions, request) = (self.sessions(), self.ask(request.clone()));
+            async move { Ok(sessions.record(request).await?.into_inner()) }
+        })
+        .await
+    }
+
     /// Answers a question, and sends it again if the connection breaks before the answer.
     ///
     /// So that it meets no other question then, one that names none is given the one that is open.
@@ -215,6 +236,8 @@ impl Client {
     unary! {
         /// Reads a page of events.
         Unanswered sessions.list_events(ListEventsRequest) -> ListEventsResponse;
+        /// Reads records of a collection.
+        Unanswered sessions.list_records(ListRecordsRequest) -> ListRecordsResponse;
         /// Returns what a session is doing.
         Unanswered sessions.get_session(GetSessionRequest) -> GetSessionResponse;
         /// Lists a page of sessions.

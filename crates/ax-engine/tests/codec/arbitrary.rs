@@ -172,6 +172,15 @@ fn session_kind() -> impl Strategy<Value = Kind> {
             Kind::InputReceived { key, digest, parts, policy }
         }),
         seq().prop_map(|input| Kind::InputCanceled { input }),
+        (text(), key(), digest(), parts(), any::<bool>()).prop_map(
+            |(collection, key, digest, parts, replaces)| Kind::RecordWritten {
+                collection,
+                key,
+                digest,
+                parts,
+                replaces
+            }
+        ),
     ]
 }
 

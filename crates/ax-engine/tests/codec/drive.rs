@@ -117,6 +117,14 @@ fn request() -> impl Strategy<Value = Request> {
             queued,
             reason: "enough".into(),
         }),
+        2 => (once(), any::<bool>(), 0..9_u64).prop_map(|(key, replaces, after)| Request::Record {
+            collection: if replaces { "c1" } else { "c2" }.into(),
+            key,
+            digest: Digest::default(),
+            parts: vec![Part::text("kept")],
+            replaces,
+            after: after.checked_sub(1).map(Seq),
+        }),
         1 => Just(Request::Rename { title: "title".into() }),
         1 => Just(Request::Checkpoint { name: "here".into() }),
     ]

@@ -26,6 +26,8 @@ use std::fmt::Write;
 /// Events and a snapshot as version 1 wrote them, a line each: a name, and the bytes in
 /// hexadecimal digits.
 const FIXTURE: &str = include_str!("../fixtures/stored-v1.txt");
+/// The event of a record, and a snapshot with records, as they were first written.
+const RECORDS_FIXTURE: &str = include_str!("../fixtures/stored-records-v1.txt");
 /// The BLAKE3 hash of the fixture. It never changes: a new kind of event gets a new fixture.
 const FIXTURE_HASH: &str = "490e771da14bc969f6745bbe7d9dc3d088fa569ec195d90fb8ecb124786b755b";
 
@@ -66,9 +68,21 @@ fn what_version_1_wrote_is_read_and_written_alike() {
 }
 
 #[test]
+fn records_are_read_and_written_as_they_first_were() {
+    let (event, state) = samples::records();
+    let now = [hex(&encode_event(&event)), hex(&encode_state(&state))];
+    let then: Vec<_> = RECORDS_FIXTURE.lines().collect();
+    assert_eq!(now[..], then[..]);
+    assert_eq!(decode_event(&unhex(then[0])), Ok(event));
+    assert_eq!(decode_state(&unhex(then[1])), Ok(state));
+}
+
+#[test]
 fn the_samples_have_every_kind() {
-    let kinds: BTreeSet<_> = samples::events().iter().map(|event| event.kind.name()).collect();
-    assert_eq!(kinds.len(), 33, "every name of `Kind::name`");
+    let (record, _) = samples::records();
+    let events = samples::events().into_iter().chain([record]);
+    let kinds: BTreeSet<_> = events.map(|event| event.kind.name()).collect();
+    assert_eq!(kinds.len(), 34, "every name of `Kind::name`");
 }
 
 #[test]

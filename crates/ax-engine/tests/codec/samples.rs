@@ -3,10 +3,10 @@
 
 use ax_core::id::{AskId, AttemptId, ExecId, Seq, SessionId};
 use ax_core::session::{
-    Actor, AgentRef, Answer, AskKind, BlobRef, BlockId, Body, Budget, Digest, EffectClass, Ended,
-    Event, Exec, Failure, Identity, Item, Items, Kind, KnownKeys, Limits, LostReason, OpenAsk,
-    Outcome, Part, PartKind, Phase, Prefix, Retry, State, Step, StepKey, StepKind, StepPhase,
-    SubmitPolicy, Usage,
+    Actor, AgentRef, Answer, AskKind, BlobRef, BlockId, Body, Budget, Collection, Digest,
+    EffectClass, Ended, Event, Exec, Failure, Identity, Item, Items, Kind, KnownKeys, Limits,
+    LostReason, OpenAsk, Outcome, Part, PartKind, Phase, Prefix, Retry, State, Step, StepKey,
+    StepKind, StepPhase, SubmitPolicy, Usage,
 };
 use ax_core::time::Timestamp;
 use std::collections::{BTreeMap, VecDeque};
@@ -62,6 +62,21 @@ fn agent() -> AgentRef {
 pub(crate) fn events() -> Vec<Event> {
     let kinds = [sessions(), executions(), outputs(), steps(), asks(), waits()].concat();
     kinds.into_iter().map(event).collect()
+}
+
+/// Returns what came with records: their event, and a state that has some.
+pub(crate) fn records() -> (Event, State) {
+    let written = Kind::RecordWritten {
+        collection: "checkpoints".into(),
+        key: Some("record key".into()),
+        digest: Digest([7; 32]),
+        parts: vec![Part::text("kept"), Part { body: blob(), ..Part::text("") }],
+        replaces: true,
+    };
+    let known = Collection { base: Seq(40), last: Seq(41) };
+    let fresh = Collection { base: Seq::ZERO, last: Seq(3) };
+    let collections = [("checkpoints".into(), known), ("writes".into(), fresh)];
+    (event(written), State { collections: collections.into(), ..state() })
 }
 
 fn event(kind: Kind) -> Event {
@@ -245,6 +260,7 @@ pub(crate) fn state() -> State {
         exec: Some(exec()),
         asks: BTreeMap::from([(AskId(1), open)]),
         answered: VecDeque::new(),
+        collections: BTreeMap::new(),
         signals: VecDeque::from([(Seq(4), "paid".into())]),
         ended: Some(Ended {
             exec: ExecId(1),

@@ -6,5 +6,6 @@ mod faults;
 mod gate;
 mod leases;
 mod limits;
+mod records;
 mod sessions;
 mod support;
