@@ -14,10 +14,11 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.prebuilt import tools_condition
 from langgraph.types import interrupt
 
 import agent_executor as ax
-from agent_executor.langgraph import durable_model
+from agent_executor.langgraph import durable_model, durable_tools
 from agent_executor_langgraph import run
 
 
@@ -123,6 +124,37 @@ def pays():
     builder.add_node(
         "say", lambda state: {"messages": [AIMessage(f"{len(state['messages'])} messages")]}
     )
+    return builder.compile()
+
+
+def tools():
+    """Two tools in one node: one counts its calls, one asks a person."""
+
+    def effect() -> str:
+        """Do something that the world can see."""
+        with pathlib.Path(os.environ["PAID"]).open("a") as file:
+            file.write("effect\n")
+        return "done"
+
+    def human(question: str) -> str:
+        """Ask a person."""
+        return f"{interrupt(question)} {interrupt('Sure?')}"
+
+    def call(state: MessagesState) -> dict:
+        if isinstance(state["messages"][-1], HumanMessage):
+            calls = [
+                {"name": "effect", "args": {}, "id": "call_1"},
+                {"name": "human", "args": {"question": "Who?"}, "id": "call_2"},
+            ]
+            return {"messages": [AIMessage("", tool_calls=calls)]}
+        return {"messages": [AIMessage(", ".join(one.text for one in state["messages"][-2:]))]}
+
+    builder = StateGraph(MessagesState)
+    builder.add_node("call", call)
+    builder.add_node("tools", durable_tools([effect, human], effects={"effect": "once"}))
+    builder.add_edge(START, "call")
+    builder.add_conditional_edges("call", tools_condition)
+    builder.add_edge("tools", "call")
     return builder.compile()
 
 

@@ -138,6 +138,18 @@ def test_a_graph_whose_process_is_killed_pays_each_call_once(client, env, tmp_pa
     assert said.endswith("9 messages")
 
 
+def test_a_tool_may_ask_and_the_others_of_its_node_run_once(client, tmp_path) -> None:
+    paid = tmp_path / "paid"
+    agent = apply(client, "tools", PAID=str(paid))
+    sent = client.submit("go", agent=agent)
+    asks(client, sent.session, "Who?")
+    client.answer(sent.session, "Bo")
+    asks(client, sent.session, "Sure?")
+    client.answer(sent.session, "yes")
+    assert rest(client, sent)[1] == "done, Bo yes"
+    assert paid.read_text().split() == ["effect"]
+
+
 def test_a_breakpoint_is_a_question(client) -> None:
     agent = apply(client, "breakpoint")
     sent = client.submit("hello", agent=agent)
