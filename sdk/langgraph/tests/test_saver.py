@@ -256,6 +256,7 @@ def test_a_growing_list_of_messages_is_stored_in_proportion_to_what_is_new(serve
     assert reader.get_state(thread(name)).values == {"messages": texts, "document": document}
     new = sum(map(len, texts)) + len(document)
     size, _ = stored(server, name)
+    print(f"{size} bytes are stored for {new} new ones")
     # Each message comes as a write and as a part of the list; a list is written whole now and then.
     assert size < 6 * new, f"{size} bytes for {new} new ones"
     history = list(reader.get_state_history(thread(name)))

@@ -24,6 +24,7 @@ from langgraph.pregel import Pregel
 from langgraph.types import Command, Interrupt, StateSnapshot
 
 import agent_executor as ax
+from agent_executor.client import Credentials
 from agent_executor.journal import escape, fit
 from agent_executor.values import describe
 
@@ -46,6 +47,7 @@ class Runner:
         write: Callable[[Any], str] | None = None,
         ask: Callable[[Any], Question] | None = None,
         server: str | None = None,
+        credentials: Credentials | None = None,
         config: dict[str, Any] | None = None,
     ) -> None:
         self._graph = graph
@@ -53,6 +55,7 @@ class Runner:
         self._write = write or text_of
         self._ask = ask
         self._server = server or os.environ.get(_SERVER, "")
+        self._credentials = credentials
         self._config = dict(config or {})
 
     async def main(self, ctx: ax.AsyncContext) -> Any:
@@ -85,7 +88,14 @@ class Runner:
         if not self._server:
             return FileStore(ctx.workspace, memory)
         # The thread is the session itself; the agent is there already.
-        saver = AxSaver(self._server, namespace=ctx.namespace, agent="", prefix="", forks=True)
+        saver = AxSaver(
+            self._server,
+            credentials=self._credentials,
+            namespace=ctx.namespace,
+            agent="",
+            prefix="",
+            forks=True,
+        )
         return SessionStore(saver, ctx.session)
 
     async def _answers(
@@ -127,6 +137,7 @@ def run(
     write: Callable[[Any], str] | None = None,
     ask: Callable[[Any], Question] | None = None,
     server: str | None = None,
+    credentials: Credentials | None = None,
     config: dict[str, Any] | None = None,
 ) -> None:
     """Run a graph as an agent under the runtime that started this process.
@@ -142,9 +153,18 @@ def run(
         server: A server whose sessions keep the thread: the session's own log then has it, so
             that branches continue it. If neither it nor ``LANGGRAPH_AX_SERVER`` is given, a file
             in the session's workspace has it.
+        credentials: What that server is shown.
         config: The graph's configuration, such as ``{"recursion_limit": 100}``.
     """
-    runner = Runner(graph, read=read, write=write, ask=ask, server=server, config=config)
+    runner = Runner(
+        graph,
+        read=read,
+        write=write,
+        ask=ask,
+        server=server,
+        credentials=credentials,
+        config=config,
+    )
     ax.run(runner.main)
 
 
