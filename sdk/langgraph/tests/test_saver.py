@@ -11,6 +11,7 @@ from typing import Annotated, TypedDict
 from uuid import uuid4
 
 import pytest
+from langgraph.checkpoint.base.id import uuid6
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, Send, interrupt
 
@@ -25,6 +26,11 @@ class State(TypedDict):
 
 def thread(name: str | None = None, **more) -> dict:
     return {"configurable": {"thread_id": name or str(uuid4()), **more}}
+
+
+def later(read) -> dict:
+    """Return a checkpoint that comes after one that was read."""
+    return {**read.checkpoint, "id": str(uuid6())}
 
 
 def counter(saver, *, steps: int = 1):
@@ -107,7 +113,7 @@ def test_the_run_that_was_overtaken_is_told_and_changes_nothing(server) -> None:
     read = slow.get_tuple(config)
     counter(fast).invoke({"said": ["b"]}, config)
     before = ids(fast, config)
-    late = {**read.checkpoint, "id": read.checkpoint["id"][:-1] + "f"}
+    late = later(read)
     with pytest.raises(Overtaken, match="another run"):
         slow.put(read.config, late, {"source": "loop", "step": 9}, {})
     assert ids(fast, config) == before
@@ -120,9 +126,9 @@ def test_two_runs_of_one_process_do_not_lose_each_others_steps(saver) -> None:
     graph = counter(saver)
     graph.invoke({"said": ["a"]}, config)
     one, other = saver.get_tuple(config), saver.get_tuple(config)
-    first = {**one.checkpoint, "id": one.checkpoint["id"][:-1] + "e"}
+    first = later(one)
     saver.put(one.config, first, {"source": "loop", "step": 9}, {})
-    second = {**other.checkpoint, "id": other.checkpoint["id"][:-1] + "f"}
+    second = later(other)
     with pytest.raises(Overtaken):
         saver.put(other.config, second, {"source": "loop", "step": 9}, {})
 
@@ -133,7 +139,7 @@ def test_forks_can_be_allowed(server) -> None:
     counter(slow).invoke({"said": ["a"]}, config)
     read = slow.get_tuple(config)
     counter(fast).invoke({"said": ["b"]}, config)
-    late = {**read.checkpoint, "id": read.checkpoint["id"][:-1] + "f"}
+    late = later(read)
     slow.put(read.config, late, {"source": "loop", "step": 9}, {})
     assert late["id"] in ids(fast, config)
 
@@ -174,7 +180,7 @@ def test_a_run_whose_thread_is_deleted_beneath_it_leaves_a_whole_checkpoint(serv
     counter(saver).invoke({"said": ["a"]}, config)
     read = saver.get_tuple(config)
     AxSaver(server.url).delete_thread(config["configurable"]["thread_id"])
-    late = {**read.checkpoint, "id": read.checkpoint["id"][:-1] + "f"}
+    late = later(read)
     saver.put(read.config, late, {"source": "loop", "step": 9}, {})
     assert saver.get_tuple(config).checkpoint == late
 

@@ -24,7 +24,6 @@ class Store:
         self.agents: dict[str, str] = {}
         self.blobs: dict[str, bytes] = {}
         self.requests: list[str] = []
-        self.says_deleted = True
 
     def carry(self, plan: Plan[_T]) -> _T:
         """Carry out a plan, as a client does."""
@@ -58,8 +57,7 @@ class Store:
             self.agents[name] = manifest
             return json.dumps({"agent": {"name": name, "version": 1}}).encode()
         if self.sessions.get(path[1], []) is None:
-            known = self.says_deleted or method == "POST"
-            raise ServerError("AX1011" if known else "AX1002", "it was deleted")
+            raise ServerError("AX1011", "it was deleted")
         if method == "POST":
             return json.dumps(self._write(path[1], json.loads(body))).encode()
         if path[1] not in self.sessions:
@@ -83,8 +81,7 @@ class Store:
         if body["agent"] not in self.agents:
             raise ServerError("AX1003", "there is no such agent")
         created = session not in self.sessions
-        log = self.sessions.get(session, [{"seq": "1", "sessionCreated": {}}])
-        assert log is not None
+        log = self.sessions.get(session) or [{"seq": "1", "sessionCreated": {}}]
         said = {"collection": body["collection"], "key": body["key"], "parts": body["parts"]}
         if body["replaces"]:
             said["replaces"] = True
@@ -100,8 +97,8 @@ class Store:
         if "after" in body and int(body["after"]) != newest:
             raise ServerError("AX1021", "somebody else wrote")
         seq = str(len(log) + 1)
-        self.sessions[session] = log
         log.append({"seq": seq, "atMillis": "7", "recordWritten": said})
+        self.sessions[session] = log
         return {"session": session, "seq": seq, "created": created}
 
     def _read(self, session: str, collection: str, after: int) -> dict[str, Any]:

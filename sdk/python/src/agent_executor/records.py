@@ -54,8 +54,8 @@ _UNKNOWN_SESSION = "AX1002"
 _UNKNOWN_AGENT = "AX1003"
 _DELETED = "AX1011"
 _STALE = "AX1021"
-# A position that no record ever has.
-_NEVER = (1 << 62) - 1
+# A position that no record has.
+_NOWHERE = 1 << 62
 
 
 class Stale(Error):
@@ -123,6 +123,7 @@ class View:
         agent: str,
         manifest: str = "",
         take: Callable[[Record], None] | None = None,
+        after: int = 0,
     ) -> None:
         """Look at a collection from its beginning.
 
@@ -133,6 +134,7 @@ class View:
             manifest: What is applied if there is no such agent; one that takes no inputs if empty.
             take: Is called with each record once and in order, those appended here included. It
                 must be quick, and must not fail.
+            after: Begin after this position: what is up to there counts as read.
         """
         self.session = session
         self.collection = collection
@@ -140,7 +142,7 @@ class View:
         self._manifest = manifest or manifest_of(agent)
         self._take = take
         self._lock = threading.Lock()
-        self._last = 0
+        self._last = after
         self._count = 0
 
     @property
@@ -170,9 +172,11 @@ class View:
             try:
                 page = yield self._page
             except ServerError as error:
-                if error.code == _UNKNOWN_SESSION and not self._last:
-                    return fresh
-                raise self._error(error) from error
+                if error.code != _UNKNOWN_SESSION:
+                    raise self._error(error) from error
+                if self._last:
+                    raise Deleted(f"session {self.session!r} was deleted") from error
+                return fresh
             records = []
             for event in page.events:
                 records.append((yield from _record(event)))
@@ -236,7 +240,7 @@ class View:
     def _error(self, error: ServerError) -> Error:
         if error.code == _STALE:
             return Stale(f"somebody else has written to {self.collection!r} of {self.session!r}")
-        if error.code == _DELETED or (error.code == _UNKNOWN_SESSION and self._last):
+        if error.code == _DELETED:
             return Deleted(f"session {self.session!r} was deleted")
         return error
 
@@ -366,8 +370,8 @@ def living(name: str, agent: str = "") -> Plan[str]:
 
     Args:
         name: The name.
-        agent: The agent of its sessions. With it a deleted one is also found where the server
-            says to readers that there is none.
+        agent: The agent of the session; without it, a server that shows a deleted session as if
+            it had never been is believed.
     """
     deleted, candidate = 0, 1
     while (yield from _is_deleted(_generation(name, candidate), agent)):
@@ -384,7 +388,7 @@ def living(name: str, agent: str = "") -> Plan[str]:
 def forget(name: str, agent: str = "") -> Plan[bool]:
     """Plan to delete the session that lives under a name; tells whether there was one.
 
-    :func:`living` then finds the name of the next one, and says what the arguments are.
+    :func:`living` then finds the name of the next one.
     """
     current = yield from living(name, agent)
     try:
@@ -420,11 +424,11 @@ def _is_deleted(session: str, agent: str) -> Plan[bool]:
             return error.code == _DELETED
     else:
         return False
+    # Readers may be told that there is none; a writer is told more. This one writes nothing.
     try:
-        # It is refused in any case, and makes nothing; how, tells what is there.
-        yield lambda calls: calls.record(session, "none", [], agent, "", False, _NEVER)
+        yield lambda calls: calls.record(session, "-", (), agent, "", False, _NOWHERE)
     except ServerError as error:
-        if error.code not in {_STALE, _DELETED, _UNKNOWN_AGENT, _UNKNOWN_SESSION}:
+        if error.code not in {_STALE, _DELETED, _UNKNOWN_AGENT}:
             raise
         return error.code == _DELETED
     return False
