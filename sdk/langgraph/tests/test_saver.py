@@ -133,6 +133,27 @@ def test_two_runs_of_one_process_do_not_lose_each_others_steps(saver) -> None:
         saver.put(other.config, second, {"source": "loop", "step": 9}, {})
 
 
+def test_a_graph_that_was_overtaken_fails_with_that(server) -> None:
+    config = thread()
+    other = counter(AxSaver(server.url))
+    other.invoke({"said": ["a"]}, config)
+
+    def slow(_state: State) -> dict:
+        # As if this process had stood still, and another one had been started in its place.
+        other.invoke({"said": ["b"]}, config)
+        return {"said": ["slow"]}
+
+    builder = StateGraph(State)
+    builder.add_node("slow", slow)
+    builder.add_edge(START, "slow")
+    graph = builder.compile(checkpointer=AxSaver(server.url))
+    with pytest.raises(Overtaken):
+        graph.invoke({"said": ["c"]}, config)
+    with pytest.raises(Overtaken):
+        asyncio.run(graph.ainvoke({"said": ["c"]}, config))
+    assert "slow" not in other.get_state(config).values["said"]
+
+
 def test_forks_can_be_allowed(server) -> None:
     config = thread()
     slow, fast = AxSaver(server.url, forks=True), AxSaver(server.url)
