@@ -17,7 +17,7 @@ from langgraph.types import Command, Send, interrupt
 
 from agent_executor.client import Client
 from agent_executor.records import Collection
-from agent_executor_langgraph import AxSaver, Overtaken
+from agent_executor_langgraph import AxSaver, Overtaken, keeper
 
 
 class State(TypedDict):
@@ -119,6 +119,19 @@ def test_the_run_that_was_overtaken_is_told_and_changes_nothing(server) -> None:
     assert ids(fast, config) == before
     # It may go on when it has read what the other one did.
     assert counter(slow).invoke({"said": ["c"]}, config)["said"][-3:] == ["n0", "c", "n0"]
+
+
+def test_a_run_is_fenced_however_many_threads_came_between(server, monkeypatch) -> None:
+    monkeypatch.setattr(keeper, "THREADS_MAX", 2)
+    config = thread()
+    slow, fast = AxSaver(server.url), AxSaver(server.url)
+    counter(slow).invoke({"said": ["a"]}, config)
+    read = slow.get_tuple(config)
+    for _ in range(4):
+        counter(slow).invoke({"said": ["a"]}, thread())
+    counter(fast).invoke({"said": ["b"]}, config)
+    with pytest.raises(Overtaken):
+        slow.put(read.config, later(read), {"source": "loop", "step": 9}, {})
 
 
 def test_two_runs_of_one_process_do_not_lose_each_others_steps(saver) -> None:

@@ -17,10 +17,11 @@ from agent_executor.records import Deleted, Stale, forget, living, manifest_of, 
 
 from .compact import checkpoints_left, keep_latest, writes_left
 from .contents import Fresh, Writer, tell_apart
-from .thread import Cache, Entry, Thread, Value, Version
+from .thread import Cache, Entry, Reads, Thread, Value, Version
 
 # Threads that are remembered, and bytes of their values.
 THREADS_MAX = 256
+READS_MAX = 1 << 16
 CACHE_BYTES_MAX = 64 << 20
 _THREAD_BYTES_MAX = 200
 _TRIES_MAX = 100
@@ -81,6 +82,8 @@ class Keeper:
         self._cache = Cache(CACHE_BYTES_MAX)
         self._lock = threading.Lock()
         self._threads: OrderedDict[str, Thread] = OrderedDict()
+        # What was read of threads, for longer than the threads: a run that pauses is still fenced.
+        self._reads: OrderedDict[str, Reads] = OrderedDict()
 
     def find(self, thread: str, ns: str, checkpoint: str | None) -> Plan[Found | None]:
         """Plan to read a checkpoint, the newest one if no id is given."""
@@ -348,7 +351,11 @@ class Keeper:
                 self._threads.move_to_end(thread)
                 return state
         session = yield from living(self._session(thread), self._agent)
-        state = Thread(thread, session, self._agent, self._manifest, self._cache)
+        with self._lock:
+            reads = self._reads.setdefault(thread, {})
+            while len(self._reads) > READS_MAX:
+                self._reads.popitem(last=False)
+        state = Thread(thread, session, self._agent, self._manifest, self._cache, reads)
         if read:
             yield from self._refresh(state)
         with self._lock:
@@ -361,6 +368,7 @@ class Keeper:
     def _drop(self, thread: str) -> None:
         with self._lock:
             self._threads.pop(thread, None)
+            self._reads.pop(thread, None)
 
     def _session(self, thread: str) -> str:
         if not self._prefix:

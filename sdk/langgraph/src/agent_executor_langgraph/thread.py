@@ -42,6 +42,8 @@ WRITES = "writes"
 Version: TypeAlias = "str | int | float"
 # A namespace and the id of a checkpoint in it.
 Place: TypeAlias = tuple[str, str]
+# Up to which position a thread was read when a checkpoint, or none, was handed out.
+Reads: TypeAlias = "dict[tuple[str, str | None], int]"
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,15 @@ class Contents:
 class Thread:
     """A thread, as far as its session was read."""
 
-    def __init__(self, thread: str, session: str, agent: str, manifest: str, cache: Cache) -> None:
+    def __init__(
+        self,
+        thread: str,
+        session: str,
+        agent: str,
+        manifest: str,
+        cache: Cache,
+        reads: Reads,
+    ) -> None:
         self.id = thread
         self.session = session
         self.values = Contents(session, CHECKPOINTS, cache)
@@ -193,7 +203,7 @@ class Thread:
         self.entries: dict[str, dict[str, Entry]] = {}
         self._known: dict[tuple[str, str, Version], Ref | None] = {}
         self._pending: dict[Place, dict[tuple[str, int], Write]] = {}
-        self._reads: dict[tuple[str, str | None], int] = {}
+        self._reads = reads
         self._newest: dict[str, int] = {}
 
         def view(collection: str, take: Callable[[Record], None]) -> View:
