@@ -134,6 +134,20 @@ def test_a_run_is_fenced_however_many_threads_came_between(server, monkeypatch) 
         slow.put(read.config, later(read), {"source": "loop", "step": 9}, {})
 
 
+def test_pruning_hides_no_conflict_and_makes_none(server) -> None:
+    config = thread()
+    slow, fast = AxSaver(server.url), AxSaver(server.url)
+    for _ in range(30):
+        counter(fast).invoke({"said": ["a"]}, config)
+    current, overtaken = AxSaver(server.url), slow.get_tuple(config)
+    counter(fast).invoke({"said": ["b"]}, config)
+    read = current.get_tuple(config)
+    fast.prune([config["configurable"]["thread_id"]])
+    with pytest.raises(Overtaken):
+        slow.put(overtaken.config, later(overtaken), {"source": "loop", "step": 9}, {})
+    current.put(read.config, later(read), {"source": "loop", "step": 9}, {})
+
+
 def test_two_runs_of_one_process_do_not_lose_each_others_steps(saver) -> None:
     config = thread()
     graph = counter(saver)

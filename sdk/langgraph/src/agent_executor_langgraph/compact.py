@@ -56,6 +56,7 @@ def checkpoints_left(
         }
         said.append(
             {
+                "at": entry.at,
                 "ns": entry.ns,
                 "id": entry.id,
                 "parent": entry.parent,

@@ -8,7 +8,8 @@ and serialized values (see ``contents.py``):
         Checkpoints: ``ns``, ``id``, ``parent`` (or null), ``run`` (or null), the numbers of the
         contents ``head`` (the checkpoint without its values) and ``metadata``, and ``values``:
         for each channel its version and the content that holds it, which may be one of an earlier
-        record; null if the channel is empty.
+        record; null if the channel is empty. ``at``, if the record stands for others, is where it
+        was put.
     ``drop``
         Checkpoints that are no more: pairs of ``ns`` and ``id``.
 ``writes``
@@ -60,6 +61,7 @@ class Entry:
 
     Attributes:
         seq: The position of its record.
+        at: The position at which it was put, if this record stands for others.
         parent: The id of the checkpoint that it follows.
         run: The id of the run that made it, if it was said.
         head: What holds all but the values.
@@ -68,6 +70,7 @@ class Entry:
     """
 
     seq: int
+    at: int
     ns: str
     id: str
     parent: str | None
@@ -262,8 +265,7 @@ class Thread:
             self.entries.setdefault(entry.ns, {})[entry.id] = entry
             for channel, value in entry.values.items():
                 self._known[entry.ns, channel, value.version] = value.ref
-            if not record.replaces:
-                self._newest[entry.ns] = record.seq
+            self._newest[entry.ns] = max(self._newest.get(entry.ns, 0), entry.at)
         for ns, checkpoint in data.get("drop", ()):
             self.entries.get(ns, {}).pop(checkpoint, None)
 
@@ -297,6 +299,7 @@ def _entry(seq: int, said: Mapping[str, Any]) -> Entry:
     }
     return Entry(
         seq,
+        int(said.get("at", seq)),
         said["ns"],
         said["id"],
         said["parent"],
