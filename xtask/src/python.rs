@@ -23,11 +23,7 @@ pub(crate) fn sdk() -> Result<Tally> {
     let venv = sdk_venv()?;
     let dir = tree::root().join("sdk/python");
     let mut tally = venv.pytest(&dir, &[], &[])?;
-    let mypy = ["-m", "mypy", "--cache-dir"];
-    let cache = tree::target()?.join("mypy");
-    tally.add(&Tally::one(venv.program(mypy).args([cache]).dir(&dir).run()?));
-    let ruff = ["-m", "ruff", "check", "--quiet", "--no-cache", "."];
-    tally.add(&Tally::one(venv.program(ruff).dir(&dir).run()?));
+    tally.add(&venv.types_and_style(&dir)?);
     Ok(tally)
 }
 
@@ -48,6 +44,25 @@ pub(crate) fn langgraph(seed: u64) -> Result<Tally> {
         cargo,
         &["--workspace", "-E", "package(ax) and (binary(langgraph) or binary(unmodified))"],
     )
+}
+
+/// Lets LangGraph keep its threads in a real server: its own conformance suite, graphs and servers
+/// that are killed, and graphs as agents.
+pub(crate) fn langgraph_threads() -> Result<Tally> {
+    package("langgraph")
+}
+
+/// Tests a package of `sdk` that keeps a framework's state in a server, its types and its style.
+fn package(name: &str) -> Result<Tally> {
+    let dir = tree::root().join("sdk").join(name);
+    let requirements = format!("sdk/{name}/tests/requirements.txt");
+    let venv = Venv::get(&format!("sdk-{name}"), &["xtask/python/sdk.txt", &requirements])?;
+    let sources = [tree::root().join("sdk/python/src"), dir.join("src")];
+    let path = std::env::join_paths(sources).context("name the sources")?;
+    let env = [("AX", test::programs()?.join("ax")), ("PYTHONPATH", PathBuf::from(path))];
+    let mut tally = venv.pytest(&dir, &[], &env)?;
+    tally.add(&venv.types_and_style(&dir)?);
+    Ok(tally)
 }
 
 /// Lets clients and harnesses of the AX wire, the Antigravity SDK among them, talk to a server.
@@ -103,6 +118,16 @@ impl Venv {
             .env("PYTHONPATH", tree::root().join("sdk/python/src"))
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .limit(LIMIT)
+    }
+
+    /// Checks the types and the style of a package.
+    fn types_and_style(&self, dir: &Path) -> Result<Tally> {
+        let cache = tree::target()?.join("mypy");
+        let mypy = ["-m", "mypy", "--cache-dir"];
+        let mut tally = Tally::one(self.program(mypy).args([cache]).dir(dir).run()?);
+        let ruff = ["-m", "ruff", "check", "--quiet", "--no-cache", "."];
+        tally.add(&Tally::one(self.program(ruff).dir(dir).run()?));
+        Ok(tally)
     }
 
     /// Runs the tests of a directory and counts them.

@@ -59,6 +59,7 @@ const LANES: &[Lane] = &[
     ("python-sdk", |_| python::sdk()),
     ("fakemodel", |_| python::fakemodel()),
     ("langgraph", python::langgraph),
+    ("langgraph-threads", |_| python::langgraph_threads()),
     ("api", api::test),
     ("cut", cut),
     ("ax1", |_| python::ax1()),

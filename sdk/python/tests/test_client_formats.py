@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
-from agent_executor.client import http1, sse
+from agent_executor.client import RecordWritten, http1, sse, text_part
 from agent_executor.client.address import Address, Credentials
+from agent_executor.client.calls import Calls
 from agent_executor.client.errors import of_answer
 from agent_executor.client.events import Event, Text
 
@@ -233,3 +235,35 @@ def test_what_the_next_attempt_says_again_is_there_once() -> None:
 
 def test_what_was_said_before_a_cancellation_stays() -> None:
     assert said(delta("a", "half"), {"executionCanceled": {}}, delta("a", "!")) == "half!"
+
+
+def test_a_record_is_sent_as_it_is_and_its_position_is_read() -> None:
+    prepared = Calls("host", "", "").record("lg/a", "notes", [text_part("x")], "a", "k", False, 0)
+    call = prepared.call
+    assert (call.method, call.target) == ("POST", "/v1/sessions/lg%2Fa/records")
+    assert json.loads(call.body or b"") == {
+        "agent": "a",
+        "collection": "notes",
+        "key": "k",
+        "parts": [text_part("x")],
+        "replaces": False,
+        "after": "0",
+    }
+    written = prepared.read(b'{"session": "ses_1", "seq": "18", "created": true}')
+    assert written == RecordWritten("ses_1", 18, created=True)
+
+
+def test_a_record_without_a_condition_has_none_and_always_a_key() -> None:
+    prepared = Calls("host", "", "").record("s", "notes", [], "", "", True, None)
+    sent = json.loads(prepared.call.body or b"")
+    assert "after" not in sent
+    assert sent["key"].startswith("sent-")
+    assert sent["replaces"] is True
+
+
+def test_a_page_of_records_is_read() -> None:
+    prepared = Calls("host", "", "").records("s", "my notes", 7, 3)
+    assert prepared.call.target == "/v1/sessions/s/records?collection=my+notes&after=7&limit=3"
+    event = {"seq": "9", "recordWritten": {"collection": "my notes", "key": "k"}}
+    page = prepared.read(json.dumps({"events": [event], "last": "9"}).encode())
+    assert (page.last, page.base, page.events[0].kind) == (9, 0, "record.written")

@@ -20,6 +20,7 @@ from agent_executor.client import (
     Event,
     Item,
     Patience,
+    Plan,
     ServerError,
 )
 
@@ -154,6 +155,22 @@ def test_what_must_not_be_done_twice_is_not_sent_again_when_it_may_have_been_don
         drive(server.url, lambda client: client.cancel("s"))
     assert caught.value.broken
     assert len(server.requests) == 1
+
+
+@both
+def test_a_plan_is_told_what_was_answered_and_what_was_refused(drive: Drive) -> None:
+    def plan() -> Plan[tuple[int, str]]:
+        written = yield lambda calls: calls.write_blob(b"hello")
+        try:
+            yield lambda calls: calls.read_blob("blob_1")
+        except ServerError as error:
+            return written.bytes, error.code
+        raise AssertionError("it is refused")
+
+    refusal = {"code": "AX1002", "message": "there is none"}
+    scripts = [hangs_up, answers(200, {"id": "blob_0", "bytes": "5"}), answers(404, refusal)]
+    with Server(*scripts) as server:
+        assert drive(server.url, lambda client: client.carry(plan())) == (5, "AX1002")
 
 
 @both

@@ -13,7 +13,8 @@ order. Needs ``agent-executor[langgraph]``; does not keep LangGraph's own checkp
 from __future__ import annotations
 
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -29,6 +30,7 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import Runnable, RunnableBinding
 from langchain_core.runnables.config import ensure_config
 from langchain_core.tools import BaseTool
+from langgraph.errors import GraphBubbleUp
 from langgraph.prebuilt import ToolNode
 from langgraph.prebuilt.tool_node import ToolCallRequest
 from pydantic import PrivateAttr
@@ -36,10 +38,13 @@ from pydantic import PrivateAttr
 from . import current
 from .aio import AsyncContext
 from .context import Context
-from .errors import Error
+from .errors import Error, StepFailed
 from .journal import fit
 from .steps import Effect, StepOptions, Usage
 from .values import describe, encode
+
+# What a step returns whose tool asked a question.
+_INTERRUPTED = object()
 
 
 class DurableChatModel(BaseChatModel):
@@ -127,6 +132,9 @@ def durable_tools(
     A tool that raises has failed for good: LangGraph sees a :class:`StepFailed`, now and in every
     later attempt, and handles it as ``handle_tool_errors`` says.
 
+    A tool may call ``interrupt()``. When the graph goes on, it is carried out again from its
+    beginning, as a step of its own; the other calls of the same node are not.
+
     Args:
         tools: The tools.
         effects: What carrying a tool out a second time means, by its name; ``"idempotent"`` if
@@ -134,10 +142,16 @@ def durable_tools(
         **options: Further options of the :class:`ToolNode`.
     """
     by_name: Mapping[str, Effect] = effects or {}
+    # What came of calls in this attempt; a node whose interrupt was answered makes them again.
+    results: dict[str, Any] = {}
 
     def step(request: ToolCallRequest) -> tuple[str, StepOptions]:
         call = request.tool_call
         key = fit(f"{_place()}/{call['name']}", f"-{call['id']}")
+        rounds = 1
+        while results.get(key) is _INTERRUPTED:
+            rounds += 1
+            key = fit(f"{_place()}/{call['name']}", f"-{call['id']}-{rounds}")
         return call["name"], {
             "kind": "tool",
             "effect": by_name.get(call["name"], "idempotent"),
@@ -149,19 +163,65 @@ def durable_tools(
 
     def wrap(request: ToolCallRequest, execute: Callable[[ToolCallRequest], Any]) -> Any:
         name, given = step(request)
-        return Context(*_active()).step(name, execute, request, **given)
+        raised: list[GraphBubbleUp] = []
+
+        def call() -> Any:
+            try:
+                return execute(request)
+            except GraphBubbleUp as error:
+                raised.append(error)
+                return _INTERRUPTED
+
+        if given["key"] not in results:
+            with _noting(results, given["key"]) as note:
+                note(Context(*_active()).step(name, call, **given))
+        result = _outcome(results[given["key"]])
+        if result is not _INTERRUPTED:
+            return result
+        if raised:
+            raise raised[0]
+        # An earlier attempt came to the question; this one has to come to it, too.
+        return execute(request)
 
     async def awrap(
         request: ToolCallRequest, execute: Callable[[ToolCallRequest], Awaitable[Any]]
     ) -> Any:
         name, given = step(request)
+        raised: list[GraphBubbleUp] = []
 
         async def call() -> Any:
-            return await execute(request)
+            try:
+                return await execute(request)
+            except GraphBubbleUp as error:
+                raised.append(error)
+                return _INTERRUPTED
 
-        return await AsyncContext(*_active()).step(name, call, **given)
+        if given["key"] not in results:
+            with _noting(results, given["key"]) as note:
+                note(await AsyncContext(*_active()).step(name, call, **given))
+        result = _outcome(results[given["key"]])
+        if result is not _INTERRUPTED:
+            return result
+        if raised:
+            raise raised[0]
+        return await execute(request)
 
     return ToolNode(list(tools), wrap_tool_call=wrap, awrap_tool_call=awrap, **options)
+
+
+@contextmanager
+def _noting(results: dict[str, Any], key: str) -> Iterator[Callable[[Any], None]]:
+    """Note what a step returns or, if it fails, that it failed."""
+    try:
+        yield lambda result: results.__setitem__(key, result)
+    except StepFailed as failed:
+        results[key] = failed
+
+
+def _outcome(noted: Any) -> Any:
+    if isinstance(noted, StepFailed):
+        raise noted
+    return noted
 
 
 def _active() -> Any:
@@ -189,13 +249,17 @@ def _content(message: BaseMessage) -> dict[str, Any]:
 
 
 def _dump_tool_message(message: object) -> Any:
+    if message is _INTERRUPTED:
+        return {"interrupted": True}
     if not isinstance(message, ToolMessage):
         raise TypeError(f"a durable tool returns content, not a {type(message).__name__}")
     return message_to_dict(message.model_copy(update={"artifact": None}))
 
 
-def _load_tool_message(form: Any, name: str, call_id: str) -> BaseMessage:
+def _load_tool_message(form: Any, name: str, call_id: str) -> Any:
     """Return what a tool answered, or what a person said it did, in their own words."""
+    if form == {"interrupted": True}:
+        return _INTERRUPTED
     if isinstance(form, dict) and form.keys() == {"type", "data"}:
         return _message(form)
     content = form if isinstance(form, str) else "done" if form is None else encode(form)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 from urllib.parse import quote, urlencode
 
 from .drive import Call
@@ -59,6 +59,39 @@ class EventPage:
 
     events: tuple[Event, ...]
     last: int
+
+
+@dataclass(frozen=True)
+class RecordWritten:
+    """What became of a record.
+
+    Attributes:
+        session: The id of the session.
+        seq: The position of the record.
+        duplicate: It was written before.
+        created: The session was made for it.
+    """
+
+    session: str
+    seq: int
+    duplicate: bool = False
+    created: bool = False
+
+
+@dataclass(frozen=True)
+class RecordPage:
+    """Some records of a collection.
+
+    Attributes:
+        events: Of the kind ``record.written``.
+        last: The position of the collection's newest record; 0 if there is none.
+        base: The position of the newest record that stands for all earlier ones; 0 if there is
+            none. Nothing before it is ever in a page.
+    """
+
+    events: tuple[Event, ...]
+    last: int
+    base: int
 
 
 @dataclass(frozen=True)
@@ -234,6 +267,45 @@ class Calls:
         query = {"after": str(after), "limit": str(limit)}
         return self._ask("GET", _of(session, "events"), query, Repeat.UNANSWERED, read)
 
+    def record(
+        self,
+        session: str,
+        collection: str,
+        parts: Iterable[Mapping[str, Any]],
+        agent: str,
+        key: str,
+        replaces: bool,
+        after: int | None,
+    ) -> Prepared[RecordWritten]:
+        body = {
+            "agent": agent,
+            "collection": collection,
+            "key": key or f"sent-{secrets.token_hex(16)}",
+            "parts": list(parts),
+            "replaces": replaces,
+            "after": None if after is None else str(after),
+        }
+
+        def read(said: dict[str, Any]) -> RecordWritten:
+            return RecordWritten(
+                str(said["session"]),
+                _number(said, "seq"),
+                said.get("duplicate") is True,
+                said.get("created") is True,
+            )
+
+        return self._send("POST", _of(session, "records"), body, Repeat.UNANSWERED, read)
+
+    def records(
+        self, session: str, collection: str, after: int, limit: int
+    ) -> Prepared[RecordPage]:
+        def read(said: dict[str, Any]) -> RecordPage:
+            events = tuple(Event.of_json(event) for event in said.get("events", ()))
+            return RecordPage(events, _number(said, "last"), _number(said, "base"))
+
+        query = {"collection": collection, "after": str(after), "limit": str(limit)}
+        return self._ask("GET", _of(session, "records"), query, Repeat.UNANSWERED, read)
+
     def session(self, session: str) -> Prepared[Session]:
         path = f"/v1/sessions/{_quoted(session)}"
         return self._ask("GET", path, {}, Repeat.UNANSWERED, lambda said: _session(said["session"]))
@@ -335,6 +407,12 @@ class Calls:
         if self._namespace:
             given["namespace"] = self._namespace
         return f"{path}?{urlencode(given)}" if given else path
+
+
+# What a plan yields: a request that is made when it is known where to.
+Ask: TypeAlias = Callable[[Calls], Prepared[Any]]
+# Requests, one after the other: a generator that is sent what each was answered.
+Plan: TypeAlias = Generator[Ask, Any, _T]
 
 
 def _of(session: str, what: str) -> str:

@@ -16,14 +16,18 @@ from .calls import (
     Branched,
     Calls,
     EventPage,
+    Plan,
     Prepared,
     Recorded,
+    RecordPage,
+    RecordWritten,
     Session,
     SessionPage,
     Submitted,
     only_ask,
 )
 from .drive import Course, World, carry_out, follow
+from .errors import ServerError
 from .items import Item
 from .machine import Follower, Patience
 
@@ -152,6 +156,55 @@ class Client(_Base):
         """Read a page of events."""
         return self._do(self._calls.events(session, after, limit))
 
+    def record(
+        self,
+        session: str,
+        collection: str,
+        parts: Iterable[Mapping[str, Any]],
+        *,
+        agent: str = "",
+        key: str = "",
+        replaces: bool = False,
+        after: int | None = None,
+    ) -> RecordWritten:
+        """Write a record into a collection of a session. It is written once.
+
+        Args:
+            session: Its id or name. It is made if it is new.
+            collection: The name of the collection.
+            parts: As they are in JSON.
+            agent: For a new session: ``NAME`` or ``NAME@VERSION``.
+            key: The same key with the same content is written once; made up if it is empty.
+            replaces: The record stands for all earlier ones of the collection.
+            after: Write it only if the collection's newest record is at this position, 0 meaning
+                that there is none; else the error is ``AX1021``.
+        """
+        prepared = self._calls.record(session, collection, parts, agent, key, replaces, after)
+        return self._do(prepared)
+
+    def records(
+        self, session: str, collection: str, *, after: int = 0, limit: int = 0
+    ) -> RecordPage:
+        """Read a page of the records of a collection; :mod:`agent_executor.records` reads all."""
+        return self._do(self._calls.records(session, collection, after, limit))
+
+    def carry(self, plan: Plan[_T]) -> _T:
+        """Carry out a plan, such as those of :mod:`agent_executor.records`."""
+        try:
+            ask = next(plan)
+            while True:
+                try:
+                    answer = self._do(ask(self._calls))
+                except ServerError as error:
+                    ask = plan.throw(error)
+                else:
+                    ask = plan.send(answer)
+        except StopIteration as stop:
+            result: _T = stop.value
+            return result
+        finally:
+            plan.close()
+
     def session(self, session: str) -> Session:
         """Return what a session is doing."""
         return self._do(self._calls.session(session))
@@ -268,6 +321,44 @@ class AsyncClient(_Base):
     async def events(self, session: str, *, after: int = 0, limit: int = 0) -> EventPage:
         """Do as :meth:`Client.events`."""
         return await self._do(self._calls.events(session, after, limit))
+
+    async def record(
+        self,
+        session: str,
+        collection: str,
+        parts: Iterable[Mapping[str, Any]],
+        *,
+        agent: str = "",
+        key: str = "",
+        replaces: bool = False,
+        after: int | None = None,
+    ) -> RecordWritten:
+        """Do as :meth:`Client.record`."""
+        prepared = self._calls.record(session, collection, parts, agent, key, replaces, after)
+        return await self._do(prepared)
+
+    async def records(
+        self, session: str, collection: str, *, after: int = 0, limit: int = 0
+    ) -> RecordPage:
+        """Do as :meth:`Client.records`."""
+        return await self._do(self._calls.records(session, collection, after, limit))
+
+    async def carry(self, plan: Plan[_T]) -> _T:
+        """Do as :meth:`Client.carry`."""
+        try:
+            ask = next(plan)
+            while True:
+                try:
+                    answer = await self._do(ask(self._calls))
+                except ServerError as error:
+                    ask = plan.throw(error)
+                else:
+                    ask = plan.send(answer)
+        except StopIteration as stop:
+            result: _T = stop.value
+            return result
+        finally:
+            plan.close()
 
     async def session(self, session: str) -> Session:
         """Do as :meth:`Client.session`."""
