@@ -121,6 +121,7 @@ class View:
         agent: str,
         manifest: str = "",
         take: Callable[[Record], None] | None = None,
+        after: int = 0,
     ) -> None:
         """Look at a collection from its beginning.
 
@@ -131,6 +132,7 @@ class View:
             manifest: What is applied if there is no such agent; one that takes no inputs if empty.
             take: Is called with each record once and in order, those appended here included. It
                 must be quick, and must not fail.
+            after: Begin after this position: what is up to there counts as read.
         """
         self.session = session
         self.collection = collection
@@ -138,7 +140,7 @@ class View:
         self._manifest = manifest or manifest_of(agent)
         self._take = take
         self._lock = threading.Lock()
-        self._last = 0
+        self._last = after
         self._count = 0
 
     @property
