@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from agent_executor.client import AsyncClient
 from claude_agent_sdk import project_key_for_directory
 
-from agent_executor.client import AsyncClient
 from agent_executor_claude import AxSessionStore
 from conftest import ROOT, Model, Server
 

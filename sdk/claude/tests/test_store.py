@@ -9,11 +9,11 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
+from agent_executor.client import AsyncClient, ServerError
 from claude_agent_sdk import list_sessions_from_store, project_key_for_directory
 from claude_agent_sdk.testing import run_session_store_conformance
 from claude_agent_sdk.types import SessionKey, SessionStoreEntry
 
-from agent_executor.client import AsyncClient, ServerError
 from agent_executor_claude import AxSessionStore
 from conftest import Server
 
@@ -49,7 +49,7 @@ def again(store: AxSessionStore, server: Server) -> AxSessionStore:
     return AxSessionStore(AsyncClient(server.url), agent=store._agent, prefix=store._prefix)
 
 
-async def records(store: AxSessionStore, key: SessionKey, collection: str) -> list[dict[str, Any]]:
+async def records(store: AxSessionStore, key: SessionKey, collection: str) -> list[Any]:
     name = f"{store._prefix}/{key['project_key']}/{key['session_id']}"
     page = await store._client.records(name, collection)
     assert not page.events or page.events[-1].seq == page.last, "it is short enough for one page"
@@ -193,7 +193,7 @@ def test_a_summary_that_was_left_behind_is_made_up_for(server: Server) -> None:
         await store.append(key, [entry("the first prompt")])
         transcript = next(iter(store._held.values())).transcripts["main"]
 
-        async def die(*_: Any) -> None:
+        async def die(client: AsyncClient) -> None:
             raise KeyError("the process ends between the entries and the summary")
 
         transcript._summarize = die  # type: ignore[method-assign]
@@ -244,10 +244,10 @@ def test_storage_is_linear_in_what_is_new(server: Server, eager: bool) -> None:
     asyncio.run(main())
 
 
-async def pages(store: AxSessionStore, key: SessionKey, collection: str) -> list[dict[str, Any]]:
+async def pages(store: AxSessionStore, key: SessionKey, collection: str) -> list[Any]:
     """Return all records of a collection that were ever written, also those replaced since."""
     name = f"{store._prefix}/{key['project_key']}/{key['session_id']}"
-    found: list[dict[str, Any]] = []
+    found: list[Any] = []
     after = 0
     while True:
         page = await store._client.events(name, after=after)
