@@ -90,6 +90,19 @@ def test_many_short_bytes_do_not_make_a_request_too_large() -> None:
         notes(store).append(None, {**blobs, "more": b""})
 
 
+def test_bytes_that_are_kept_are_not_sent_again() -> None:
+    store = Store()
+    writer = notes(store)
+    blobs = {"short": b"abc", "long": b"x" * (INLINE_BYTES_MAX + 1)}
+    writer.append(None, blobs)
+    (record,) = notes(store).refresh()
+    writer.replace("again", record.blobs)
+    reader = notes(store)
+    (again,) = reader.refresh()
+    assert {name: reader.read(blob) for name, blob in again.blobs.items()} == blobs
+    assert store.requests.count("POST blobs") == 1
+
+
 @pytest.mark.parametrize("data", [0, None, "", [], {"a": [1.5, "ü\ud800"]}, "x" * 100_000])
 def test_any_json_value_comes_back(data: Any) -> None:
     store = Store()

@@ -183,7 +183,7 @@ class View:
     def append(
         self,
         data: Any,
-        blobs: Mapping[str, bytes] | None = None,
+        blobs: Mapping[str, bytes | Blob] | None = None,
         *,
         key: str = "",
         if_unchanged: bool = True,
@@ -193,7 +193,7 @@ class View:
 
         Args:
             data: A JSON value.
-            blobs: Named bytes, 255 at most.
+            blobs: Named bytes, 255 at most. Those of a record of this session are not sent again.
             key: Under which it is written once; made up if it is empty.
             if_unchanged: Only if the newest record is the last one that was read here.
             replaces: It stands for all earlier ones.
@@ -279,7 +279,7 @@ class Collection:
     def append(
         self,
         data: Any,
-        blobs: Mapping[str, bytes] | None = None,
+        blobs: Mapping[str, bytes | Blob] | None = None,
         *,
         key: str = "",
         if_unchanged: bool = True,
@@ -291,7 +291,9 @@ class Collection:
         plan = self.view.append(data, blobs, key=key, if_unchanged=if_unchanged)
         return self._client.carry(plan)
 
-    def replace(self, data: Any, blobs: Mapping[str, bytes] | None = None, *, key: str = "") -> int:
+    def replace(
+        self, data: Any, blobs: Mapping[str, bytes | Blob] | None = None, *, key: str = ""
+    ) -> int:
         """Write a record that stands for all that were read; see :meth:`View.append`."""
         return self._client.carry(self.view.append(data, blobs, key=key, replaces=True))
 
@@ -319,7 +321,7 @@ class AsyncCollection:
     async def append(
         self,
         data: Any,
-        blobs: Mapping[str, bytes] | None = None,
+        blobs: Mapping[str, bytes | Blob] | None = None,
         *,
         key: str = "",
         if_unchanged: bool = True,
@@ -329,7 +331,7 @@ class AsyncCollection:
         return await self._client.carry(plan)
 
     async def replace(
-        self, data: Any, blobs: Mapping[str, bytes] | None = None, *, key: str = ""
+        self, data: Any, blobs: Mapping[str, bytes | Blob] | None = None, *, key: str = ""
     ) -> int:
         """Do as :meth:`Collection.replace`."""
         return await self._client.carry(self.view.append(data, blobs, key=key, replaces=True))
@@ -414,7 +416,7 @@ def _is_deleted(session: str) -> Plan[bool]:
 
 
 def _parts(
-    text: str, blobs: Mapping[str, bytes]
+    text: str, blobs: Mapping[str, bytes | Blob]
 ) -> Plan[tuple[list[dict[str, Any]], dict[str, Blob]]]:
     """Put a record into parts; what is long is written first, so that the record is never half."""
     if len(blobs) > BLOBS_MAX:
@@ -427,14 +429,19 @@ def _parts(
         body = _reference((yield from _write_blob(text.encode())))
     parts = [_part(_DATA, _JSON, body)]
     kept = {}
-    for name, content in blobs.items():
+    for name, given in blobs.items():
+        if isinstance(given, Blob) and given.inline is None:
+            kept[name] = given
+            parts.append(_part(name, _BYTES, _reference(given)))
+            continue
+        content = given.inline or b"" if isinstance(given, Blob) else bytes(given)
         if len(content) <= min(INLINE_BYTES_MAX, room):
             room -= len(content)
-            kept[name] = Blob(len(content), bytes(content))
+            kept[name] = Blob(len(content), content)
             said = {"text": base64.b64encode(content).decode()}
             parts.append(_part(name, _BASE64, said))
         else:
-            kept[name] = yield from _write_blob(bytes(content))
+            kept[name] = yield from _write_blob(content)
             parts.append(_part(name, _BYTES, _reference(kept[name])))
     return parts, kept
 
