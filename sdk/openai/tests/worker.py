@@ -8,7 +8,6 @@ runs on; with a second writer, one of the two gives up. `talk` uses a conversati
 
 import asyncio
 import sys
-import time
 from pathlib import Path
 
 from agent_executor.client import AsyncClient
@@ -35,8 +34,7 @@ async def start() -> None:
     assert result.interruptions
     await AxRunStates(AsyncClient(SERVER)).save(NAME, result.to_state())
     print("saved", flush=True)
-    while True:
-        time.sleep(60)
+    await asyncio.Event().wait()
 
 
 async def go_on() -> None:

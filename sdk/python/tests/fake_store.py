@@ -81,8 +81,7 @@ class Store:
         if body["agent"] not in self.agents:
             raise ServerError("AX1003", "there is no such agent")
         created = session not in self.sessions
-        log = self.sessions.setdefault(session, [{"seq": "1", "sessionCreated": {}}])
-        assert log is not None
+        log = self.sessions.get(session) or [{"seq": "1", "sessionCreated": {}}]
         said = {"collection": body["collection"], "key": body["key"], "parts": body["parts"]}
         if body["replaces"]:
             said["replaces"] = True
@@ -99,6 +98,7 @@ class Store:
             raise ServerError("AX1021", "somebody else wrote")
         seq = str(len(log) + 1)
         log.append({"seq": seq, "atMillis": "7", "recordWritten": said})
+        self.sessions[session] = log
         return {"session": session, "seq": seq, "created": created}
 
     def _read(self, session: str, collection: str, after: int) -> dict[str, Any]:

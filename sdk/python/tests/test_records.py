@@ -10,6 +10,7 @@ import pytest
 
 from agent_executor.client import ServerError
 from agent_executor.client.calls import Calls
+from agent_executor.client.drive import Call
 from agent_executor.records import (
     BLOBS_MAX,
     INLINE_BYTES_MAX,
@@ -218,6 +219,38 @@ def test_a_name_that_was_deleted_has_a_next_generation() -> None:
             collection.append(number)
         with pytest.raises(Deleted):
             collection.refresh()
+
+
+def test_a_deleted_name_is_found_where_readers_are_told_that_there_is_none() -> None:
+    class Discreet(Store):
+        def answer(self, call: Call) -> bytes:
+            try:
+                return super().answer(call)
+            except ServerError as error:
+                if error.code == "AX1011" and call.method == "GET":
+                    raise ServerError("AX1002", "there is none") from error
+                raise
+
+    store = Discreet()
+    assert store.carry(living("s", "keeper")) == "s", "there is no such agent yet"
+    for name in ("s", "s~2", "s~3", "s~4"):
+        assert store.carry(living("s", "keeper")) == name
+        assert name not in store.sessions, "to look for it does not make it"
+        collection = Collection(store, name, "notes", agent="keeper")  # type: ignore[arg-type]
+        collection.append(1)
+        assert store.carry(living("s", "keeper")) == name
+        assert store.carry(forget("s", "keeper"))
+        with pytest.raises(Deleted):
+            collection.refresh()
+
+
+def test_a_view_may_begin_in_the_middle() -> None:
+    store = Store()
+    collection = notes(store)
+    positions = [collection.append(number) for number in range(9)]
+    view = View("s", "notes", agent="keeper", after=positions[4])
+    assert [record.data for record in store.carry(view.refresh())] == [5, 6, 7, 8]
+    assert store.carry(view.append(9)) > positions[8]
 
 
 def test_names_of_sessions_do_not_meet() -> None:

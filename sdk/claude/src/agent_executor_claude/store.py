@@ -129,7 +129,7 @@ class AxSessionStore(SessionStore):
         name = name_of(self._prefix, key["project_key"], key["session_id"])
         subpath = key.get("subpath", "")
         if not subpath:
-            await self._client.carry(forget(name))
+            await self._client.carry(forget(name, self._agent))
             self._held.pop(name, None)
             return
         held = await self._hold(name)
@@ -154,7 +154,7 @@ class AxSessionStore(SessionStore):
     async def _hold(self, name: str) -> _Held:
         held = self._held.get(name)
         if held is None:
-            session = await self._client.carry(living(name))
+            session = await self._client.carry(living(name, self._agent))
             held = self._held.setdefault(name, _Held(session, self._agent))
             if len(self._held) > HELD_MAX:
                 self._held.popitem(last=False)

@@ -85,14 +85,14 @@ class AxSession:
     async def delete(self) -> None:
         """Delete the conversation; it may begin anew."""
         self._view = None
-        await self._client.carry(forget(self._name))
+        await self._client.carry(forget(self._name, self._agent))
 
     async def _carry(self, make: Callable[[View], Plan[_T]]) -> _T:
         """Carry out a plan for the conversation as it lives now."""
         for _ in range(_LIVES_MAX):
             view = self._view
             if view is None:
-                session = await self._client.carry(living(self._name))
+                session = await self._client.carry(living(self._name, self._agent))
                 self._items = []
                 view = View(session, _COLLECTION, agent=self._agent, take=self._take)
                 self._view = view

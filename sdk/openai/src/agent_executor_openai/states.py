@@ -199,7 +199,7 @@ class AxRunStates:
         """Delete the state of a name; tell whether there was one."""
         self._held.pop(name, None)
         self._versions.pop(name, None)
-        return await self._client.carry(forget(self._name(name)))
+        return await self._client.carry(forget(self._name(name), self._agent))
 
     async def _read(self, name: str) -> tuple[Any, int]:
         held = await self._hold(name)
@@ -223,7 +223,7 @@ class AxRunStates:
     async def _hold(self, name: str) -> _Held:
         held = self._held.get(name)
         if held is None:
-            session = await self._client.carry(living(self._name(name)))
+            session = await self._client.carry(living(self._name(name), self._agent))
             held = self._held.setdefault(name, _Held(session, self._agent))
             if len(self._held) > HELD_MAX:
                 self._held.popitem(last=False)

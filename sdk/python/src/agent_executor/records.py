@@ -54,6 +54,8 @@ _UNKNOWN_SESSION = "AX1002"
 _UNKNOWN_AGENT = "AX1003"
 _DELETED = "AX1011"
 _STALE = "AX1021"
+# A position that no record has.
+_NOWHERE = 1 << 62
 
 
 class Stale(Error):
@@ -170,9 +172,11 @@ class View:
             try:
                 page = yield self._page
             except ServerError as error:
-                if error.code == _UNKNOWN_SESSION:
-                    return fresh
-                raise self._error(error) from error
+                if error.code != _UNKNOWN_SESSION:
+                    raise self._error(error) from error
+                if self._last:
+                    raise Deleted(f"session {self.session!r} was deleted") from error
+                return fresh
             records = []
             for event in page.events:
                 records.append((yield from _record(event)))
@@ -358,30 +362,35 @@ def session_name(prefix: str, *ids: str) -> str:
     return f"{prefix}/%{hashlib.sha256(name.encode()).hexdigest()}"
 
 
-def living(name: str) -> Plan[str]:
+def living(name: str, agent: str = "") -> Plan[str]:
     """Plan to find the name under which a session lives, or is to be made, under a name.
 
     A name that was deleted is not free again, so the next session is ``name~2``, then ``name~3``.
-    Carry it out with ``client.carry(living("notes/friday"))``.
+    Carry it out with ``client.carry(living("notes/friday", "notes"))``.
+
+    Args:
+        name: The name.
+        agent: The agent of the session; without it, a server that shows a deleted session as if
+            it had never been is believed.
     """
     deleted, candidate = 0, 1
-    while (yield from _is_deleted(_generation(name, candidate))):
+    while (yield from _is_deleted(_generation(name, candidate), agent)):
         deleted, candidate = candidate, 2 * candidate
     while candidate - deleted > 1:
         middle = (deleted + candidate) // 2
-        if (yield from _is_deleted(_generation(name, middle))):
+        if (yield from _is_deleted(_generation(name, middle), agent)):
             deleted = middle
         else:
             candidate = middle
     return _generation(name, candidate)
 
 
-def forget(name: str) -> Plan[bool]:
+def forget(name: str, agent: str = "") -> Plan[bool]:
     """Plan to delete the session that lives under a name; tells whether there was one.
 
     :func:`living` then finds the name of the next one.
     """
-    current = yield from living(name)
+    current = yield from living(name, agent)
     try:
         yield lambda calls: calls.delete(current)
     except ServerError as error:
@@ -405,11 +414,21 @@ def _generation(name: str, number: int) -> str:
     return name if number == 1 else f"{name}~{number}"
 
 
-def _is_deleted(session: str) -> Plan[bool]:
+def _is_deleted(session: str, agent: str) -> Plan[bool]:
     try:
         yield lambda calls: calls.session(session)
     except ServerError as error:
         if error.code not in {_UNKNOWN_SESSION, _DELETED}:
+            raise
+        if error.code == _DELETED or not agent:
+            return error.code == _DELETED
+    else:
+        return False
+    # Readers may be told that there is none; a writer is told more. This one writes nothing.
+    try:
+        yield lambda calls: calls.record(session, "-", (), agent, "", False, _NOWHERE)
+    except ServerError as error:
+        if error.code not in {_STALE, _DELETED, _UNKNOWN_AGENT}:
             raise
         return error.code == _DELETED
     return False
