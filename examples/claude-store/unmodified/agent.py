@@ -1,6 +1,6 @@
 """A program of the Claude Agent SDK that has never heard of Agent Executor.
 
-Prompt on stdin, answer on stdout. Where the model and the tools are, it learns from the environment.
+Prompt on stdin, answer on stdout. Where model and tools are, it learns from the environment.
 """
 
 import asyncio
