@@ -1,0 +1,620 @@
+"""What ADK expects of a session service, and what this one adds. Against a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import datetime
+import uuid
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+from google.adk.errors import StaleSessionError
+from google.adk.errors.already_exists_error import AlreadyExistsError
+from google.adk.errors.session_not_found_error import SessionNotFoundError
+from google.adk.events.event import Event
+from google.adk.events.event_actions import EventActions, EventCompaction
+from google.adk.sessions.base_session_service import GetSessionConfig
+from google.adk.sessions.session import Session
+from google.genai import types
+
+from agent_executor_adk import AxSessionService
+from conftest import Server
+
+USER = "user"
+
+
+def said(
+    text: str, *, delta: dict[str, Any] | None = None, author: str = "user", **more: Any
+) -> Event:
+    return Event(
+        author=author,
+        invocation_id="inv",
+        content=types.Content(role="user", parts=[types.Part(text=text)]),
+        actions=EventActions(state_delta=delta or {}),
+        **more,
+    )
+
+
+def texts(session: Session) -> list[str | None]:
+    found = []
+    for event in session.events:
+        assert event.content is not None
+        assert event.content.parts
+        found.append(event.content.parts[0].text)
+    return found
+
+
+async def get(sessions: AxSessionService, session: Session, **config: Any) -> Session:
+    ids: dict[str, Any] = {
+        "app_name": session.app_name,
+        "user_id": session.user_id,
+        "session_id": session.id,
+    }
+    return await there(sessions, ids, **config)
+
+
+async def there(sessions: AxSessionService, ids: dict[str, Any], **config: Any) -> Session:
+    wanted = GetSessionConfig(**config) if config else None
+    found = await sessions.get_session(**ids, config=wanted)
+    assert found is not None
+    return found
+
+
+async def is_there(sessions: AxSessionService, session: Session) -> bool:
+    ids: dict[str, Any] = {
+        "app_name": session.app_name,
+        "user_id": session.user_id,
+        "session_id": session.id,
+    }
+    return await sessions.get_session(**ids) is not None
+
+
+def run(coroutine: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(coroutine)
+
+
+def test_a_session_that_was_created_is_found_and_one_that_was_not_is_none(
+    sessions: AxSessionService, app: str
+) -> None:
+    async def main() -> None:
+        made = await sessions.create_session(app_name=app, user_id=USER, state={"a": 1})
+        assert made.id
+        assert (made.app_name, made.user_id, made.state, made.events) == (app, USER, {"a": 1}, [])
+        assert made.last_update_time > 0
+        found = await get(sessions, made)
+        assert found == made
+        for other in ({"session_id": "no"}, {"user_id": "other"}, {"app_name": app + "x"}):
+            ids: dict[str, Any] = {"app_name": app, "user_id": USER, "session_id": made.id, **other}
+            assert await sessions.get_session(**ids) is None
+
+    run(main())
+
+
+def test_ids_are_given_or_made_up_and_a_given_one_is_trimmed(
+    sessions: AxSessionService, app: str
+) -> None:
+    async def main() -> None:
+        ids: dict[str, Any] = {"app_name": app, "user_id": USER}
+        assert (await sessions.create_session(**ids, session_id="mine")).id == "mine"
+        assert (await sessions.create_session(**ids, session_id="  padded ")).id == "padded"
+        assert (await there(sessions, {**ids, "session_id": " padded "})).id == "padded"
+        made = {(await sessions.create_session(**ids, session_id=blank)).id for blank in ("", "  ")}
+        assert len(made) == 2
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "name", ["a/b", "a b", "é~2", "x~2", "%2F", "..", "?#&", "日本", "n" * 300, "@:;"]
+)
+def test_any_name_is_a_name(sessions: AxSessionService, app: str, name: str) -> None:
+    async def main() -> None:
+        ids: dict[str, Any] = {"app_name": f"{app}{name}", "user_id": name, "session_id": name}
+        made = await sessions.create_session(**ids)
+        await sessions.append_event(made, said("here", delta={"user:seen": name}))
+        assert texts(await there(sessions, ids)) == ["here"]
+        (listed,) = (await sessions.list_sessions(app_name=ids["app_name"])).sessions
+        assert (listed.id, listed.user_id) == (name, name)
+        await sessions.delete_session(**ids)
+        assert await sessions.get_session(**ids) is None
+
+    run(main())
+
+
+def test_an_id_is_used_once_at_a_time(sessions: AxSessionService, app: str) -> None:
+    async def main() -> None:
+        ids: dict[str, Any] = {"app_name": app, "user_id": USER, "session_id": "one"}
+        first = await sessions.create_session(**ids, state={"of": "first"})
+        with pytest.raises(AlreadyExistsError):
+            await sessions.create_session(**ids, state={"app:of": "second"})
+        assert (await get(sessions, first)).state == {"of": "first"}
+        await sessions.delete_session(**ids)
+        again = await sessions.create_session(**ids)
+        assert (again.state, again.events) == ({}, [])
+        with pytest.raises(SessionNotFoundError):
+            await sessions.append_event(first, said("to the one that was deleted"))
+        await sessions.append_event(again, said("hello"))
+        assert texts(await get(sessions, again)) == ["hello"]
+
+    run(main())
+
+
+def test_of_many_that_create_the_same_session_one_does(server: Server, app: str) -> None:
+    async def create(uri: str) -> bool:
+        try:
+            await AxSessionService(uri).create_session(app_name=app, user_id=USER, session_id="one")
+        except AlreadyExistsError:
+            return False
+        return True
+
+    async def main() -> None:
+        assert sum(await asyncio.gather(*(create(server.uri) for _ in range(8)))) == 1
+
+    run(main())
+
+
+def test_deleting_is_final_and_deleting_nothing_is_no_error(
+    sessions: AxSessionService, app: str
+) -> None:
+    async def main() -> None:
+        ids: dict[str, Any] = {"app_name": app, "user_id": USER}
+        made = [await sessions.create_session(**ids, session_id=str(n)) for n in range(3)]
+        await sessions.delete_session(**ids, session_id="1")
+        await sessions.delete_session(**ids, session_id="1")
+        await sessions.delete_session(**ids, session_id="never")
+        assert not await is_there(sessions, made[1])
+        left = (await sessions.list_sessions(**ids)).sessions
+        assert [one.id for one in left] == ["0", "2"]
+        with pytest.raises(SessionNotFoundError):
+            await sessions.append_event(made[1], said("too late"))
+
+    run(main())
+
+
+def test_an_id_is_found_again_after_many_deletions(server: Server, app: str) -> None:
+    async def main() -> None:
+        ids: dict[str, Any] = {"app_name": app, "user_id": USER, "session_id": "one"}
+        for n in range(5):
+            one = AxSessionService(server.uri)  # it remembers nothing
+            made = await one.create_session(**ids, state={"n": n})
+            assert (await get(one, made)).state == {"n": n}
+            await one.delete_session(**ids)
+            assert await one.get_session(**ids) is None
+
+    run(main())
+
+
+def test_sessions_are_listed_without_events_by_user_or_for_all_of_them(
+    sessions: AxSessionService, app: str
+) -> None:
+    async def main() -> None:
+        for user, name in [("u1", "a"), ("u2", "b"), ("u1", "c")]:
+            state = {"name": name, "user:of": user}
+            made = await sessions.create_session(
+                app_name=app, user_id=user, session_id=name, state=state
+            )
+            await sessions.append_event(made, said("hi", delta={"n": 1, "app:last": name}))
+        for of, names in [("u1", ["a", "c"]), ("u2", ["b"]), (None, ["a", "b", "c"]), ("x", [])]:
+            found = (await sessions.list_sessions(app_name=app, user_id=of)).sessions
+            assert [one.id for one in found] == names
+            assert all(one.events == [] for one in found)
+        assert found == []
+        (listed,) = (await sessions.list_sessions(app_name=app, user_id="u2")).sessions
+        assert listed.state == {"name": "b", "n": 1, "app:last": "c", "user:of": "u2"}
+        assert (await sessions.list_sessions(app_name=f"{app}x")).sessions == []
+
+    run(main())
+
+
+def test_the_list_knows_what_has_changed_since_the_last_time(
+    sessions: AxSessionService, server: Server, app: str
+) -> None:
+    async def main() -> None:
+        made = [
+            await sessions.create_session(app_name=app, user_id=USER, session_id=str(n))
+            for n in range(3)
+        ]
+        assert [one.id for one in (await sessions.list_sessions(app_name=app)).sessions] == [
+            "0",
+            "1",
+            "2",
+        ]
+        other = AxSessionService(server.uri)
+        event = said("hi", delta={"n": 7})
+        await other.append_event(await get(other, made[0]), event)
+        found = (await sessions.list_sessions(app_name=app)).sessions
+        assert [one.id for one in found] == ["1", "2", "0"], "the one that changed last is last"
+        assert (found[-1].state, found[-1].last_update_time) == ({"n": 7}, event.timestamp)
+
+    run(main())
+
+
+def test_state_goes_where_its_prefix_says(sessions: AxSessionService, app: str) -> None:
+    async def main() -> None:
+        given = {"app:a": 1, "user:u": 2, "temp:t": 3, "s": 4}
+        made = await sessions.create_session(app_name=app, user_id=USER, state=given)
+        kept = {"app:a": 1, "user:u": 2, "s": 4}
+        assert made.state == kept
+        assert (await get(sessions, made)).state == kept
+        mine = await sessions.create_session(app_name=app, user_id=USER)
+        assert mine.state == {"app:a": 1, "user:u": 2}
+        theirs = await sessions.create_session(app_name=app, user_id="other")
+        assert theirs.state == {"app:a": 1}
+        foreign = await sessions.create_session(app_name=f"{app}x", user_id=USER)
+        assert foreign.state == {}
+
+    run(main())
+
+
+def test_an_event_changes_the_state_of_all_whom_it_concerns(
+    sessions: AxSessionService, app: str
+) -> None:
+    async def main() -> None:
+        ids: dict[str, Any] = {"app_name": app, "user_id": USER}
+        one = await sessions.create_session(**ids, state={"app:a": 1, "s": 1, "keep": True})
+        two = await sessions.create_session(**ids)
+        delta = {"app:a": 2, "user:u": 2, "temp:t": 2, "s": 2, "none": None}
+        await sessions.append_event(one, said("hi", delta=delta))
+        assert one.state == {**delta, "keep": True}, "what is temporary is there while it works"
+        expected = {"app:a": 2, "user:u": 2, "s": 2, "none": None, "keep": True}
+        found = await get(sessions, one)
+        assert found.state == expected
+        assert "temp:t" not in found.events[0].actions.state_delta
+        assert (await get(sessions, two)).state == {"app:a": 2, "user:u": 2}
+
+    run(main())
+
+
+def test_the_state_of_a_user_can_be_read_without_a_session(
+    sessions: AxSessionService, app: str
+) -> None:
+    async def main() -> None:
+        ids: dict[str, Any] = {"app_name": app, "user_id": USER}
+        assert await sessions.get_user_state(**ids) == {}
+        made = await sessions.create_session(**ids, state={"user:a": 1, "app:b": 2, "c": 3})
+        await sessions.append_event(made, said("hi", delta={"user:d": [4]}))
+        assert await sessions.get_user_state(**ids) == {"a": 1, "d": [4]}
+        assert await sessions.get_user_state(app_name=app, user_id="other") == {}
+        await sessions.delete_session(**ids, session_id=made.id)
+        assert await sessions.get_user_state(**ids) == {"a": 1, "d": [4]}
+
+    run(main())
+
+
+def test_values_without_a_json_form_are_written_as_text(
+    sessions: AxSessionService, app: str
+) -> None:
+    async def main() -> None:
+        day = datetime.date(2026, 1, 2)
+        made = await sessions.create_session(
+            app_name=app, user_id=USER, state={"day": day, "function": print}
+        )
+        state = (await get(sessions, made)).state
+        assert state["day"] == "2026-01-02"
+        assert "print" in state["function"]
+
+    run(main())
+
+
+def test_events_come_back_whole_and_in_order(sessions: AxSessionService, app: str) -> None:
+    event = Event(
+        author="agent",
+        invocation_id="inv",
+        branch="root.child",
+        content=types.Content(
+            role="model",
+            parts=[
+                types.Part(text="ünïcödé \U0001f600 \x00\x1f"),
+                types.Part(function_call=types.FunctionCall(id="1", name="f", args={"a": [1.5]})),
+                types.Part(inline_data=types.Blob(mime_type="image/png", data=b"\x00\xff")),
+                types.Part(text="thinking", thought=True, thought_signature=b"\x01\xfe"),
+            ],
+        ),
+        actions=EventActions(
+            state_delta={"nested": {"a": [None, {"b": 1}]}},
+            artifact_delta={"f": 3},
+            transfer_to_agent="child",
+            escalate=True,
+            compaction=EventCompaction(
+                start_timestamp=1.0,
+                end_timestamp=2.0,
+                compacted_content=types.Content(role="model", parts=[types.Part(text="short")]),
+            ),
+            agent_state={"step": 2},
+        ),
+        long_running_tool_ids={"b", "a"},
+        turn_complete=True,
+        error_code="E",
+        error_message="bad",
+        custom_metadata={"k": {"v": 1}},
+        grounding_metadata=types.GroundingMetadata(web_search_queries=["q"]),
+        usage_metadata=types.GenerateContentResponseUsageMetadata(prompt_token_count=7),
+    )
+
+    async def main() -> None:
+        made = await sessions.create_session(app_name=app, user_id=USER)
+        await sessions.append_event(made, event)
+        for n in range(30):
+            await sessions.append_event(made, said(str(n)))
+        found = await get(sessions, made)
+        assert found.events[0] == event
+        assert texts(found)[1:] == [str(n) for n in range(30)]
+        assert found.events == made.events
+
+    run(main())
+
+
+def test_partial_events_are_not_kept(sessions: AxSessionService, app: str) -> None:
+    async def main() -> None:
+        made = await sessions.create_session(app_name=app, user_id=USER)
+        part = said("par", delta={"x": 1}, partial=True)
+        assert await sessions.append_event(made, part) is part
+        assert (made.events, made.state) == ([], {})
+        found = await get(sessions, made)
+        assert (found.events, found.state) == ([], {})
+        await sessions.append_event(made, said("partial"))
+        assert texts(await get(sessions, made)) == ["partial"]
+
+    run(main())
+
+
+def test_a_large_event_is_kept(sessions: AxSessionService, app: str) -> None:
+    async def main() -> None:
+        made = await sessions.create_session(app_name=app, user_id=USER, state={"s": "x" * 100_000})
+        large = bytes(range(256)) * (12 << 12)  # 12 MiB, more than a request may have
+        blob = types.Blob(mime_type="image/png", data=large)
+        event = Event(
+            author="user",
+            content=types.Content(role="user", parts=[types.Part(inline_data=blob)]),
+            actions=EventActions(state_delta={"user:large": "y" * 100_000}),
+        )
+        await sessions.append_event(made, event)
+        found = await get(sessions, made)
+        assert found.events[0].content == event.content
+        assert found.state == {"s": "x" * 100_000, "user:large": "y" * 100_000}
+
+    run(main())
+
+
+def test_the_time_of_a_session_is_that_of_its_last_event(
+    sessions: AxSessionService, app: str
+) -> None:
+    async def main() -> None:
+        made = await sessions.create_session(app_name=app, user_id=USER)
+        assert (await get(sessions, made)).last_update_time == made.last_update_time
+        for timestamp in (1_700_000_000.125, 1_800_000_000.5):
+            await sessions.append_event(made, said("hi", timestamp=timestamp))
+            assert made.last_update_time == timestamp
+            found = await get(sessions, made)
+            assert (found.last_update_time, found.events[-1].timestamp) == (timestamp, timestamp)
+
+    run(main())
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 10, 11])
+def test_recent_events_are_the_newest_in_order(
+    sessions: AxSessionService, app: str, count: int
+) -> None:
+    async def main() -> None:
+        made = await sessions.create_session(app_name=app, user_id=USER)
+        for n in range(10):
+            await sessions.append_event(made, said(str(n), delta={"n": n, "app:n": n}))
+        found = await get(sessions, made, num_recent_events=count)
+        assert texts(found) == [str(n) for n in range(10)][max(0, 10 - count) :]
+        assert found.state == {"n": 9, "app:n": 9}, "the state is that of all events"
+        await sessions.append_event(found, said("more"))
+
+    run(main())
+
+
+def test_events_since_a_time_include_those_at_that_time(
+    sessions: AxSessionService, app: str
+) -> None:
+    async def main() -> None:
+        made = await sessions.create_session(app_name=app, user_id=USER)
+        for n in range(10):
+            await sessions.append_event(made, said(str(n), timestamp=1000.0 + n, delta={"n": n}))
+        for since, first in [(0, 0), (1000.0, 0), (1003.5, 4), (1007.0, 7), (2000.0, 10)]:
+            found = await get(sessions, made, after_timestamp=since)
+            assert texts(found) == [str(n) for n in range(first, 10)]
+            assert found.state == {"n": 9}
+        both = await get(sessions, made, after_timestamp=1004.0, num_recent_events=3)
+        assert texts(both) == ["7", "8", "9"]
+        both = await get(sessions, made, after_timestamp=1008.0, num_recent_events=5)
+        assert texts(both) == ["8", "9"]
+
+    run(main())
+
+
+def test_of_a_long_session_the_newest_events_and_the_state_are_read_without_the_rest(
+    sessions: AxSessionService, server: Server, app: str
+) -> None:
+    async def main() -> None:
+        made = await sessions.create_session(app_name=app, user_id=USER, state={"first": True})
+        for n in range(600):
+            event = said(str(n), delta={f"k{n % 7}": n}, timestamp=1000.0 + n)
+            await sessions.append_event(made, event)
+        whole = await get(sessions, made)  # it writes the state down
+        assert len(whole.events) == 600
+        await sessions.append_event(whole, said("600", delta={"last": True}, timestamp=1600.0))
+        fresh = AxSessionService(server.uri)
+        state = {**whole.state, "last": True}
+        cases: list[tuple[dict[str, Any], int]] = [
+            ({"num_recent_events": 0}, 601),
+            ({"num_recent_events": 1}, 600),
+            ({"num_recent_events": 5}, 596),
+            ({"num_recent_events": 200}, 401),
+            ({"num_recent_events": 700}, 0),
+            ({"after_timestamp": 1590.0}, 590),
+            ({"after_timestamp": 1100.0}, 100),
+            ({"after_timestamp": 1.0}, 0),
+            ({"after_timestamp": 1590.0, "num_recent_events": 300}, 590),
+        ]
+        for config, first in cases:
+            found = await get(fresh, made, **config)
+            assert texts(found) == [str(n) for n in range(first, 601)]
+            assert found.state == state
+        (listed,) = (await fresh.list_sessions(app_name=app)).sessions
+        assert (listed.state, listed.last_update_time) == (state, 1600.0)
+
+    run(main())
+
+
+def test_who_has_not_read_what_another_wrote_is_refused(
+    sessions: AxSessionService, server: Server, app: str
+) -> None:
+    async def main() -> None:
+        made = await sessions.create_session(app_name=app, user_id=USER)
+        other = AxSessionService(server.uri)
+        theirs = await get(other, made)
+        await sessions.append_event(made, said("first", delta={"by": "one"}))
+        stale = said("second", delta={"by": "other", "app:by": "other"})
+        with pytest.raises(StaleSessionError):
+            await other.append_event(theirs, stale)
+        found = await get(other, made)
+        assert (texts(found), found.state) == (["first"], {"by": "one"})
+        assert texts(theirs) == []
+        await other.append_event(found, stale)
+        with pytest.raises(StaleSessionError):
+            await sessions.append_event(made, said("third"))
+        assert texts(await get(sessions, made)) == ["first", "second"]
+
+    run(main())
+
+
+def test_a_copy_of_a_session_is_as_stale_as_the_session(
+    sessions: AxSessionService, app: str
+) -> None:
+    async def main() -> None:
+        made = await sessions.create_session(app_name=app, user_id=USER)
+        copies = [copy.deepcopy(made), made.model_copy(deep=True), copy.copy(made)]
+        await sessions.append_event(made, said("mine"))
+        for one in copies[:2]:
+            with pytest.raises(StaleSessionError):
+                await sessions.append_event(one, said("theirs"))
+
+    run(main())
+
+
+def test_a_session_from_elsewhere_is_good_if_it_ends_as_it_was_recorded(
+    sessions: AxSessionService, app: str
+) -> None:
+    async def main() -> None:
+        made = await sessions.create_session(app_name=app, user_id=USER, session_id="one")
+        await sessions.append_event(made, said("first"))
+        same = Session.model_validate(made.model_dump())
+        behind = Session(id="one", app_name=app, user_id=USER, last_update_time=9e9)
+        with pytest.raises(StaleSessionError):
+            await sessions.append_event(behind, said("no"))
+        await sessions.append_event(same, said("second"))
+        assert texts(await get(sessions, made)) == ["first", "second"]
+        unknown = Session(id="two", app_name=app, user_id=USER)
+        with pytest.raises(SessionNotFoundError):
+            await sessions.append_event(unknown, said("no"))
+        listed = (await sessions.list_sessions(app_name=app)).sessions
+        assert [one.id for one in listed] == ["one"], "nothing was made by accident"
+
+    run(main())
+
+
+def test_of_many_that_write_at_once_one_wins_each_time(server: Server, app: str) -> None:
+    async def add(number: int, ids: dict[str, Any]) -> None:
+        """Append a number, as often as somebody else was faster."""
+        sessions = AxSessionService(server.uri)
+        while True:
+            session = await there(sessions, ids)
+            total = session.state.get("total", 0) + number
+            try:
+                await sessions.append_event(session, said(str(number), delta={"total": total}))
+                return
+            except StaleSessionError:
+                continue
+
+    async def main() -> None:
+        sessions = AxSessionService(server.uri)
+        ids: dict[str, Any] = {"app_name": app, "user_id": USER, "session_id": "one"}
+        made = await sessions.create_session(**ids)
+        await asyncio.gather(*(add(number, ids) for number in range(1, 11)))
+        found = await get(sessions, made)
+        assert sorted(int(text or 0) for text in texts(found)) == list(range(1, 11))
+        assert found.state == {"total": 55}, "nobody's change was lost"
+
+    run(main())
+
+
+def test_tasks_that_share_a_session_write_one_after_the_other(
+    sessions: AxSessionService, app: str
+) -> None:
+    async def main() -> None:
+        made = await sessions.create_session(app_name=app, user_id=USER)
+        events = [said(str(n), delta={f"k{n}": n}) for n in range(20)]
+        await asyncio.gather(*(sessions.append_event(made, event) for event in events))
+        found = await get(sessions, made)
+        assert found.events == made.events
+        assert sorted(map(str, texts(found))) == sorted(str(n) for n in range(20))
+        assert found.state == {f"k{n}": n for n in range(20)}
+
+    run(main())
+
+
+def test_an_event_that_is_delivered_again_is_recorded_once(
+    sessions: AxSessionService, server: Server, app: str
+) -> None:
+    async def main() -> None:
+        made = await sessions.create_session(app_name=app, user_id=USER)
+        event = said("hi", delta={"n": 1})
+        event.long_running_tool_ids = {"a", "b", "c"}
+        # It was written, and the answer got lost: nobody here knows.
+        lost = await get(AxSessionService(server.uri), made)
+        await AxSessionService(server.uri).append_event(lost, event.model_copy(deep=True))
+        await sessions.append_event(made, event)
+        assert texts(made) == ["hi"]
+        await sessions.append_event(made, event)
+        await sessions.append_event(made, said("next"))
+        await sessions.append_event(made, event.model_copy(deep=True))
+        assert texts(made) == ["hi", "next"]
+        assert texts(await get(sessions, made)) == ["hi", "next"]
+
+    run(main())
+
+
+def test_events_that_only_share_an_id_are_two(sessions: AxSessionService, app: str) -> None:
+    async def main() -> None:
+        made = await sessions.create_session(app_name=app, user_id=USER)
+        for text in ("one", "two"):
+            await sessions.append_event(made, said(text, id="same"))
+        assert texts(await get(sessions, made)) == ["one", "two"]
+
+    run(main())
+
+
+def test_many_change_the_state_of_an_app_at_once(server: Server, app: str) -> None:
+    async def work(number: int) -> None:
+        sessions = AxSessionService(server.uri)
+        made = await sessions.create_session(app_name=app, user_id=f"u{number}")
+        for n in range(30):
+            await sessions.append_event(made, said("x", delta={f"app:k{number}": n, "app:any": n}))
+
+    async def main() -> None:
+        await asyncio.gather(*(work(number) for number in range(6)))
+        for _ in range(2):
+            fresh = AxSessionService(server.uri)
+            made = await fresh.create_session(app_name=app, user_id=str(uuid.uuid4()))
+            expected = {f"app:k{number}": 29 for number in range(6)}
+            state = dict(made.state)
+            assert state.pop("app:any") in range(30)
+            assert state == expected
+
+    run(main())
+
+
+def test_flushing_has_nothing_to_do(sessions: AxSessionService) -> None:
+    run(sessions.flush())
+
+
+@pytest.mark.parametrize("uri", ["http://h:1", "ax://h:1/path", "ax://h:1?nonsense=1", "sqlite://"])
+def test_what_is_no_address_is_refused(uri: str) -> None:
+    with pytest.raises(ValueError, match="address"):
+        AxSessionService(uri)
