@@ -1,9 +1,9 @@
-"""Sessions, artifacts and memory of Google's ADK, kept by Agent Executor; and a durable runner.
+"""Google's ADK on Agent Executor: its sessions, artifacts and memory, and apps that go on.
 
     sessions = AxSessionService("ax://127.0.0.1:7700")
     runner = Runner(app=app, session_service=sessions)
 
-See ``docs/adk.md``.
+``agent_executor_adk.runner`` runs an app as an agent of Agent Executor. See ``docs/adk.md``.
 """
 
 from .artifacts import AxArtifactService
