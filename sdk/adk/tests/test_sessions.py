@@ -610,6 +610,19 @@ def test_many_change_the_state_of_an_app_at_once(server: Server, app: str) -> No
     run(main())
 
 
+def test_namespaces_see_nothing_of_each_other(server: Server, app: str) -> None:
+    async def main() -> None:
+        ids: dict[str, Any] = {"app_name": app, "user_id": USER, "session_id": "one"}
+        spaces = [AxSessionService(f"{server.uri}?namespace={space}") for space in ("n1", "n2")]
+        for number, space in enumerate(spaces):
+            await space.create_session(**ids, state={"user:n": number})
+        await spaces[0].delete_session(**ids)
+        assert await spaces[0].get_session(**ids) is None
+        assert (await there(spaces[1], ids)).state == {"user:n": 1}
+
+    run(main())
+
+
 def test_flushing_has_nothing_to_do(sessions: AxSessionService) -> None:
     run(sessions.flush())
 
