@@ -98,6 +98,11 @@ class Shop:
                 text.add(item)
         return str(text)
 
+    def kept(self) -> list[dict[str, Any]]:
+        """Read the events of the ADK session."""
+        (path,) = self.server.data.glob("workspaces/*/*/adk-session.jsonl")
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
     def kinds(self) -> list[str]:
         return [event.kind for event in self.client.events("one", limit=1000).events]
 
@@ -196,6 +201,11 @@ def test_whoever_is_killed_in_a_tool_of_the_gateway_its_effect_is_had_once(
     assert one.effects == [*EFFECTS, LETTER]
     assert one.paid == 6
     assert one.kinds().count("attempt.lost") == 1
+    # What the first attempt had written is not there twice, and the state is what tools made it.
+    kept = one.kept()
+    deltas = [event["actions"]["stateDelta"] for event in kept if event["actions"]["stateDelta"]]
+    assert deltas == [{"order": "1042"}]
+    assert json.dumps(kept).count("I look it up.") == 1
 
 
 def test_while_a_question_is_open_everything_may_be_killed(shop: Make) -> None:
@@ -212,3 +222,27 @@ def test_while_a_question_is_open_everything_may_be_killed(shop: Make) -> None:
     assert one.text(seq).endswith(ANSWER)
     assert one.effects == [*EFFECTS, LETTER]
     assert one.paid == 6
+
+
+def test_a_branch_begins_with_what_was_said(shop: Make) -> None:
+    one = shop()
+    seq = one.begin()
+    one.answer(APPROVE)
+    one.until(lambda: len(one.effects) >= 2)
+    one.answer(APPROVE)
+    assert one.text(seq).endswith(ANSWER)
+    last = one.client.session("one").last
+    (branch,) = one.client.branch("one", at=last, names=["two"]).sessions
+    for question in ("Which order was it?", "Which order?"):
+        sent = one.client.submit(question, session=branch)
+        text = Text()
+        for item in one.client.follow(branch, after=sent.seq, until_input=sent.seq):
+            if isinstance(item, Event):
+                text.add(item)
+        assert str(text) == "It was order 1042, as you said."
+    (path,) = one.server.data.glob(f"workspaces/*/{branch}/adk-session.jsonl")
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    kept = [event["content"]["parts"][0]["text"] for event in events if "content" in event]
+    assert kept[0] == "Please refund order 1042."
+    assert ANSWER in "".join(kept)
+    assert kept.count("It was order 1042, as you said.") == 2

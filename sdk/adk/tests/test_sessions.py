@@ -10,6 +10,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
+from agent_executor.client import AsyncClient
 from google.adk.errors import StaleSessionError
 from google.adk.errors.already_exists_error import AlreadyExistsError
 from google.adk.errors.session_not_found_error import SessionNotFoundError
@@ -279,6 +280,25 @@ def test_the_state_of_a_user_can_be_read_without_a_session(
         assert await sessions.get_user_state(app_name=app, user_id="other") == {}
         await sessions.delete_session(**ids, session_id=made.id)
         assert await sessions.get_user_state(**ids) == {"a": 1, "d": [4]}
+
+    run(main())
+
+
+def test_what_is_done_to_a_session_in_hand_is_done_to_nothing_else(
+    sessions: AxSessionService, app: str
+) -> None:
+    async def main() -> None:
+        given: dict[str, Any] = {"app:a": [1], "user:u": [1], "s": [1]}
+        made = await sessions.create_session(app_name=app, user_id=USER, state=given)
+        for _ in range(2):
+            (listed,) = (await sessions.list_sessions(app_name=app)).sessions
+            of_user = await sessions.get_user_state(app_name=app, user_id=USER)
+            assert of_user == {"u": [1]}
+            of_user["u"].append(2)
+            for one in (made, await get(sessions, made), listed):
+                for key in given:
+                    one.state[key].append(2)
+        assert (await get(sessions, made)).state == {"app:a": [1], "user:u": [1], "s": [1]}
 
     run(main())
 
@@ -619,6 +639,27 @@ def test_namespaces_see_nothing_of_each_other(server: Server, app: str) -> None:
         await spaces[0].delete_session(**ids)
         assert await spaces[0].get_session(**ids) is None
         assert (await there(spaces[1], ids)).state == {"user:n": 1}
+
+    run(main())
+
+
+def test_a_branch_of_a_session_is_a_session_of_its_own(
+    sessions: AxSessionService, server: Server, app: str
+) -> None:
+    async def main() -> None:
+        ids: dict[str, Any] = {"app_name": app, "user_id": USER}
+        made = await sessions.create_session(**ids, session_id="one", state={"s": 0})
+        await sessions.append_event(made, said("first", delta={"s": 1}))
+        names = [f"adk/{app}/{USER}/two"]
+        await AsyncClient(server.url).branch(f"adk/{app}/{USER}/one", names=names)
+        await sessions.append_event(made, said("of one", delta={"s": 2}))
+        two = await there(sessions, {**ids, "session_id": "two"})
+        assert (two.id, two.state, texts(two)) == ("two", {"s": 1}, ["first"])
+        await sessions.append_event(two, said("of two"))
+        assert texts(await get(sessions, two)) == ["first", "of two"]
+        assert texts(await get(sessions, made)) == ["first", "of one"]
+        listed = (await sessions.list_sessions(**ids)).sessions
+        assert [one.id for one in listed] == ["one", "two"]
 
     run(main())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import hashlib
 import json
 import secrets
@@ -320,7 +321,7 @@ def _marker(name: str, seq: int) -> str:
 def _merged(
     own: Mapping[str, Any], of_app: Mapping[str, Any], of_user: Mapping[str, Any]
 ) -> dict[str, Any]:
-    merged = dict(own)
+    merged = copy.deepcopy(dict(own))
     merged.update({f"app:{key}": value for key, value in of_app.items()})
     merged.update({f"user:{key}": value for key, value in of_user.items()})
     return merged

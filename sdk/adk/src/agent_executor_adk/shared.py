@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -29,16 +30,15 @@ class SharedState:
     async def read(self) -> dict[str, Any]:
         """Return the state as it is now."""
         await self._records.refresh()
-        return dict(self._values)
-
-    async def write(self, delta: Mapping[str, Any], key: str) -> None:
-        """Change the state, once under a key."""
-        await self._records.append({"delta": dict(delta)}, key=key, if_unchanged=False)
-        await self._records.refresh()
         if self._records.is_worn(1):
             # If somebody else writes meanwhile, the next one does it.
             with suppress(Stale):
                 await self._records.replace({"values": self._values, "times": self._times})
+        return copy.deepcopy(self._values)
+
+    async def write(self, delta: Mapping[str, Any], key: str) -> None:
+        """Change the state, once under a key."""
+        await self._records.append({"delta": dict(delta)}, key=key, if_unchanged=False)
 
     async def mend(self, delta: Mapping[str, Any], at_millis: int) -> None:
         """Make changes that belong to that time, as far as they were not made."""

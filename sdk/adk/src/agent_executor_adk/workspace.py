@@ -37,9 +37,11 @@ class WorkspaceSessions(InMemorySessionService):  # type: ignore[misc,unused-ign
         size = await ctx.step("adk-session", _size, path, effect="read", request=FILE)
         sessions = cls(path)
         made = await sessions.create_session(app_name=app, user_id=user, session_id=session)
-        for event in _load(path, size) if size else _of_history(ctx, app):
+        for event in _load(path, size):
             await sessions.append_event(made, event)
         sessions._is_open = True
+        for event in [] if size else _of_history(ctx, app):
+            await sessions.append_event(made, event)
         return sessions
 
     async def append_event(self, session: Session, event: Event) -> Event:
@@ -70,6 +72,8 @@ def _load(path: Path, size: int) -> list[Event]:
     """
     if _size(path) < size:
         raise ValueError(f"{path} has lost events: it had {size} bytes when the input came")
+    if not path.exists():
+        return []
     os.truncate(path, size)
     with path.open(encoding="utf-8") as file:
         return [Event.model_validate_json(line) for line in file]
