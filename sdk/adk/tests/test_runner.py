@@ -140,7 +140,7 @@ def test_confirmations_and_long_running_tools_are_questions_and_turns_go_on(shop
     one = shop()
     seq = one.begin()
     asked = one.question()
-    assert "refund" in json.dumps(asked)
+    assert "Carry out refund(euros=40, order='1042')?" in json.dumps(asked)
     assert one.effects == []
     one.answer(APPROVE)
     one.until(lambda: one.effects == EFFECTS[:1] or len(one.effects) > 1)

@@ -659,7 +659,7 @@ def test_a_branch_of_a_session_is_a_session_of_its_own(
         assert texts(await get(sessions, two)) == ["first", "of two"]
         assert texts(await get(sessions, made)) == ["first", "of one"]
         listed = (await sessions.list_sessions(**ids)).sessions
-        assert [one.id for one in listed] == ["one", "two"]
+        assert {one.id: one.state for one in listed} == {"one": {"s": 2}, "two": {"s": 1}}
 
     run(main())
 

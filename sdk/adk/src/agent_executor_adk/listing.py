@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, replace
 
-from agent_executor.client import Session
+from agent_executor.client import ServerError, Session
 
 from .history import History, read, read_first, read_recent
-from .place import Lately, Missing, Place, is_hashed, read_name
+from .place import UNKNOWN_SESSION, Lately, Missing, Place, is_hashed, read_name
 
 # How many sessions are looked at at the same time.
 AT_A_TIME = 8
@@ -33,7 +33,7 @@ class Listing:
 
     async def of(self, app: str, user: str | None) -> list[tuple[str, str, History]]:
         """Return user, id and state of the sessions of an app, or of one of its users."""
-        rows = [row for row in await self._rows() if _may_be_of(row.name, app, user)]
+        rows = [row for row in await self._rows() if _may_be_of(_name(row), app, user)]
         turns = asyncio.Semaphore(AT_A_TIME)
 
         async def look(row: Session) -> _Known | None:
@@ -60,27 +60,39 @@ class Listing:
                 return rows
 
     async def _look(self, row: Session) -> _Known | None:
-        known = self._known.get(row.name)
+        known = self._known.get(row.id)
         if known and known.last == row.last:
             return known
         carry = self._place.client.carry
+        name = _name(row)
         try:
             if known:
                 history = replace(known.history, entries=[], state=dict(known.history.state))
-                history.take(await carry(read(row.name, history.last)))
+                history.take(await carry(read(name, history.last)))
                 ids = known.ids
             else:
-                history = await carry(read_recent(row.name))
-                first = None if read_name(row.name) else await carry(read_first(row.name))
-                ids = read_name(row.name) or (first.ids if first else ("", "", ""))
+                if not row.name and (await self._place.client.session(name)).id != row.id:
+                    return None
+                history = await carry(read_recent(name))
+                first = None if read_name(name) else await carry(read_first(name))
+                ids = read_name(name) or (first.ids if first else ("", "", ""))
         except Missing:
+            return None
+        except ServerError as error:
+            if error.code != UNKNOWN_SESSION:
+                raise
             return None
         if not history.last:
             return None
         history.entries.clear()
         known = _Known(row.last, ids, history)
-        self._known.put(row.name, known)
+        self._known.put(row.id, known)
         return known
+
+
+def _name(row: Session) -> str:
+    """Return the name of a session. That of a branch is its title, unless it was given another."""
+    return row.name or row.title
 
 
 def _may_be_of(name: str, app: str, user: str | None) -> bool:

@@ -33,6 +33,8 @@ USER = "user"
 SESSION = "session"
 # What ADK calls to have a tool call confirmed.
 CONFIRMATION = "adk_request_confirmation"
+# How much of a call's arguments is shown in a question; the details have all of it.
+PROMPT_CHARS = 400
 
 
 @dataclass(frozen=True)
@@ -166,9 +168,15 @@ async def _answer(
         asked = args.get("originalFunctionCall", {})
         hint = args.get("toolConfirmation", {}).get("hint", "")
         details = {"tool": asked.get("name"), "arguments": asked.get("args", {})}
-        prompt = hint or f"{asked.get('name')}: carry it out?"
+        # What ADK says if the tool says nothing is meant for programs.
+        prompt = hint if hint and "ToolConfirmation" not in hint else _call(asked)
         response: dict[str, Any] = {"confirmed": await ctx.ask_approval(prompt, details=details)}
     else:
         response = await asking(ctx, Waiting(str(call.name), args, said))
     answer = types.FunctionResponse(id=call.id, name=call.name, response=response)
     return types.Part(function_response=answer)
+
+
+def _call(asked: Mapping[str, Any]) -> str:
+    args = ", ".join(f"{name}={value!r}" for name, value in asked.get("args", {}).items())
+    return f"Carry out {asked.get('name')}({args[:PROMPT_CHARS]})?"
