@@ -1,0 +1,5 @@
+"""An ADK agent."""
+
+from . import agent
+
+__all__ = ["agent"]
