@@ -52,6 +52,22 @@ pub(crate) fn langgraph_threads() -> Result<Tally> {
     package("langgraph")
 }
 
+/// Lets ADK keep its sessions, artifacts and memory in a real server, and carries its agents on.
+pub(crate) fn adk() -> Result<Tally> {
+    package("adk")
+}
+
+/// Lets the Claude Agent SDK keep its sessions in a real server: its own conformance suite, and the
+/// program itself, killed.
+pub(crate) fn claude() -> Result<Tally> {
+    package("claude")
+}
+
+/// Lets the OpenAI Agents SDK keep run states and conversations in a real server.
+pub(crate) fn openai() -> Result<Tally> {
+    package("openai")
+}
+
 /// Tests a package of `sdk` that keeps a framework's state in a server, its types and its style.
 fn package(name: &str) -> Result<Tally> {
     let dir = tree::root().join("sdk").join(name);

@@ -1,5 +1,6 @@
 //! Listening, and who may come in.
 
+use crate::egress::{self, Body, Egress};
 use crate::models::{self, Models};
 use crate::tools::Tools;
 use bytes::Bytes;
@@ -11,7 +12,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::fmt::Write as _;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -30,6 +30,7 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 pub(crate) struct Door {
     pub(crate) models: Arc<Models>,
     pub(crate) tools: Tools,
+    pub(crate) egress: Arc<Egress>,
     /// What the harness has instead of a key.
     pub(crate) placeholder: Box<str>,
 }
@@ -73,7 +74,8 @@ pub(crate) async fn serve(listener: TcpListener, door: Arc<Door>, stop: Cancella
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_MAX)
                 .max_buf_size(HEAD_BYTES_MAX * 4)
-                .serve_connection(TokioIo::new(stream), service);
+                .serve_connection(TokioIo::new(stream), service)
+                .with_upgrades();
             tokio::select! {
                 () = stop.cancelled() => {}
                 ended = connection => if let Err(error) = ended {
@@ -86,6 +88,9 @@ pub(crate) async fn serve(listener: TcpListener, door: Arc<Door>, stop: Cancella
 
 impl Door {
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        if egress::is_for_proxy(&request) {
+            return self.egress.answer(request, &self.placeholder).await;
+        }
         let path = request.uri().path();
         // A path that is not plain is for nobody: whoever reads it next may read it otherwise.
         let plain = !path.contains("//") && !path.contains("/.") && !path.contains(['%', '\\']);
@@ -118,9 +123,6 @@ impl Door {
         }
     }
 }
-
-/// The body of what a harness gets.
-type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 fn refuse(status: StatusCode, message: &str) -> Response<Body> {
     let text = serde_json::json!({"error": {"message": message}}).to_string();

@@ -2,6 +2,7 @@
 
 use crate::config::{Config, Kind};
 use crate::door::{self, Door};
+use crate::egress::{self, Egress};
 use crate::models::{Meter, Models, Rates, Used};
 use crate::session::{KEY_PREFIX, Recorded, Session, Told};
 use crate::tools::{self, Spawn, Tools};
@@ -76,6 +77,7 @@ pub enum OpenError {
 pub struct Gateway {
     session: Arc<Session>,
     models: Arc<Models>,
+    egress: Arc<Egress>,
     environment: Vec<(String, String)>,
     /// Calls under way, which go on without the harness.
     calls: TaskTracker,
@@ -98,7 +100,7 @@ impl Gateway {
         let port = listener.local_addr().map_err(listen)?.port();
         let placeholder = door::placeholder();
         let environment = environment(&config, port, &placeholder);
-        let Config { models: providers, tools: servers, on_divergence, limits } = config;
+        let Config { models: providers, tools: servers, on_divergence, limits, egress } = config;
         let meter = Meter::new(limits, setup.used, setup.rates, setup.rated);
         let (for_tools, for_models) = journal.into_iter().partition(is_of_a_tool);
         let models = Models::new(
@@ -121,9 +123,18 @@ impl Gateway {
             tasks: calls.clone(),
             stop: stop.clone(),
         });
-        let door = Door { models: Arc::clone(&models), tools, placeholder: placeholder.into() };
+        let (resolve, ending) = (egress::system_resolver(), stop.clone());
+        let egress = Egress::new(egress, resolve, Arc::clone(&session), ending);
+        let egress = Arc::new(egress);
+        let (models_door, egress_door) = (Arc::clone(&models), Arc::clone(&egress));
+        let door = Door {
+            models: models_door,
+            egress: egress_door,
+            tools,
+            placeholder: placeholder.into(),
+        };
         drop(tokio::spawn(door::serve(listener, Arc::new(door), stop.clone())));
-        Ok(Self { session, models, environment, calls, stop })
+        Ok(Self { session, models, egress, environment, calls, stop })
     }
 
     /// Whether a key is one of the gateway's, which no harness may use.
@@ -164,6 +175,7 @@ impl Gateway {
         self.calls.close();
         self.calls.wait().await;
         self.models.sum_up().await;
+        self.egress.sum_up().await;
     }
 }
 
@@ -207,6 +219,12 @@ fn environment(config: &Config, port: u16, placeholder: &str) -> Vec<(String, St
         let name = server.name.to_ascii_uppercase().replace('-', "_");
         let url = format!("http://127.0.0.1:{port}/mcp/{}?key={placeholder}", server.name);
         all.push((format!("AX_MCP_{name}_URL"), url));
+    }
+    // Programs that heed no proxy reach nothing once they are in a sandbox.
+    if !config.egress.is_empty() {
+        let proxy = format!("http://ax:{placeholder}@127.0.0.1:{port}");
+        let names = ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"];
+        all.extend(names.map(|name| (name.to_owned(), proxy.clone())));
     }
     // Clients that heed a proxy would send it there what is for us.
     all.extend(

@@ -12,6 +12,7 @@
 pub mod canonical;
 mod config;
 mod door;
+mod egress;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gateway;

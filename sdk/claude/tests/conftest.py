@@ -2,7 +2,7 @@
 
 How to run, from the root of the repository:
 
-    pip install ./sdk/python -r sdk/claude/requirements.txt
+    pip install ./sdk/python -r sdk/claude/tests/requirements.txt
     cd sdk/claude && AX=../../target/debug/ax pytest
 """
 

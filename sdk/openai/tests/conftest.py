@@ -2,7 +2,7 @@
 
 How to run, from the root of the repository:
 
-    pip install ./sdk/python -r sdk/openai/requirements.txt
+    pip install ./sdk/python -r sdk/openai/tests/requirements.txt
     cd sdk/openai && AX=../../target/debug/ax pytest
 """
 

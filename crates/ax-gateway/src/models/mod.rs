@@ -16,6 +16,8 @@ use crate::session::{self, KEY_PREFIX, Recorded, Session};
 use ax_core::session::{
     Body, Digest, EffectClass, Failure, Frame, Prefix, StepKey, StepKind, Usage,
 };
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use book::{Book, Diverged, Found};
 use bytes::Bytes;
 use chain::Placed;
@@ -433,6 +435,16 @@ pub(crate) fn holds(headers: &HeaderMap, path: &str, placeholder: &str) -> bool 
     // The hashes are compared, so that the time it takes says nothing.
     let right = blake3::hash(placeholder.as_bytes());
     given.into_iter().flatten().any(|given| blake3::hash(given.as_bytes()) == right)
+}
+
+/// Whether a request to the proxy has that word as its password (RFC 7617).
+pub(crate) fn holds_basic(headers: &HeaderMap, placeholder: &str) -> bool {
+    let given = headers.get(header::PROXY_AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let encoded = given.and_then(|given| given.strip_prefix("Basic "));
+    let decoded = encoded.and_then(|encoded| BASE64_STANDARD.decode(encoded).ok());
+    let decoded = decoded.unwrap_or_default();
+    let password = decoded.splitn(2, |byte| *byte == b':').nth(1).unwrap_or_default();
+    blake3::hash(password) == blake3::hash(placeholder.as_bytes())
 }
 
 /// Returns a path and its query without the field that may hold a key.

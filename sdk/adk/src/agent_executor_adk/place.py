@@ -17,9 +17,9 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from agent_executor.client import AsyncClient, Plan, ServerError
+from agent_executor.client import AsyncClient, ServerError
 from agent_executor.errors import Error
-from agent_executor.records import Deleted, session_name
+from agent_executor.records import Deleted, forget, is_deleted, living, session_name
 
 AGENT = "adk"
 # How many sessions are remembered: under which names they live, and what their state was.
@@ -29,8 +29,6 @@ UNKNOWN_SESSION = "AX1002"
 UNKNOWN_AGENT = "AX1003"
 DELETED = "AX1011"
 STALE = "AX1021"
-# No record is at this position.
-NEVER = 2**63
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -125,49 +123,12 @@ class Place:
         except ServerError as error:
             if error.code not in {UNKNOWN_SESSION, DELETED}:
                 raise
-            if await self.client.carry(_is_deleted(name, self.agent)):
+            if await self.client.carry(is_deleted(name, self.agent)):
                 raise Deleted(f"session {name!r} was deleted") from error
 
     async def delete(self, base: str) -> None:
         """Delete the session that lives under a name, if there is one."""
-        name = await self.client.carry(living(base, self.agent))
-        try:
-            await self.client.delete(name)
-        except ServerError as error:
-            if error.code not in {UNKNOWN_SESSION, DELETED}:
-                raise
-
-
-def living(base: str, agent: str) -> Plan[str]:
-    """Plan to find the generation of a name that lives, or that is to be made."""
-    number = 1
-    while (yield from _is_deleted(generation(base, number), agent)):
-        number *= 2
-    # The last one that was deleted is in the half below.
-    low, high = number // 2 + 1, number
-    while low < high:
-        middle = (low + high) // 2
-        if (yield from _is_deleted(generation(base, middle), agent)):
-            low = middle + 1
-        else:
-            high = middle
-    return generation(base, high)
-
-
-def generation(base: str, number: int) -> str:
-    """Return the name of the session that is made after so many of its name, counted from 1."""
-    return base if number == 1 else f"{base}~{number}"
-
-
-def _is_deleted(name: str, agent: str) -> Plan[bool]:
-    """Ask by a record that is always refused: who reads is told of no deleted session."""
-    try:
-        yield lambda calls: calls.record(name, "none", [], agent, "", False, NEVER)
-    except ServerError as error:
-        if error.code not in {UNKNOWN_AGENT, STALE, DELETED}:
-            raise
-        return error.code == DELETED
-    raise AssertionError("no record is at that position")
+        await self.client.carry(forget(base, self.agent))
 
 
 class Views(Generic[_T]):

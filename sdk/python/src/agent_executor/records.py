@@ -374,11 +374,11 @@ def living(name: str, agent: str = "") -> Plan[str]:
             it had never been is believed.
     """
     deleted, candidate = 0, 1
-    while (yield from _is_deleted(_generation(name, candidate), agent)):
+    while (yield from is_deleted(_generation(name, candidate), agent)):
         deleted, candidate = candidate, 2 * candidate
     while candidate - deleted > 1:
         middle = (deleted + candidate) // 2
-        if (yield from _is_deleted(_generation(name, middle), agent)):
+        if (yield from is_deleted(_generation(name, middle), agent)):
             deleted = middle
         else:
             candidate = middle
@@ -400,21 +400,14 @@ def forget(name: str, agent: str = "") -> Plan[bool]:
     return True
 
 
-def manifest_of(agent: str) -> str:
-    """Return the manifest of an agent that takes no inputs: its sessions are stores."""
-    return (
-        "apiVersion: agentexecutor.dev/v1\n"
-        "kind: Agent\n"
-        f"metadata: {{name: {agent.partition('@')[0]}}}\n"
-        "spec: {sandbox: process, harness: {type: external}}\n"
-    )
+def is_deleted(session: str, agent: str = "") -> Plan[bool]:
+    """Plan to find out whether a session was deleted, as opposed to unknown or alive.
 
-
-def _generation(name: str, number: int) -> str:
-    return name if number == 1 else f"{name}~{number}"
-
-
-def _is_deleted(session: str, agent: str) -> Plan[bool]:
+    Args:
+        session: The session.
+        agent: Its agent; without it, a server that shows a deleted session as if it had never
+            been is believed.
+    """
     try:
         yield lambda calls: calls.session(session)
     except ServerError as error:
@@ -432,6 +425,20 @@ def _is_deleted(session: str, agent: str) -> Plan[bool]:
             raise
         return error.code == _DELETED
     return False
+
+
+def manifest_of(agent: str) -> str:
+    """Return the manifest of an agent that takes no inputs: its sessions are stores."""
+    return (
+        "apiVersion: agentexecutor.dev/v1\n"
+        "kind: Agent\n"
+        f"metadata: {{name: {agent.partition('@')[0]}}}\n"
+        "spec: {sandbox: process, harness: {type: external}}\n"
+    )
+
+
+def _generation(name: str, number: int) -> str:
+    return name if number == 1 else f"{name}~{number}"
 
 
 def _parts(
