@@ -9,7 +9,7 @@ use ax_core::session::{Body, Frame, Prefix, StepKey};
 use ax_fakemodel::{FakeModel, Options, Script};
 use ax_gateway::{Config, Gateway, Recorded, Setup, Told};
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -106,6 +106,7 @@ impl World {
             frames,
             may_act: Box::new(|| true),
             journal,
+            doubts: HashSet::new(),
             sent,
             asks: HashMap::new(),
             scope: String::new(),
