@@ -281,6 +281,29 @@ mod tests {
     }
 
     #[test]
+    fn whatever_is_written_is_taken_or_refused() {
+        let words = r#"args . a ( ) [ ] { } == && || ! - + / % ? : , ' " 'x' b'\xff' r' ''' \u00 1 1u
+            0x 9223372036854775808 1e999 .5 in has all map matches size null true ` @ # $ é 🙂 //"#;
+        let words: Vec<&str> = words.split_whitespace().chain([" ", "\n", "\0"]).collect();
+        let mut random = 1_u64;
+        let mut draw = |below: usize| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            usize::try_from(random >> 33).unwrap() % below
+        };
+        let mut taken = 0;
+        for _ in 0..3_000 {
+            let length = draw(12);
+            let source: String = (0..length).map(|_| words[draw(words.len())]).collect();
+            if let Ok(expression) = Expression::compile(&source, &["args"]) {
+                taken += 1;
+                let args = json!({"a": [1, {"a": null}], "b": "x"});
+                let _neither = expression.evaluate_here(&[("args", args)]);
+            }
+        }
+        assert!(taken > 10, "{taken} were expressions");
+    }
+
+    #[test]
     fn what_cannot_be_said_is_an_error_and_not_an_answer() {
         check("args.amount > 1", json!({}), Err("cannot be evaluated"));
         check("args.amount > 1", json!({"amount": "5"}), Err("cannot be evaluated"));
