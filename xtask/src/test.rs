@@ -1,7 +1,7 @@
 //! Every test there is, in lanes, with one line that sums them up.
 
 use crate::command::{Finished, Program};
-use crate::{api, check, machine, python, sim, take_option, tree};
+use crate::{api, check, machine, mcp, python, sim, take_option, tree};
 use anyhow::{Context as _, Result, bail};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -66,6 +66,7 @@ const LANES: &[Lane] = &[
     ("api", api::test),
     ("cut", cut),
     ("ax1", |_| python::ax1()),
+    ("mcp", |_| mcp::test()),
 ];
 
 /// Runs all lanes, or those that are named.

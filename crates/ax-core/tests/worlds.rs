@@ -12,6 +12,7 @@
 //! | I5  | durable-first       | an effect is released only when the event it rests on is durable |
 //! | I6 | once | a `once` step is granted at most once an attempt, and never after |
 //! | | | an attempt that had it under way was lost, unless a person says so |
+//! | | | or it was begun as one whose outcome can be found out |
 //! | I7  | done-is-done        | a step that was carried out is never begun again                 |
 //! | I8 | named-wait | a session that has not ended runs, has a deadline, or waits for an |
 //! |     |                     | answer or a signal                                               |
@@ -76,6 +77,9 @@ const STEPS: &[&str] = &[
     "> begin o once digest=2",
     "> begin p once limit=400",
     "> begin r read",
+    "> begin o probed",
+    "> begin d probed",
+    "> done d",
     "> begin i idempotent model",
     "> begin '' once",
     "> done o 1",
@@ -192,4 +196,12 @@ fn every_small_world_of_waits_whose_log_lags_keeps_the_invariants() {
 fn every_small_world_after_unknown_steps_keeps_the_invariants() {
     let unknown = [BEGUN, "submit a", "> begin o once", "> begin p once", "crash"];
     Walk::from(&unknown, STEPS, 5).check(5_000);
+}
+
+#[test]
+fn every_small_world_after_steps_in_doubt_keeps_the_invariants() {
+    let doubt = [BEGUN, "submit a", "> begin d probed", "> begin o once", "crash"];
+    Walk::from(&doubt, STEPS, 4).check(5_000);
+    let doubt = [BEGUN, "submit a", "> begin d probed", "crash"];
+    Walk::from(&doubt, WAITS, 4).check(5_000);
 }

@@ -1,6 +1,6 @@
 //! The `gateway` section of a manifest: `docs/formats/manifest.md`.
 
-use crate::policy::Rule;
+use crate::policy::{self, Rule};
 use ax_core::session::Usage;
 use http::Method;
 use regex_lite::Regex;
@@ -258,7 +258,8 @@ impl Config {
         let config: Self = serde_path_to_error::deserialize(section).map_err(|error| {
             let path = error.path().to_string();
             let path = if path == "." { String::new() } else { path };
-            ConfigError::new(path, error.inner().to_string(), "")
+            let hint = policy::hint(&path);
+            ConfigError::new(path, error.inner().to_string(), hint)
         })?;
         config.check()?;
         Ok(config)
@@ -377,6 +378,11 @@ impl ToolServer {
         if let Some(at) = self.tools.iter().position(|rule| rule.tool.is_empty()) {
             let hint = "name a tool, or write `*` for all";
             return Err(ConfigError::new(format!("{path}.tools[{at}].tool"), "is empty", hint));
+        }
+        if let Some(at) = self.tools.iter().position(Rule::probes_in_vain) {
+            let cause = "is for tools with the effect `once`";
+            let hint = "leave it out: what may happen twice is called again";
+            return Err(ConfigError::new(format!("{path}.tools[{at}].probe"), cause, hint));
         }
         Ok(())
     }
@@ -537,10 +543,28 @@ mod tests {
                 json!({"name": "a", "command": ["b"], "tools": [{"tool": "c", "effect": "x"}]}),
                 Some("tools[0].tools[0].effect"),
             ),
+            (
+                json!({"name": "a", "command": ["b"], "tools": [{"tool": "c", "when": "args."}]}),
+                Some("tools[0].tools[0].when"),
+            ),
+            (
+                json!({"name": "a", "command": ["b"], "tools": [{"tool": "c",
+                    "probe": {"tool": "d", "done": "results"}}]}),
+                Some("tools[0].tools[0].probe.done"),
+            ),
+            (
+                json!({"name": "a", "command": ["b"], "tools": [{"tool": "c", "effect": "read",
+                    "probe": {"tool": "d", "done": "true"}}]}),
+                Some("tools[0].tools[0].probe"),
+            ),
         ] {
             let section = json!({"tools": [server]});
-            let wrong = Config::parse(&section).err().map(|error| error.path);
-            assert_eq!(wrong.as_deref(), expect, "{section}");
+            let wrong = Config::parse(&section).err();
+            let hinted = wrong
+                .as_ref()
+                .is_none_or(|wrong| !wrong.path.ends_with(".when") || wrong.hint.contains("args."));
+            assert!(hinted, "{wrong:?}");
+            assert_eq!(wrong.map(|wrong| wrong.path).as_deref(), expect, "{section}");
         }
     }
 

@@ -285,7 +285,7 @@ impl Egress {
             let method = method.as_str();
             let data =
                 json!({"method": method, "host": place.host, "port": place.port, "why": why});
-            self.note("denied", &name, &data).await;
+            self.note("egress_denied", &name, &data).await;
         }
     }
 

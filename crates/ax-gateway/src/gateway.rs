@@ -7,7 +7,7 @@ use crate::models::{Meter, Models, Rates, Used};
 use crate::session::{KEY_PREFIX, Recorded, Session, Told};
 use crate::tools::{self, Spawn, Tools};
 use ax_core::session::{Answer, Failure, Frame, Prefix, StepKey};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -27,6 +27,8 @@ pub struct Setup {
     pub may_act: Box<dyn Fn() -> bool + Send + Sync>,
     /// What earlier attempts of the execution recorded under keys that begin with [`KEY_PREFIX`].
     pub journal: Vec<Recorded>,
+    /// Tool calls that earlier attempts may have carried out, and of which a probe can tell.
+    pub doubts: HashSet<StepKey>,
     /// The requests that the session's log holds, those of earlier executions included.
     pub sent: Vec<Prefix>,
     /// Questions of earlier attempts under such keys, and their answers; `None` if they expired.
@@ -92,7 +94,8 @@ impl Gateway {
     ///
     /// Fails without a provider's key, or if no port of the loopback interface can be had.
     pub async fn open(setup: Setup) -> Result<Self, OpenError> {
-        let Setup { config, http, frames, may_act, journal, sent, asks, scope, spawn, .. } = setup;
+        let Setup { config, http, frames, may_act, journal, doubts, sent, asks, .. } = setup;
+        let (scope, spawn) = (setup.scope, setup.spawn);
         let session = Arc::new(Session::new(frames, may_act));
         let (calls, stop) = (TaskTracker::new(), CancellationToken::new());
         let listen = |source| OpenError::Listen { source };
@@ -118,6 +121,7 @@ impl Gateway {
             spawn,
             scope,
             journal: for_tools,
+            doubts,
             asks,
             session: Arc::clone(&session),
             tasks: calls.clone(),

@@ -13,11 +13,13 @@ pub mod canonical;
 mod config;
 mod door;
 mod egress;
+mod expression;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gateway;
 mod models;
 mod policy;
+mod probe;
 pub mod provider;
 mod session;
 mod tools;

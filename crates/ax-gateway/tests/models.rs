@@ -11,7 +11,7 @@ use ax_core::session::{Body, Frame, Prefix, StepKey};
 use ax_fakemodel::{FakeModel, Options, Script};
 use ax_gateway::{Config, Gateway, Rates, Recorded, Setup, Told, Used};
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -108,6 +108,7 @@ impl World {
             frames,
             may_act: Box::new(|| true),
             journal,
+            doubts: HashSet::new(),
             sent,
             asks: HashMap::new(),
             scope: String::new(),

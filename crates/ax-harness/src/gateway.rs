@@ -58,6 +58,7 @@ pub(crate) async fn run(
         may_act: Box::new(move || may_act.now()),
         asks: journal.iter().filter_map(asked).collect(),
         journal: journal.into_iter().filter_map(recorded).collect(),
+        doubts: launch.doubts.iter().cloned().collect(),
         sent: std::mem::take(&mut launch.sent),
         scope: format!("{}/{}/{}", launch.key.namespace.as_str(), launch.key.session, launch.exec),
         spawn: spawn(options, &launch, programs.clone()),

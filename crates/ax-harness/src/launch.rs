@@ -111,6 +111,8 @@ pub struct Launch {
     pub input: Vec<Content>,
     /// What earlier attempts recorded, in that order.
     pub journal: Vec<JournalEntry>,
+    /// Steps that earlier attempts may have carried out, of those whose outcome can be found out.
+    pub doubts: Vec<StepKey>,
     /// The places of the model requests whose parts the session's log holds.
     pub sent: Vec<Prefix>,
     /// Added to the environment of what is started.

@@ -340,19 +340,43 @@ impl Run {
         };
         let mut granted = Vec::new();
         for plan in plans {
-            // Only a `once` step is answered when it begins: others must know for themselves.
-            let looks = self.reads_journal || plan.class != EffectClass::Once;
+            // Only what must not happen twice is answered when it begins: of others a harness must
+            // know for itself.
+            let looks = self.reads_journal || !plan.class.is_once();
             if looks && done(self, plan) {
                 continue;
             }
+            if self.launch.doubts.iter().any(|step| step.as_str() == plan.key) {
+                self.find_out(plan, &mut granted).await?;
+                continue;
+            }
             self.say(begin(plan)).await?;
-            if plan.class != EffectClass::Once || self.granted(plan).await? {
+            if !plan.class.is_once() || self.granted(plan).await? {
                 granted.push(plan);
             }
         }
         for plan in granted {
             self.act(plan).await?;
         }
+        Ok(())
+    }
+
+    /// Finds out what an earlier attempt did, and goes on from there.
+    async fn find_out<'a>(&mut self, plan: &'a StepPlan, granted: &mut Vec<&'a StepPlan>) -> Next {
+        let found = self.outside.find(&self.launch.key, self.launch.exec, &plan.key);
+        let Some(happened) = found.filter(|_| self.prng.chance(80)) else {
+            self.say(begin(&StepPlan { class: EffectClass::Once, ..plan.clone() })).await?;
+            self.granted(plan).await?;
+            return Err(Stop::Gone("nobody can tell what became of it"));
+        };
+        self.say(begin(plan)).await?;
+        if !self.granted(plan).await? {
+            return Ok(());
+        }
+        if happened {
+            return self.told(plan).await;
+        }
+        granted.push(plan);
         Ok(())
     }
 
@@ -395,6 +419,11 @@ impl Run {
         }
         self.outside.settle(&act, true);
         self.pause(plan.millis.div_ceil(2)).await?;
+        self.told(plan).await
+    }
+
+    /// Says what came of a step.
+    async fn told(&mut self, plan: &StepPlan) -> Next {
         let result = if plan.fails {
             Err(Failure { code: "tool".into(), message: "the tool failed".into() })
         } else {
@@ -403,7 +432,7 @@ impl Run {
         let usage = Usage { output_tokens: 7, tool_calls: 1, ..Usage::default() };
         self.say(Frame::StepEnd { step: plan.key.as_str().into(), result, usage }).await?;
         self.recorded(&plan.key).await?;
-        let known = (act.session, act.exec, act.step);
+        let known = (self.launch.key.clone(), self.launch.exec, plan.key.clone());
         self.outside.lock().confirmed.insert(known);
         Ok(())
     }

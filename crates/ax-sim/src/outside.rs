@@ -123,6 +123,14 @@ impl Outside {
         self.count();
     }
 
+    /// Whether a step has had its effect; nothing while it may yet have it.
+    pub(crate) fn find(&self, session: &SessionKey, exec: ExecId, step: &str) -> Option<bool> {
+        let state = self.lock();
+        let is_it =
+            |act: &Act| act.session == *session && act.exec == exec && act.step.as_str() == step;
+        (!state.under_way.iter().any(is_it)).then(|| state.acts.iter().any(is_it))
+    }
+
     /// A process died. What its harnesses were doing is done by orphans, or not at all.
     pub(crate) fn orphaned(&self, process: u32, mut happens: impl FnMut(&Act) -> bool) {
         let mut state = self.lock();

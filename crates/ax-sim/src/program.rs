@@ -109,9 +109,10 @@ fn step(prng: &mut Prng, key: String) -> StepPlan {
     StepPlan {
         key,
         kind: *prng.pick(&[StepKind::Model, StepKind::Tool, StepKind::User]),
-        class: match prng.below(4) {
+        class: match prng.below(5) {
             0 => EffectClass::Read,
             1 => EffectClass::Idempotent,
+            2 => EffectClass::Probed,
             _ => EffectClass::Once,
         },
         millis: prng.below(3_000),

@@ -19,5 +19,6 @@ mod cli {
     mod sessions;
     mod stores;
     mod tls;
+    mod tools;
     mod wrong;
 }

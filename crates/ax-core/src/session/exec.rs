@@ -113,7 +113,8 @@ impl Items {
         self.by_key.iter()
     }
 
-    /// Goes through the steps under way or of unknown outcome, and the waits that are not over.
+    /// Goes through the steps under way, in doubt or of unknown outcome, and the waits that are not
+    /// over.
     pub fn pending(&self) -> impl Iterator<Item = (&StepKey, &Item)> {
         self.pending.iter().filter_map(|key| self.by_key.get_key_value(key))
     }
@@ -137,12 +138,10 @@ impl Items {
 }
 
 impl Item {
-    /// Whether it is not over: an open step or one of unknown outcome, or a wait.
+    /// Whether it is not over: an open step, one in doubt or of unknown outcome, or a wait.
     pub const fn is_pending(&self) -> bool {
         match self {
-            Self::Step(step) => {
-                matches!(step.phase, StepPhase::Open { .. } | StepPhase::Unknown)
-            }
+            Self::Step(step) => !step.phase.is_over(),
             _ => self.is_wait(),
         }
     }
@@ -183,12 +182,21 @@ pub struct Step {
 
 impl Step {
     /// What becomes of it when its attempt is lost. What must not happen twice is of unknown
-    /// outcome from that event on, so that no prefix of the log says that it may be tried again.
-    fn cut_short(&self) -> Self {
+    /// outcome from that event on, so that no prefix of the log says that it may be tried again;
+    /// unless the next attempt can find out.
+    fn lost(&self) -> Self {
         let phase = match self.effect {
             EffectClass::Once => StepPhase::Unknown,
+            EffectClass::Probed => StepPhase::Doubt,
             EffectClass::Read | EffectClass::Idempotent => StepPhase::Lost,
         };
+        Self { phase, ..self.clone() }
+    }
+
+    /// What becomes of it in a branch, which has nothing to find out by: what its parent does goes
+    /// on under the parent's name.
+    fn left_behind(&self) -> Self {
+        let phase = if self.effect.is_once() { StepPhase::Unknown } else { StepPhase::Lost };
         Self { phase, ..self.clone() }
     }
 }
@@ -209,8 +217,22 @@ pub enum StepPhase {
     Lost,
     /// Its attempt was lost, and it must not be carried out again.
     Unknown,
+    /// Its attempt was lost; it may be carried out again by whoever has found out that it was not.
+    Doubt,
     /// It was carried out: the event that says what came of it.
     Done(Seq),
+}
+
+impl StepPhase {
+    /// Whether nothing is owed any more.
+    const fn is_over(self) -> bool {
+        matches!(self, Self::Lost | Self::Done(_))
+    }
+
+    /// Whether a harness may begin it again.
+    const fn may_begin_again(self) -> bool {
+        matches!(self, Self::Lost | Self::Doubt)
+    }
 }
 
 impl Exec {
@@ -239,7 +261,18 @@ impl Exec {
 
     /// Whether a step is being carried out.
     pub fn has_open_step(&self) -> bool {
-        self.items.pending().any(|(_, item)| matches!(item, Item::Step(_)))
+        let open = |item: &Item| match item {
+            Item::Step(step) => step.phase != StepPhase::Doubt,
+            _ => false,
+        };
+        self.items.pending().any(|(_, item)| open(item))
+    }
+
+    /// Goes through the steps that may have been carried out, of which the next attempt finds out.
+    pub fn in_doubt(&self) -> impl Iterator<Item = &StepKey> {
+        let doubt =
+            |item: &Item| matches!(item, Item::Step(step) if step.phase == StepPhase::Doubt);
+        self.items.pending().filter(move |(_, item)| doubt(item)).map(|(key, _)| key)
     }
 
     /// Whether the harness waits for something.
@@ -272,7 +305,7 @@ impl Exec {
     /// A branch does not inherit what was promised or under way.
     pub(super) fn drop_obligations(&mut self) {
         self.items.settle(|item| match item {
-            Item::Step(step) => Some(Item::Step(step.cut_short())),
+            Item::Step(step) => Some(Item::Step(step.left_behind())),
             _ => None,
         });
         self.blocks.clear();
@@ -283,7 +316,7 @@ impl Exec {
     fn lose_steps(&mut self) {
         self.items.settle(|item| match item {
             Item::Step(step) if matches!(step.phase, StepPhase::Open { .. }) => {
-                Some(Item::Step(step.cut_short()))
+                Some(Item::Step(step.lost()))
             }
             other => Some(other.clone()),
         });
@@ -376,7 +409,8 @@ impl Exec {
                 let (name, digest) = (name.clone(), *digest);
                 let new = Step { kind: *kind, name, effect: *effect, digest, phase };
                 let before = self.items.insert(step, Item::Step(new));
-                let lost = matches!(before, Some(Item::Step(Step { phase: StepPhase::Lost, .. })));
+                let lost = matches!(&before,
+                    Some(Item::Step(Step { phase, .. })) if phase.may_begin_again());
                 assert_eq!(*again, lost, "only a lost step is started again");
                 assert!(before.is_none() || lost, "a key is used once");
             }
@@ -389,9 +423,8 @@ impl Exec {
             }
             Kind::StepUnknown { step } => {
                 let Step { phase, effect, .. } = self.step(step);
-                let cut = matches!(phase, StepPhase::Unknown | StepPhase::Open { .. });
-                assert!(cut, "its attempt was lost or stopped");
-                assert_eq!(*effect, EffectClass::Once, "others are carried out again");
+                assert!(!phase.is_over(), "its attempt was lost or stopped");
+                assert!(effect.is_once(), "others are carried out again");
                 self.set_phase(step, StepPhase::Unknown);
             }
             other => unreachable!("{} is applied elsewhere", other.name()),

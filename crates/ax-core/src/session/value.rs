@@ -219,6 +219,15 @@ pub enum EffectClass {
     Idempotent,
     /// It must not happen twice.
     Once,
+    /// It must not happen twice, and whoever carries it out can find out whether it has happened.
+    Probed,
+}
+
+impl EffectClass {
+    /// Whether it must not happen twice.
+    pub const fn is_once(self) -> bool {
+        matches!(self, Self::Once | Self::Probed)
+    }
 }
 
 /// Where the request of a model call stands in the chain of what was sent before: the parts of its

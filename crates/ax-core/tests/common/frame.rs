@@ -84,6 +84,7 @@ fn begin(words: &Words<'_>) -> Frame {
             "read" => EffectClass::Read,
             "idempotent" => EffectClass::Idempotent,
             "once" => EffectClass::Once,
+            "probed" => EffectClass::Probed,
             other => panic!("unknown class: {other}"),
         },
         digest,

@@ -123,6 +123,10 @@ fn granted(before: &World, after: &World, who: (ExecId, AttemptId), step: &StepK
             continue;
         }
         holds!(after, (*exec, *attempt) != who, "I6 once");
+        // Within one execution, whoever comes next can find out what became of it.
+        if *exec == who.0 && begun_as(&after.log, (*exec, *attempt), step) == EffectClass::Probed {
+            continue;
+        }
         let asks = asked_about(&after.log, step);
         let allowed = after.log[*at..].iter().any(|event| {
             matches!(&event.kind, Kind::AskAnswered { ask, answer: Answer::Choice(choice, _), .. }
@@ -130,6 +134,16 @@ fn granted(before: &World, after: &World, who: (ExecId, AttemptId), step: &StepK
         });
         holds!(after, allowed, "I6 once");
     }
+}
+
+/// As what an attempt began a step.
+fn begun_as(log: &[Event], who: (ExecId, AttemptId), step: &StepKey) -> EffectClass {
+    let begun =
+        log.iter().filter(|event| of(event) == Some(who)).find_map(|event| match &event.kind {
+            Kind::StepStarted { step: begun, effect, .. } if begun == step => Some(*effect),
+            _ => None,
+        });
+    begun.expect("what is granted was begun")
 }
 
 /// The questions about a step of unknown outcome.
@@ -263,16 +277,18 @@ fn branch(world: &World, from: &State, carry_on: bool) {
     session.handle(world.now, &Input::Client(Caller::default(), request)).unwrap();
     let ready = session.take_ready();
     let state = session.state();
-    let under_way =
-        from.exec.iter().flat_map(|exec| exec.items.pending()).filter(
-            |(_, item)| matches!(item, Item::Step(step) if step.effect == EffectClass::Once),
-        );
+    let under_way = from
+        .exec
+        .iter()
+        .flat_map(|exec| exec.items.pending())
+        .filter(|(_, item)| matches!(item, Item::Step(step) if step.effect.is_once()));
     let asked: Vec<_> = state.asks.values().filter_map(|ask| ask.about.clone()).collect();
     holds!(world, state.asks.len() == asked.len(), "I14 branch-is-free");
     let Some(exec) = &state.exec else {
         holds!(world, asked.is_empty() && state.queue.is_empty(), "I14 branch-is-free");
         let open = under_way.filter(|(_, item)| {
-            matches!(item, Item::Step(step) if matches!(step.phase, StepPhase::Open { .. }))
+            matches!(item, Item::Step(step)
+                if matches!(step.phase, StepPhase::Open { .. } | StepPhase::Doubt))
         });
         let open: Vec<_> = open.map(|(key, _)| key).collect();
         let told = ready.persist.iter().filter_map(|event| match &event.kind {

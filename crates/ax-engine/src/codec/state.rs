@@ -369,6 +369,7 @@ fn step_message(step: &Step) -> v1::StepItem {
         }
         StepPhase::Lost => v1::StepPhase::Lost,
         StepPhase::Unknown => v1::StepPhase::Unknown,
+        StepPhase::Doubt => v1::StepPhase::Doubt,
         StepPhase::Done(seq) => {
             message.seq = seq.0;
             v1::StepPhase::Done
@@ -388,6 +389,7 @@ fn step(message: v1::StepItem) -> Result<Step, DecodeError> {
         },
         Ok(v1::StepPhase::Lost) => StepPhase::Lost,
         Ok(v1::StepPhase::Unknown) => StepPhase::Unknown,
+        Ok(v1::StepPhase::Doubt) => StepPhase::Doubt,
         Ok(v1::StepPhase::Done) => StepPhase::Done(seq("step_item.seq", message.seq)?),
         Ok(v1::StepPhase::Unspecified) => return Err(DecodeError::Missing { field }),
         Err(_) => return Err(DecodeError::Unknown { field, number }),

@@ -45,7 +45,7 @@ numbers!(
     [Text, Thought, Image, Audio, Document, Video, ToolCall, ToolResult, Data]
 );
 numbers!(step_kind_number, step_kind, StepKind, StepKind, [Model, Tool, User]);
-numbers!(effect_number, effect, EffectClass, EffectClass, [Read, Idempotent, Once]);
+numbers!(effect_number, effect, EffectClass, EffectClass, [Read, Idempotent, Once, Probed]);
 numbers!(ask_kind_number, ask_kind, AskKind, AskKind, [Approval, Choice, Text]);
 numbers!(policy_number, policy, SubmitPolicy, SubmitPolicy, [Enqueue, Reject, Interrupt, Branch]);
 

@@ -376,6 +376,7 @@ impl Task {
             input_seq: under_way.input,
             input: reader.input(under_way.input, &files).await?,
             journal,
+            doubts: under_way.in_doubt().cloned().collect(),
             sent,
             env: Vec::new(),
             used,

@@ -200,7 +200,12 @@ fn execution_kind() -> impl Strategy<Value = Kind> {
 
 fn step_kind() -> impl Strategy<Value = Kind> {
     let kind = select(vec![StepKind::Model, StepKind::Tool, StepKind::User]);
-    let effect = select(vec![EffectClass::Read, EffectClass::Idempotent, EffectClass::Once]);
+    let effect = select(vec![
+        EffectClass::Read,
+        EffectClass::Idempotent,
+        EffectClass::Once,
+        EffectClass::Probed,
+    ]);
     let what = (kind, text(), effect, digest());
     let request = (option::of(body()), option::of(prefix()), any::<bool>(), any::<u64>());
     prop_oneof![

@@ -131,7 +131,12 @@ fn request() -> impl Strategy<Value = Request> {
 }
 
 fn frame() -> impl Strategy<Value = Frame> {
-    let effect = select(vec![EffectClass::Read, EffectClass::Idempotent, EffectClass::Once]);
+    let effect = select(vec![
+        EffectClass::Read,
+        EffectClass::Idempotent,
+        EffectClass::Once,
+        EffectClass::Probed,
+    ]);
     let block = select(vec!["b1", "b2"]).prop_map(BlockId::from);
     let failure = Failure { code: "code".into(), message: "message".into() };
     let results = select(vec![Ok(Body::from("1")), Err(failure.clone())]);

@@ -122,7 +122,7 @@ async fn nothing_goes_out_that_is_not_named() {
     assert_eq!(world.resolved.load(Ordering::SeqCst), 0, "nobody is even asked for the name");
     let noted = notes(&mut world.said);
     assert_eq!(noted.len(), 3, "{noted:?}");
-    assert!(noted[0].starts_with("gateway.denied") && noted[0].contains("b.test"), "{noted:?}");
+    assert!(noted[0].starts_with("gateway.egress_denied") && noted[0].contains("b.test"), "{noted:?}");
 }
 
 #[tokio::test]
@@ -165,7 +165,7 @@ async fn a_name_that_means_something_near_is_refused_however_often_it_changes_it
     let said = send(&world, "CONNECT a.test:8080 HTTP/1.1", PASSWORD).await;
     assert!(said.starts_with("HTTP/1.1 403") && said.contains("private network"), "{said}");
     assert_eq!(world.resolved.load(Ordering::SeqCst), 1, "what was checked is what is used");
-    assert!(notes(&mut world.said)[0].contains("gateway.denied"));
+    assert!(notes(&mut world.said)[0].contains("gateway.egress_denied"));
     for address in ["127.0.0.1", "169.254.169.254", "[::1]", "0x7f000001", "2130706433"] {
         let said = send(&world, &format!("CONNECT {address}:8080 HTTP/1.1"), PASSWORD).await;
         assert!(said.starts_with("HTTP/1.1 403"), "{address}: {said}");

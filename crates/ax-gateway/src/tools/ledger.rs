@@ -1,36 +1,37 @@
 //! Which result belongs to which call.
 
+use super::answer::Answer;
 use super::key;
+use super::listener::progress;
 use crate::session::Recorded;
 use ax_core::session::{Digest, Failure, StepKey};
-use rmcp::model::CallToolResult;
-use std::collections::HashMap;
+use rmcp::model::ProgressNotificationParam;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 /// What a call came to; an error if the attempt is over before.
-type Done = Result<CallToolResult, String>;
+type Done = Result<Answer, String>;
 
-/// What a call comes to.
+/// What a call comes to, and how far it is.
 #[derive(Clone, Debug)]
-pub(super) struct Outcome(Arc<watch::Sender<Option<Done>>>);
+pub(super) struct Outcome {
+    done: Arc<watch::Sender<Option<Done>>>,
+    pub(super) progress: broadcast::Sender<ProgressNotificationParam>,
+}
 
 impl Outcome {
-    fn open() -> Self {
-        Self(Arc::default())
-    }
-
-    pub(super) fn done(done: Done) -> Self {
-        Self(Arc::new(watch::Sender::new(Some(done))))
+    fn new(done: Option<Done>) -> Self {
+        Self { done: Arc::new(watch::Sender::new(done)), progress: progress() }
     }
 
     pub(super) fn set(&self, done: Done) {
-        self.0.send_replace(Some(done));
+        self.done.send_replace(Some(done));
     }
 
     pub(super) async fn wait(&self) -> Done {
-        let mut changes = self.0.subscribe();
+        let mut changes = self.done.subscribe();
         let done = changes.wait_for(Option::is_some).await;
         done.ok().and_then(|done| done.clone()).unwrap_or_else(|| Err("it was given up".into()))
     }
@@ -83,13 +84,31 @@ pub(super) enum Found {
 #[derive(Debug)]
 pub(super) struct Ledger {
     recorded: HashMap<StepKey, Result<String, Failure>>,
+    /// Calls of earlier attempts that may have been carried out, and of which a probe can tell.
+    doubts: HashSet<StepKey>,
     slots: HashMap<Digest, Vec<Slot>>,
+    /// Calls that were denied in this attempt.
+    denied: HashSet<Digest>,
 }
 
 impl Ledger {
-    pub(super) fn new(journal: Vec<Recorded>) -> Self {
+    /// How many calls that are denied an attempt records.
+    const DENIED_MAX: usize = 64;
+
+    pub(super) fn new(journal: Vec<Recorded>, doubts: HashSet<StepKey>) -> Self {
         let recorded = journal.into_iter().map(|recorded| (recorded.key, recorded.result));
-        Self { recorded: recorded.collect(), slots: HashMap::new() }
+        let (slots, denied) = (HashMap::new(), HashSet::new());
+        Self { recorded: recorded.collect(), doubts, slots, denied }
+    }
+
+    /// Whether it is to be recorded that a call is denied.
+    pub(super) fn deny(&mut self, digest: Digest) -> bool {
+        self.denied.len() < Self::DENIED_MAX && self.denied.insert(digest)
+    }
+
+    /// Whether a call may have been carried out in an earlier attempt.
+    pub(super) fn is_in_doubt(&mut self, step: &StepKey) -> bool {
+        self.doubts.remove(step)
     }
 
     pub(super) fn ask(&mut self, server: &str, digest: Digest) -> Found {
@@ -101,7 +120,7 @@ impl Ledger {
         }
         let key = key(server, digest, slots.len() + 1);
         let recorded = self.recorded.remove(&key);
-        let outcome = recorded.as_ref().map_or_else(Outcome::open, super::read);
+        let outcome = Outcome::new(recorded.as_ref().map(|result| Ok(Answer::read(result))));
         let slot = Slot { outcome, taken: Arc::new(AtomicBool::new(true)) };
         let taken = slot.take();
         slots.push(slot);

@@ -5,7 +5,7 @@ import os
 import sys
 import time
 
-TOOLS = ["get", "put", "pay", "secret", "die", "wrong"]
+TOOLS = ["get", "put", "pay", "secret", "die", "wrong", "late", "find"]
 
 
 def effect(line):
@@ -13,11 +13,27 @@ def effect(line):
         file.write(line + "\n")
 
 
+def find(arguments):
+    """Tells whether a call with a key has had its effect."""
+    if arguments.get("fails"):
+        return {"content": [{"type": "text", "text": "the ledger is locked"}], "isError": True}
+    with open(os.environ["EFFECTS"], encoding="utf-8") as file:
+        lines = [line for line in file.read().splitlines() if not line.startswith("find")]
+    found = [line for line in lines if line.endswith(arguments["key"])]
+    text = {"type": "text", "text": f"found {found}"}
+    return {"content": [text], "structuredContent": {"found": len(found) > 0}}
+
+
 def call(params):
     name, arguments = params["name"], params.get("arguments", {})
     key = params.get("_meta", {}).get("dev.agentexecutor/idempotency-key", "none")
+    if name == "late":
+        time.sleep(arguments.get("seconds", 0))
     effect(f"{name} {json.dumps(arguments, sort_keys=True)} {key}")
-    time.sleep(arguments.get("seconds", 0))
+    if name == "find":
+        return find(arguments)
+    if name != "late":
+        time.sleep(arguments.get("seconds", 0))
     if name == "die":
         os._exit(7)
     if name == "wrong":

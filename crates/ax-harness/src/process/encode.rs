@@ -194,6 +194,7 @@ const fn effect_class(effect: EffectClass) -> &'static str {
         EffectClass::Read => "read",
         EffectClass::Idempotent => "idempotent",
         EffectClass::Once => "once",
+        EffectClass::Probed => "probed",
     }
 }
 

@@ -59,6 +59,7 @@ impl Rig {
             input_seq: Seq(2),
             input: vec![text("hello")],
             journal: Vec::new(),
+            doubts: Vec::new(),
             sent: Vec::new(),
             env: Vec::new(),
             used: ax_harness::Used::default(),

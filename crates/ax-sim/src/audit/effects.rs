@@ -7,8 +7,8 @@ use ax_core::id::{ExecId, Seq};
 use ax_core::session::{Answer, EffectClass, Kind};
 use std::collections::BTreeMap;
 
-/// E6 effects: no `once` step has more effects than were granted, none is unaccounted for, and none
-/// is carried out that was done before.
+/// E6 effects: no step that must not happen twice has more effects than were granted, none is
+/// unaccounted for, and none is carried out that was done before.
 pub(super) fn check(world: &World, book: &Book) {
     let acts: Vec<Act> = {
         let state = world.outside.lock();
@@ -17,7 +17,7 @@ pub(super) fn check(world: &World, book: &Book) {
     let mut counts: BTreeMap<(ExecId, &str), u64> = BTreeMap::new();
     for act in &acts {
         let lineage = lineage(book, act.exec);
-        if act.class == EffectClass::Once {
+        if act.class.is_once() {
             *counts.entry((act.exec, &act.step)).or_default() += 1;
             granted(world, book, act, &lineage);
         }
@@ -25,9 +25,8 @@ pub(super) fn check(world: &World, book: &Book) {
     }
     for ((exec, step), count) in counts {
         let lineage = lineage(book, exec);
-        // Each beginning uses up one permission: the first, or a person's word.
-        let used = started(book, step, &lineage).filter(|(seq, _)| *seq <= book.shared()).count();
-        let allowed = (1 + retries(book, step, &lineage)).saturating_sub(used as u64);
+        let allowed = 1 + retries(book, step, &lineage);
+        let allowed = allowed.saturating_sub(used(book, step, &lineage));
         if count > allowed {
             let key = &book.key;
             let what = format!("E6 effects: {step} of {exec} of {key}: {count}, not {allowed}");
@@ -59,6 +58,24 @@ fn started<'a>(
         matches!(&event.kind, Kind::StepStarted { step: found, .. } if found.as_str() == step)
             && event.exec.is_some_and(|exec| lineage.contains(&exec))
     })
+}
+
+/// How many permissions its parents have used up: each beginning uses one, the first, or a person's
+/// word, unless it is to find out what became of the one before.
+fn used(book: &Book, step: &str, lineage: &[ExecId]) -> u64 {
+    let (mut used, mut in_doubt) = (0, false);
+    let shared = book.iter().filter(|(seq, _)| *seq <= book.shared());
+    for (_, event) in shared.filter(|(_, e)| e.exec.is_some_and(|exec| lineage.contains(&exec))) {
+        match &event.kind {
+            Kind::StepStarted { step: found, effect, .. } if found.as_str() == step => {
+                used += u64::from(!in_doubt);
+                in_doubt = *effect == EffectClass::Probed;
+            }
+            Kind::StepUnknown { step: found } if found.as_str() == step => in_doubt = false,
+            _ => {}
+        }
+    }
+    used
 }
 
 /// How often a person said that the step may be carried out again.

@@ -185,6 +185,7 @@ fn effect(step: &v1::StepStarted) -> &'static str {
         v1::EffectClass::Read => "read",
         v1::EffectClass::Idempotent => "idempotent",
         v1::EffectClass::Once => "once",
+        v1::EffectClass::Probed => "probed",
         v1::EffectClass::Unspecified => "unknown",
     }
 }

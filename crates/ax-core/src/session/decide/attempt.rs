@@ -42,7 +42,13 @@ pub(super) fn lose(known: Known<'_>, reason: LostReason, retry: bool, draft: &mu
     };
     let last = count >= count_max || !retry;
     let superseded = exec.blocks.keys().cloned().collect();
-    let unknown = open_once_steps(known);
+    // Of others that must not happen twice, the next attempt finds out what became.
+    let is_once = |key: &StepKey| match exec.items.get(key) {
+        Some(Item::Step(step)) => step.effect == EffectClass::Once,
+        _ => false,
+    };
+    let mut unknown = open_once_steps(known);
+    unknown.retain(is_once);
     let retry_at = if last || !unknown.is_empty() {
         None
     } else if by_runtime {
@@ -61,13 +67,15 @@ pub(super) fn lose(known: Known<'_>, reason: LostReason, retry: bool, draft: &mu
     }
 }
 
-/// Steps that must not happen twice and are being carried out, or were when their parent branched.
+/// Steps that must not happen twice and are being carried out, or were when their parent branched
+/// or an earlier attempt was lost.
 pub(super) fn open_once_steps(known: Known<'_>) -> Vec<StepKey> {
     let steps = known.exec().items.pending().filter_map(|(key, item)| match item {
-        Item::Step(step) if step.effect == EffectClass::Once => Some((key, step.phase)),
+        Item::Step(step) if step.effect.is_once() => Some((key, step.phase)),
         _ => None,
     });
-    let open = steps.filter(|(_, phase)| matches!(phase, StepPhase::Open { .. }));
+    let open =
+        steps.filter(|(_, phase)| matches!(phase, StepPhase::Open { .. } | StepPhase::Doubt));
     open.map(|(key, _)| key.clone()).collect()
 }
 

@@ -7,8 +7,7 @@ use crate::session::exec::{Exec, Item, Step, StepPhase};
 use crate::session::input::{Accepted, Refusal, Request};
 use crate::session::state::Collection;
 use crate::session::value::{
-    Answer, AskKind, Body, Digest, EffectClass, Failure, IdempotencyKey, Part, StepKey,
-    SubmitPolicy, Usage,
+    Answer, AskKind, Body, Digest, Failure, IdempotencyKey, Part, StepKey, SubmitPolicy, Usage,
 };
 
 /// How many signals wait for somebody to wait for them.
@@ -122,8 +121,9 @@ fn branch(known: Known<'_>, request: &Request, draft: &mut Draft) {
     let exec = ExecId(known.state.exec_count).next();
     draft.start_execution(exec, before.input, Some(before.id));
     let in_flight = |step: &Step| {
-        let cut = matches!(step.phase, StepPhase::Open { .. } | StepPhase::Unknown);
-        cut && step.effect == EffectClass::Once
+        let phases =
+            matches!(step.phase, StepPhase::Open { .. } | StepPhase::Doubt | StepPhase::Unknown);
+        phases && step.effect.is_once()
     };
     let unknown = before.items.pending().filter_map(|(key, item)| match item {
         Item::Step(step) if in_flight(step) => Some(key.clone()),

@@ -8,7 +8,7 @@ use crate::session::exec::{Exec, Item, Step, StepPhase};
 use crate::session::input::{Effect, Frame, Refusal, Reply};
 use crate::session::state::State;
 use crate::session::value::{
-    AskKind, BlockId, Body, Budget, Digest, EffectClass, Failure, Part, StepKey, StepKind, Usage,
+    AskKind, BlockId, Body, Budget, Digest, Failure, Part, StepKey, StepKind, Usage,
 };
 use crate::time::Timestamp;
 
@@ -102,7 +102,7 @@ fn again(
             }
             match step.phase {
                 StepPhase::Done(seq) => recorded(seq),
-                StepPhase::Lost => return begin(known, frame, true, draft),
+                StepPhase::Lost | StepPhase::Doubt => return begin(known, frame, true, draft),
                 StepPhase::Open { .. } | StepPhase::Unknown => {
                     return Err(Refusal::Protocol(format!("step {key} was begun already")));
                 }
@@ -111,7 +111,7 @@ fn again(
         (Frame::StepEnd { result, usage, .. }, Item::Step(step)) => match step.phase {
             StepPhase::Open { .. } => return ended(known, key, result, usage, draft),
             StepPhase::Done(seq) => recorded(seq),
-            StepPhase::Lost | StepPhase::Unknown => {
+            StepPhase::Lost | StepPhase::Doubt | StepPhase::Unknown => {
                 return Err(Refusal::Protocol(format!("step {key} was not begun")));
             }
         },
@@ -297,7 +297,7 @@ fn await_signal(
 pub(in crate::session) fn reply_to(kind: &Kind, seq: Seq, state: &State) -> Option<Reply> {
     let recorded = |key: &StepKey| Reply::Recorded { key: key.clone(), seq, before: false };
     match kind {
-        Kind::StepStarted { step, effect: EffectClass::Once, .. } => {
+        Kind::StepStarted { step, effect, .. } if effect.is_once() => {
             Some(Reply::Granted { step: step.clone() })
         }
         Kind::StepCompleted { step, .. } | Kind::StepFailed { step, .. } => Some(recorded(step)),
