@@ -209,14 +209,26 @@ async fn an_agent_without_a_memory_is_told_what_was_said() {
 }
 
 #[tokio::test]
+async fn an_attempt_does_as_the_one_before_it_did() {
+    let rig = Rig::new();
+    drop(play(&rig, launch(&rig, agent(&[]), "say one")).await);
+    let mut again = next_attempt(next_input(&rig, agent(&[]), "remember", 2));
+    let kind = JournalKind::Note { name: "acp.session".into() };
+    again.journal = vec![JournalEntry { key: "acp:session:1:new".into(), seq: Seq(5), kind }];
+    let played = play(&rig, again).await;
+    assert_eq!(played.session().1, "new", "the session could not be taken up then");
+    assert!(played.said().contains("User: say one"), "{}", played.said());
+}
+
+#[tokio::test]
 async fn an_agent_that_dies_at_any_step_is_begun_again() {
     for step in STEPS {
-        for (what, code) in [("die", "agent_gone"), ("exit", "agent_gone")] {
+        for what in ["die", "exit"] {
             let rig = Rig::new();
             let fault = format!("{step}:{what}");
             let launch = launch(&rig, agent(&[("FAULT", &fault)]), "say one\nremember");
             let first = play(&rig, launch.clone()).await;
-            assert_eq!(gone(first.exit).code, code, "{fault}");
+            assert_eq!(gone(first.exit).code, "agent_gone", "{fault}");
             let second = play(&rig, next_attempt(launch)).await;
             assert_eq!(second.exit, Exit::Said, "{fault}");
             assert_eq!(second.session().1, "new", "{fault}");
@@ -309,7 +321,7 @@ async fn a_canceled_turn_is_canceled_at_the_agent() {
         if words.contains("may") {
             assert!(step(&mut running, &mut frames).await.is_some());
         } else {
-            let key: StepKey = "acp:session:1".into();
+            let key: StepKey = "acp:session:1:new".into();
             running.tell(Told::Recorded { key, seq: Seq(9), before: None }).await;
             while !matches!(running.next().await, Frame::Delta { .. }) {}
         }
@@ -326,7 +338,7 @@ async fn a_canceled_turn_is_canceled_at_the_agent() {
 async fn an_agent_that_does_not_heed_a_cancellation_is_ended() {
     let rig = Rig::new();
     let mut running = start(&rig, launch(&rig, agent(&[]), "say a\nignore"));
-    let key: StepKey = "acp:session:1".into();
+    let key: StepKey = "acp:session:1:new".into();
     running.tell(Told::Recorded { key, seq: Seq(9), before: None }).await;
     while !matches!(running.next().await, Frame::Delta { .. }) {}
     running.tell(Told::Cancel { grace_millis: 100, reason: String::new() }).await;

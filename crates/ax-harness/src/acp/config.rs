@@ -29,14 +29,14 @@ pub(super) struct Config {
     /// Always `acp`.
     #[serde(rename = "type")]
     kind: String,
-    /// The agent and its arguments. `{state}`, `{workspace}` and, behind a gateway, the names of
-    /// its variables in braces are filled in.
+    /// The agent and its arguments. `{state}`, `{workspace}`, `{dir}` and, behind a gateway,
+    /// the names of its variables in braces are filled in.
     pub(super) command: Vec<String>,
     /// Added to the environment; filled in like the command.
     #[serde(default)]
     pub(super) env: BTreeMap<String, String>,
-    /// The working directory of the agent's process, an absolute path; the workspace if it is left
-    /// out. What it works on is the workspace in any case.
+    /// What `{dir}` stands for, and where a program with a relative path is: an absolute path; the
+    /// workspace if it is left out. The agent works in the workspace in any case.
     #[serde(default)]
     pub(super) dir: Option<PathBuf>,
     /// How to authenticate, by the agent's name for it; not at all if it is left out.

@@ -39,8 +39,8 @@ impl Host {
         place: &Place,
     ) -> Result<(Self, Pipes), Failure> {
         let command = place.command(config);
-        let dir = config.dir.as_deref().unwrap_or(&place.workspace);
-        let spec = Spec { command: &command, dir, env: place.env(config, launch) };
+        let env = place.env(config, launch);
+        let spec = Spec { command: &command, dir: &place.workspace, env };
         let spawn = |why: String| failure("spawn", format!("the agent cannot be started: {why}"));
         let mut process =
             Supervised::start(options, spec).map_err(|error| spawn(error.to_string()))?;

@@ -10,6 +10,11 @@ use crate::launch::Launch;
 use ax_core::session::{Body, Frame};
 use serde_json::{Value, json};
 
+/// What the keys of notes begin with that say how an attempt came by the agent's session.
+const KEY_PREFIX: &str = "acp:session:";
+/// The agent's session is a new one.
+const NEW: &str = "new";
+
 /// What an agent offers.
 #[derive(Debug, Default)]
 pub(super) struct Offers {
@@ -63,7 +68,7 @@ impl Talk<'_> {
         let (session, how, state) = self.session(&offers, &servers).await?;
         self.settle(&session, &state).await?;
         self.place.mark(&Marker::new(&session)).map_err(Over::Broken)?;
-        let key = format!("acp:session:{}", self.launch.attempt.0);
+        let key = format!("{KEY_PREFIX}{}:{how}", self.launch.attempt.0);
         let data = json!({"session": session, "how": how, "agent": offers.about});
         self.link
             .say(Frame::Note {
@@ -111,7 +116,9 @@ impl Talk<'_> {
         servers: &Value,
     ) -> Result<(String, &'static str, Value), Over> {
         let cwd = self.place.workspace.display().to_string();
-        if let Some(Marker { session, .. }) = self.place.marker() {
+        // An attempt does as the one before it did: else the model would be asked something else.
+        let marker = self.place.marker().filter(|_| !began_anew(self.launch));
+        if let Some(Marker { session, .. }) = marker {
             let params = json!({"sessionId": session, "cwd": cwd, "mcpServers": servers});
             let ways = [("session/resume", offers.resume), ("session/load", offers.load)];
             for (method, _) in ways.into_iter().filter(|(_, offered)| *offered) {
@@ -127,7 +134,7 @@ impl Talk<'_> {
         }
         let state = self.must("session/new", &json!({"cwd": cwd, "mcpServers": servers})).await?;
         match state.get("sessionId").and_then(Value::as_str) {
-            Some(session) => Ok((session.to_owned(), "new", state)),
+            Some(session) => Ok((session.to_owned(), NEW, state)),
             None => Err(last("protocol", "session/new was answered without a sessionId")),
         }
     }
@@ -162,7 +169,7 @@ impl Talk<'_> {
 
     fn prompt(&self, offers: &Offers, how: &str) -> Result<Vec<Value>, ax_core::session::Failure> {
         let mut prompt = Vec::new();
-        if how == "new" {
+        if how == NEW {
             prompt.extend(prompt::history(&self.launch.history)?);
         } else if self.goes_on() {
             prompt.push(prompt::text(
@@ -173,6 +180,15 @@ impl Talk<'_> {
         prompt.extend(prompt::blocks(self.launch, offers.takes)?);
         Ok(prompt)
     }
+}
+
+/// Whether an earlier attempt of the execution began a new session.
+fn began_anew(launch: &Launch) -> bool {
+    let mut keys = launch.journal.iter().map(|entry| entry.key.as_str());
+    keys.any(|key| {
+        let how = key.strip_prefix(KEY_PREFIX).and_then(|rest| rest.split_once(':'));
+        how.is_some_and(|(_, how)| how == NEW)
+    })
 }
 
 /// Returns the tool servers of the gateway, as the agent is told of them.

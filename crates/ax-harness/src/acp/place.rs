@@ -8,6 +8,7 @@
 //!
 //! The two are copied and put back as one, so that the name of the session and what the agent knows
 //! of it belong together. A copy is complete when it has its name: it is made under another one.
+//! Power that is lost may spoil a copy; what an agent writes is as durable as the agent makes it.
 
 use super::config::{AfterCrash, Config};
 use super::failure;
@@ -24,7 +25,9 @@ use std::path::{Path, PathBuf};
 /// The largest state that is copied, in bytes and in files.
 const STATE_BYTES_MAX: u64 = 512 * 1024 * 1024;
 const STATE_FILES_MAX: u64 = 50_000;
-/// The version of `session.json`.
+/// The file that says which of the agent's sessions is ours.
+const MARKER: &str = "session.json";
+/// The version of that file.
 const VERSION: u32 = 1;
 
 /// Which of the agent's sessions is ours.
@@ -62,9 +65,10 @@ impl Place {
         let root = workspace.join(".ax").join("acp");
         let live = root.join("live");
         fs::create_dir_all(&root).map_err(no_place)?;
+        hide(&workspace.join(".ax")).map_err(no_place)?;
         let turn = root.join(format!("turn-{}", launch.exec));
         if turn.exists() && config.after_crash == AfterCrash::Replay {
-            put(&turn, &live).map_err(no_place)?;
+            put_back(&turn, &live).map_err(no_place)?;
         }
         fs::create_dir_all(live.join("state")).map_err(no_place)?;
         if !turn.exists() {
@@ -78,26 +82,36 @@ impl Place {
             ("{state}".to_owned(), state),
             ("{workspace}".to_owned(), workspace.display().to_string()),
         ];
+        let dir = config.dir.as_deref().unwrap_or(&workspace);
+        words.push(("{dir}".to_owned(), dir.display().to_string()));
         words.extend(launch.env.iter().map(|(name, value)| (format!("{{{name}}}"), value.clone())));
         Ok(Self { workspace, live, words })
     }
 
     /// Returns which of the agent's sessions is ours, if it has one.
     pub(super) fn marker(&self) -> Option<Marker> {
-        let text = fs::read(self.live.join("session.json")).ok()?;
+        let text = fs::read(self.live.join(MARKER)).ok()?;
         serde_json::from_slice(&text).ok().filter(|marker: &Marker| marker.version == VERSION)
     }
 
     /// Remembers which of the agent's sessions is ours.
     pub(super) fn mark(&self, marker: &Marker) -> Result<(), Failure> {
         let text = serde_json::to_vec(marker).expect("a marker can always be written");
-        let written = write(&self.live.join("session.json"), &text);
+        let written = write(&self.live.join(MARKER), &text);
         written.map_err(|error| failure("state", format!("the session cannot be kept: {error}")))
     }
 
     /// Returns the command with everything filled in.
     pub(super) fn command(&self, config: &Config) -> Vec<OsString> {
-        config.command.iter().map(|word| self.fill(word).into()).collect()
+        let mut words: Vec<OsString> =
+            config.command.iter().map(|word| self.fill(word).into()).collect();
+        // A path is taken from where the manifest is; a name is looked up.
+        if let (Some(program), Some(dir)) = (words.first_mut(), &config.dir)
+            && program.to_string_lossy().contains('/')
+        {
+            *program = dir.join(&*program).into();
+        }
+        words
     }
 
     /// Returns the environment of the command.
@@ -114,6 +128,15 @@ impl Place {
     }
 }
 
+/// Keeps what is ours out of what an agent is told of its workspace, should that be a repository.
+fn hide(dir: &Path) -> io::Result<()> {
+    match File::create_new(dir.join(".gitignore")) {
+        Ok(mut file) => file.write_all(b"*\n"),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// Writes a file that is there whole or not at all.
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let beside = path.with_extension("new");
@@ -122,6 +145,18 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(&beside, path)?;
     File::open(path.parent().unwrap_or(path))?.sync_all()
+}
+
+/// Puts the state back to where a turn began. What an agent made at its first start, such as a name
+/// for its installation, stays: it would be another one the next time.
+fn put_back(turn: &Path, live: &Path) -> io::Result<()> {
+    if turn.join(MARKER).exists() {
+        return put(turn, live);
+    }
+    match fs::remove_file(live.join(MARKER)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Puts a copy of a directory in the place of another.
@@ -241,7 +276,8 @@ mod tests {
         assert_eq!((first.marker(), kept(&first)), (None, String::new()));
         keep(&first, "half a turn");
         let again = place("replay", 1);
-        assert_eq!((again.marker(), kept(&again)), (None, String::new()));
+        let first_start = "half a turn".to_owned();
+        assert_eq!((again.marker(), kept(&again)), (None, first_start), "a new session");
         keep(&again, "a turn");
         let second = place("replay", 2);
         assert_eq!(kept(&second), "a turn");
