@@ -12,7 +12,8 @@ const SEED_COUNT: u64 = 100;
 const NEXTEST: &str = "cargo-nextest";
 /// The Rust tests, but those that need packages of another language, or a browser.
 pub(crate) const RUST: &[&str] =
-    &["--workspace", "-E", "not binary(langgraph) and not binary(unmodified) and not binary(cut)"];
+    &["--workspace", "-E", "not binary(langgraph) and not binary(unmodified) and not binary(cut) \
+     and not (package(ax) and binary(acp))"];
 const LANE_LIMIT: Duration = Duration::from_secs(25 * 60);
 
 /// What came of a lane.
@@ -62,6 +63,7 @@ const LANES: &[Lane] = &[
     ("api", api::test),
     ("cut", cut),
     ("ax1", |_| python::ax1()),
+    ("acp", |_| acp::test()),
 ];
 
 /// Runs all lanes, or those that are named.

@@ -352,4 +352,38 @@ mod tests {
         assert!(said[5].starts_with("note acp.of_tomorrow"));
         assert!(said[6].starts_with("note acp.update"));
     }
+
+    /// What a real agent said in a turn with a tool, and what becomes of it.
+    fn recorded(agent: &str) {
+        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/acp");
+        let said = std::fs::read_to_string(dir.join(format!("{agent}.jsonl"))).unwrap();
+        let messages = said.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let updates: Vec<Value> = messages
+            .filter(|message| message["method"] == "session/update")
+            .map(|message| message["params"]["update"].clone())
+            .collect();
+        assert!(!updates.is_empty());
+        let frames = hear(&updates).join("\n");
+        expect_test::expect_file![dir.join(format!("{agent}.txt"))].assert_eq(&frames);
+    }
+
+    #[test]
+    fn a_turn_of_codex_is_understood() {
+        recorded("codex");
+    }
+
+    #[test]
+    fn a_turn_of_claude_code_is_understood() {
+        recorded("claude-code");
+    }
+
+    #[test]
+    fn a_turn_of_opencode_is_understood() {
+        recorded("opencode");
+    }
+
+    #[test]
+    fn a_turn_of_gemini_cli_is_understood() {
+        recorded("gemini-cli");
+    }
 }
