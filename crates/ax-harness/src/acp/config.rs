@@ -5,7 +5,7 @@ use crate::config::{self, ConfigError};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 /// The longest that a time may be, in milliseconds.
@@ -35,6 +35,10 @@ pub(super) struct Config {
     /// Added to the environment; filled in like the command.
     #[serde(default)]
     pub(super) env: BTreeMap<String, String>,
+    /// Files that are written into the agent's state before it is started, by their paths there;
+    /// filled in like the command.
+    #[serde(default)]
+    pub(super) files: BTreeMap<String, String>,
     /// What `{dir}` stands for, and where a program with a relative path is: an absolute path; the
     /// workspace if it is left out. The agent works in the workspace in any case.
     #[serde(default)]
@@ -108,6 +112,14 @@ impl Config {
         if self.dir.as_ref().is_some_and(|dir| !dir.is_absolute()) {
             return Err(ConfigError::new("dir", "must be an absolute path"));
         }
+        for path in self.files.keys() {
+            let plain = |part| matches!(part, Component::Normal(_));
+            if path.is_empty() || path.contains('\0') || !Path::new(path).components().all(plain) {
+                let field = format!("files.{path}");
+                return Err(ConfigError::new(&field, "is not the path of a file in the state")
+                    .suggest("write a path without `..` that does not begin with a slash"));
+            }
+        }
         for (field, millis) in [("ready_ms", self.ready_ms), ("stop_grace_ms", self.stop_grace_ms)]
         {
             if millis > MILLIS_MAX {
@@ -148,6 +160,9 @@ mod tests {
         );
         check(&with("permissions", json!([{"tool": "x"}])), Err("harness.permissions[0].tool"));
         check(&with("afterCrash", json!("hope")), Err("harness.afterCrash"));
+        check(&with("files", json!({"a/b.json": "{}"})), Ok(()));
+        check(&with("files", json!({"../b": ""})), Err("harness.files.../b"));
+        check(&with("files", json!({"/b": ""})), Err("harness.files./b"));
         check(&with("command", json!([])), Err("harness.command"));
         check(&with("command", json!(["a", "b\0"])), Err("harness.command[1]"));
         check(&with("comand", json!([])), Err("harness.comand"));

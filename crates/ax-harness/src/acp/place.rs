@@ -85,7 +85,19 @@ impl Place {
         let dir = config.dir.as_deref().unwrap_or(&workspace);
         words.push(("{dir}".to_owned(), dir.display().to_string()));
         words.extend(launch.env.iter().map(|(name, value)| (format!("{{{name}}}"), value.clone())));
-        Ok(Self { workspace, live, words })
+        let place = Self { workspace, live, words };
+        place.seed(config).map_err(no_place)?;
+        Ok(place)
+    }
+
+    /// Writes the files of the manifest.
+    fn seed(&self, config: &Config) -> io::Result<()> {
+        for (path, text) in &config.files {
+            let path = self.live.join("state").join(path);
+            fs::create_dir_all(path.parent().unwrap_or(&self.live))?;
+            fs::write(path, self.fill(text))?;
+        }
+        Ok(())
     }
 
     /// Returns which of the agent's sessions is ours, if it has one.
@@ -253,8 +265,11 @@ mod tests {
 
     fn config(after_crash: &str) -> Config {
         let command = ["agent", "-c", "url=\"{OPENAI_BASE_URL}\"", "{state}/x"];
-        Config::parse(&json!({"type": "acp", "command": command, "afterCrash": after_crash}))
-            .unwrap()
+        let files = json!({"a/settings": "at {OPENAI_BASE_URL}"});
+        Config::parse(&json!({
+            "type": "acp", "command": command, "afterCrash": after_crash, "files": files,
+        }))
+        .unwrap()
     }
 
     fn kept(place: &Place) -> String {
@@ -311,5 +326,7 @@ mod tests {
         assert_eq!(command[2], "url=\"http://gateway/v1\"");
         let state = place.live.join("state/x");
         assert_eq!(command[3], state.as_os_str());
+        let settings = fs::read_to_string(place.live.join("state/a/settings")).unwrap();
+        assert_eq!(settings, "at http://gateway/v1");
     }
 }

@@ -132,10 +132,7 @@ fn files(template: Template, name: &str) -> Vec<(&'static str, String)> {
         Template::Codex => vec![coding_agent("codex", CODEX, name)],
         Template::ClaudeCode => vec![coding_agent("claude-code", CLAUDE_CODE, name)],
         Template::Opencode => vec![coding_agent("opencode", OPENCODE, name)],
-        Template::GeminiCli => vec![
-            coding_agent("gemini-cli", GEMINI_CLI, name),
-            ("settings.json", include_str!("../../../../examples/gemini-cli/settings.json").into()),
-        ],
+        Template::GeminiCli => vec![coding_agent("gemini-cli", GEMINI_CLI, name)],
     }
 }
 
