@@ -228,7 +228,8 @@ fn is_small(dir: &Path) -> io::Result<bool> {
             }
             (bytes, files) = (bytes + about.len(), files + 1);
             if bytes > STATE_BYTES_MAX || files > STATE_FILES_MAX {
-                tracing::warn!(dir = %entry.path().display(), "an agent's state is too large to copy");
+                let dir = entry.path();
+                tracing::warn!(dir = %dir.display(), "an agent's state is too large to copy");
                 return Ok(false);
             }
         }
