@@ -1,7 +1,7 @@
 //! Every test there is, in lanes, with one line that sums them up.
 
 use crate::command::{Finished, Program};
-use crate::{api, check, machine, python, sim, take_option, tree};
+use crate::{acp, api, check, machine, python, sim, take_option, tree};
 use anyhow::{Context as _, Result, bail};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
