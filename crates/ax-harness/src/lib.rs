@@ -6,7 +6,8 @@
 //!
 //! Start with [`Launcher`]. [`ProcessHarness`] runs any program, [`BuiltinHarness`] is a loop of
 //! model and tools, [`Ax1Harness`] is a client of servers that speak the AX wire, [`AcpHarness`] a
-//! client of agents that speak the Agent Client Protocol, [`Adapters`] is all of them; [`supervise`] sees to it that nothing of a program outlives its attempt.
+//! client of agents that speak the Agent Client Protocol, [`Adapters`] is all of them;
+//! [`supervise`] sees to it that nothing of a program outlives its attempt.
 
 mod acp;
 mod adapters;
