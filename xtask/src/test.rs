@@ -1,7 +1,7 @@
 //! Every test there is, in lanes, with one line that sums them up.
 
 use crate::command::{Finished, Program};
-use crate::{api, check, machine, mcp, python, sim, take_option, tree};
+use crate::{acp, api, check, machine, mcp, python, sim, take_option, tree};
 use anyhow::{Context as _, Result, bail};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -11,8 +11,12 @@ use std::time::{Duration, Instant};
 const SEED_COUNT: u64 = 100;
 const NEXTEST: &str = "cargo-nextest";
 /// The Rust tests, but those that need packages of another language, or a browser.
-pub(crate) const RUST: &[&str] =
-    &["--workspace", "-E", "not binary(langgraph) and not binary(unmodified) and not binary(cut)"];
+pub(crate) const RUST: &[&str] = &[
+    "--workspace",
+    "-E",
+    "not binary(langgraph) and not binary(unmodified) and not binary(cut) \
+     and not (package(ax) and binary(acp))",
+];
 const LANE_LIMIT: Duration = Duration::from_secs(25 * 60);
 
 /// What came of a lane.
@@ -67,6 +71,7 @@ const LANES: &[Lane] = &[
     ("cut", cut),
     ("ax1", |_| python::ax1()),
     ("mcp", |_| mcp::test()),
+    ("acp", |_| acp::test()),
 ];
 
 /// Runs all lanes, or those that are named.

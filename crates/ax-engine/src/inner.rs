@@ -208,5 +208,6 @@ impl Inner {
 /// Whether a harness is a program of its own, whose relative paths begin beside the manifest.
 fn starts_a_program(harness: &serde_json::Map<String, serde_json::Value>) -> bool {
     let kind = harness.get("type").and_then(serde_json::Value::as_str);
-    kind == Some("process") || kind == Some("ax1") && harness.contains_key("command")
+    matches!(kind, Some("process" | "acp"))
+        || kind == Some("ax1") && harness.contains_key("command")
 }

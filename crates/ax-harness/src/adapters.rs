@@ -1,5 +1,6 @@
 //! All adapters behind one [`Launcher`].
 
+use crate::acp::AcpHarness;
 use crate::ax1::Ax1Harness;
 use crate::builtin::BuiltinHarness;
 use crate::config::{ConfigError, closest};
@@ -14,12 +15,13 @@ use serde_json::Value;
 use std::sync::{Arc, OnceLock};
 
 /// What `harness.type` can be.
-const TYPES: [&str; 4] = ["ax1", "builtin", "external", "process"];
+const TYPES: [&str; 5] = ["acp", "ax1", "builtin", "external", "process"];
 
 /// Runs whatever kind of harness a manifest names.
 #[derive(Clone, Debug)]
 pub struct Adapters {
     process: ProcessHarness,
+    acp: AcpHarness,
     ax1: Ax1Harness,
     builtin: BuiltinHarness,
     /// The supervisors of tool servers.
@@ -35,6 +37,7 @@ impl Adapters {
     pub fn new(options: Options) -> Self {
         Self {
             process: ProcessHarness::new(options.clone()),
+            acp: AcpHarness::new(options.clone()),
             ax1: Ax1Harness::new(options.clone()),
             builtin: BuiltinHarness::new(options.clone()),
             options,
@@ -51,6 +54,7 @@ impl Adapters {
     pub fn validate(harness: &Value) -> Result<(), ConfigError> {
         match harness.get("type").and_then(Value::as_str) {
             Some("process") => ProcessHarness::validate(harness),
+            Some("acp") => AcpHarness::validate(harness),
             Some("ax1") => Ax1Harness::validate(harness),
             Some("builtin") => BuiltinHarness::validate(harness),
             Some("external") => external::validate(harness),
@@ -107,6 +111,7 @@ impl Adapters {
     fn adapter(&self, launch: Launch, io: Io) -> BoxFuture<'static, Exit> {
         match launch.agent.harness.get("type").and_then(Value::as_str) {
             Some("process") => self.process.launch(launch, io),
+            Some("acp") => self.acp.launch(launch, io),
             Some("ax1") => self.ax1.launch(launch, io),
             Some("builtin") => self.builtin.launch(launch, io),
             Some("external") => Box::pin(refuse(external::failure(), io)),

@@ -5,9 +5,11 @@
 //! sandbox either.
 //!
 //! Start with [`Launcher`]. [`ProcessHarness`] runs any program, [`BuiltinHarness`] is a loop of
-//! model and tools, [`Ax1Harness`] is a client of servers that speak the AX wire, [`Adapters`] is
-//! all of them; [`supervise`] sees to it that nothing of a program outlives its attempt.
+//! model and tools, [`Ax1Harness`] is a client of servers that speak the AX wire, [`AcpHarness`] a
+//! client of agents that speak the Agent Client Protocol, [`Adapters`] is all of them;
+//! [`supervise`] sees to it that nothing of a program outlives its attempt.
 
+mod acp;
 mod adapters;
 pub mod ax1;
 mod builtin;
@@ -21,6 +23,7 @@ mod launch;
 mod process;
 pub mod supervise;
 
+pub use acp::AcpHarness;
 pub use adapters::Adapters;
 pub use ax_gateway::Used;
 pub use ax1::Ax1Harness;

@@ -156,9 +156,17 @@ fn outputs(answer: &Answer) -> Vec<Value> {
             "summary": [part_of(part, text)], "encrypted_content": null}),
         Part::Text(text) => json!({"type": "message", "id": answer.id("msg_", index),
             "status": "completed", "role": "assistant", "content": [part_of(part, text)]}),
-        Part::Call { tool, arguments, .. } => json!({"type": "function_call",
-            "id": answer.id("fc_", index), "call_id": answer.call_id("call_", index),
-            "status": "completed", "name": tool, "arguments": arguments.to_string()}),
+        Part::Call { tool, arguments, .. } => {
+            let mut call = json!({"type": "function_call",
+                "id": answer.id("fc_", index), "call_id": answer.call_id("call_", index),
+                "status": "completed", "name": tool, "arguments": arguments.to_string()});
+            // A tool of a namespace is named by both.
+            if let Some((namespace, name)) = tool.split_once('.') {
+                call["namespace"] = namespace.into();
+                call["name"] = name.into();
+            }
+            call
+        }
     };
     answer.parts.iter().enumerate().map(output).collect()
 }

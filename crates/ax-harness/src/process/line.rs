@@ -9,18 +9,18 @@ const READ_BYTES: usize = 64 * 1024;
 
 /// A JSON object on one line.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(crate) struct Line {
     text: String,
 }
 
 impl Line {
     /// Begins a frame of this type.
-    pub(super) fn new(kind: &str) -> Self {
+    pub(crate) fn new(kind: &str) -> Self {
         Self::object().text("type", kind)
     }
 
     /// Begins an object.
-    pub(super) fn object() -> Self {
+    pub(crate) fn object() -> Self {
         Self { text: String::from("{") }
     }
 
@@ -34,14 +34,14 @@ impl Line {
     }
 
     /// Adds a text.
-    pub(super) fn text(mut self, name: &str, text: &str) -> Self {
+    pub(crate) fn text(mut self, name: &str, text: &str) -> Self {
         self.name(name);
         self.text.push_str(&quoted(text));
         self
     }
 
     /// Adds a text or null.
-    pub(super) fn text_or_null(self, name: &str, text: Option<&str>) -> Self {
+    pub(crate) fn text_or_null(self, name: &str, text: Option<&str>) -> Self {
         match text {
             Some(text) => self.text(name, text),
             None => self.json(name, "null"),
@@ -49,26 +49,26 @@ impl Line {
     }
 
     /// Adds a number.
-    pub(super) fn number(mut self, name: &str, number: u64) -> Self {
+    pub(crate) fn number(mut self, name: &str, number: u64) -> Self {
         self.name(name);
         self.text.push_str(&number.to_string());
         self
     }
 
     /// Adds a truth value.
-    pub(super) fn truth(self, name: &str, truth: bool) -> Self {
+    pub(crate) fn truth(self, name: &str, truth: bool) -> Self {
         self.json(name, if truth { "true" } else { "false" })
     }
 
     /// Adds a value that is JSON already, made by us.
-    pub(super) fn json(mut self, name: &str, json: &str) -> Self {
+    pub(crate) fn json(mut self, name: &str, json: &str) -> Self {
         self.name(name);
         self.text.push_str(json);
         self
     }
 
     /// Adds a value that somebody else says is JSON; it becomes a text if it is none.
-    pub(super) fn value(mut self, name: &str, json: &str) -> Self {
+    pub(crate) fn value(mut self, name: &str, json: &str) -> Self {
         self.name(name);
         if serde_json::from_str::<&RawValue>(json).is_ok() {
             // Between tokens a line feed is as good as a space, and within them there is none.
@@ -80,13 +80,13 @@ impl Line {
     }
 
     /// Returns the object.
-    pub(super) fn close(mut self) -> String {
+    pub(crate) fn close(mut self) -> String {
         self.text.push('}');
         self.text
     }
 
     /// Returns the object and a line feed.
-    pub(super) fn end(self) -> Vec<u8> {
+    pub(crate) fn end(self) -> Vec<u8> {
         let mut line = self.close().into_bytes();
         line.push(b'\n');
         line
@@ -99,7 +99,7 @@ fn quoted(text: &str) -> String {
 
 /// What comes next in a stream of lines.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Read {
+pub(crate) enum Read {
     /// A line, without its line feed.
     Line(Vec<u8>),
     /// So much of a line that is longer than the limit; the rest follows as if it were another.
@@ -110,7 +110,7 @@ pub(super) enum Read {
 
 /// Splits a stream into lines of bounded length.
 #[derive(Debug)]
-pub(super) struct Lines<R> {
+pub(crate) struct Lines<R> {
     from: R,
     /// What was read and not yet returned.
     buffer: Vec<u8>,
@@ -122,12 +122,12 @@ pub(super) struct Lines<R> {
 
 impl<R: AsyncRead + Unpin> Lines<R> {
     /// Reads from this stream. A line has at most `line_bytes_max` bytes.
-    pub(super) const fn new(from: R, line_bytes_max: usize) -> Self {
+    pub(crate) const fn new(from: R, line_bytes_max: usize) -> Self {
         Self { from, buffer: Vec::new(), searched: 0, line_bytes_max, ended: false }
     }
 
     /// Reads the next line. May be dropped and called again without loss.
-    pub(super) async fn next(&mut self) -> io::Result<Read> {
+    pub(crate) async fn next(&mut self) -> io::Result<Read> {
         loop {
             let window = &self.buffer[self.searched..];
             if let Some(at) = window.iter().position(|&byte| byte == b'\n') {
@@ -158,7 +158,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
     }
 
     /// Reads and forgets everything that still comes; returns whether anything did.
-    pub(super) async fn discard(&mut self) -> io::Result<bool> {
+    pub(crate) async fn discard(&mut self) -> io::Result<bool> {
         let mut any = self.buffer.iter().any(|byte| !byte.is_ascii_whitespace());
         self.buffer.clear();
         self.searched = 0;
@@ -172,7 +172,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
     }
 
     /// Returns whether everything was read.
-    pub(super) fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.ended && self.buffer.is_empty()
     }
 }

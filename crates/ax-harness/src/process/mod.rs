@@ -8,7 +8,7 @@ mod attempt;
 mod config;
 mod decode;
 mod encode;
-mod line;
+pub(crate) mod line;
 mod outbox;
 pub(crate) mod tail;
 mod text;

@@ -62,4 +62,14 @@ pub(crate) enum Template {
     Langgraph,
     /// A program that knows nothing of ax; its model calls are journaled
     Gateway,
+    /// Any agent that speaks the Agent Client Protocol
+    Acp,
+    /// Codex
+    Codex,
+    /// Claude Code
+    ClaudeCode,
+    /// OpenCode
+    Opencode,
+    /// Gemini CLI
+    GeminiCli,
 }

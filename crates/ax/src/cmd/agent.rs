@@ -126,7 +126,25 @@ fn files(template: Template, name: &str) -> Vec<(&'static str, String)> {
             ("agent.yaml", manifest(include_str!("../../templates/gateway.yaml"))),
             ("agent.py", include_str!("../../templates/gateway.py").into()),
         ],
+        Template::Acp => {
+            vec![("agent.yaml", manifest(include_str!("../../templates/acp.yaml")))]
+        }
+        Template::Codex => vec![coding_agent("codex", CODEX, name)],
+        Template::ClaudeCode => vec![coding_agent("claude-code", CLAUDE_CODE, name)],
+        Template::Opencode => vec![coding_agent("opencode", OPENCODE, name)],
+        Template::GeminiCli => vec![coding_agent("gemini-cli", GEMINI_CLI, name)],
     }
+}
+
+const CODEX: &str = include_str!("../../../../examples/codex/agent.yaml");
+const CLAUDE_CODE: &str = include_str!("../../../../examples/claude-code/agent.yaml");
+const OPENCODE: &str = include_str!("../../../../examples/opencode/agent.yaml");
+const GEMINI_CLI: &str = include_str!("../../../../examples/gemini-cli/agent.yaml");
+
+/// The manifest of an example, under another name.
+fn coding_agent(example: &str, manifest: &str, name: &str) -> (&'static str, String) {
+    let named = |name: &str| format!("\n  name: {name}\n");
+    ("agent.yaml", manifest.replacen(&named(example), &named(name), 1))
 }
 
 fn init(
@@ -142,6 +160,11 @@ fn init(
         Template::Python => "counter",
         Template::Langgraph => "graph",
         Template::Gateway => "answers",
+        Template::Acp => "coder",
+        Template::Codex => "codex",
+        Template::ClaudeCode => "claude-code",
+        Template::Opencode => "opencode",
+        Template::GeminiCli => "gemini-cli",
     };
     let name = name.unwrap_or_else(|| named.into());
     let files = files(template, &name);

@@ -19,7 +19,18 @@ fn a_fresh_process_agent_runs() {
 #[test]
 fn every_template_is_valid_and_overwrites_nothing() {
     let world = World::new();
-    for template in ["process", "builtin", "python", "langgraph", "gateway"] {
+    for template in [
+        "process",
+        "builtin",
+        "python",
+        "langgraph",
+        "gateway",
+        "acp",
+        "codex",
+        "claude-code",
+        "opencode",
+        "gemini-cli",
+    ] {
         let written = world.ok(&["agent", "init", template, template, "--name", "mine"]);
         assert!(written.contains("agent.yaml"), "{written}");
         let valid = world.ok(&["agent", "validate", "-f", &format!("{template}/agent.yaml")]);

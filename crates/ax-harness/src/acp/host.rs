@@ -1,0 +1,107 @@
+//! The agent's process.
+
+use super::config::Config;
+use super::failure;
+use super::place::Place;
+use super::wire::Wire;
+use crate::launch::Launch;
+use crate::process::tail::Tail;
+use crate::supervise::{Ended, Options, Spec, Supervised};
+use ax_core::session::Failure;
+use std::time::Duration;
+use tokio::net::unix::pipe;
+use tokio::process::{ChildStderr, ChildStdout};
+use tokio::time::timeout;
+
+/// How long the pipe of a process that is gone is read, should somebody else hold it open.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+/// How long an agent that was hung up on has to end by itself.
+const QUIT_MAX: Duration = Duration::from_millis(500);
+
+/// The wire to a process.
+pub(super) type Pipes = Wire<ChildStdout, pipe::Sender>;
+
+/// An agent under its supervisor.
+#[derive(Debug)]
+pub(super) struct Host {
+    process: Supervised,
+    stderr: Tail<ChildStderr>,
+    ended: Option<Ended>,
+    grace: Duration,
+}
+
+impl Host {
+    /// Starts the agent.
+    pub(super) fn start(
+        options: &Options,
+        config: &Config,
+        launch: &Launch,
+        place: &Place,
+    ) -> Result<(Self, Pipes), Failure> {
+        let command = place.command(config);
+        let env = place.env(config, launch);
+        let spec = Spec { command: &command, dir: &place.workspace, env };
+        let spawn = |why: String| failure("spawn", format!("the agent cannot be started: {why}"));
+        let mut process =
+            Supervised::start(options, spec).map_err(|error| spawn(error.to_string()))?;
+        let (output, input) = (process.stdout.take(), process.stdin.take());
+        let (Some(output), Some(input)) = (output, input) else {
+            return Err(spawn("it has no standard input and output".into()));
+        };
+        let stderr = Tail::new(process.stderr.take());
+        let host = Self { process, stderr, ended: None, grace: config.stop_grace() };
+        Ok((host, Wire::new(output, input)))
+    }
+
+    /// Waits until the agent is gone. May be dropped and called again.
+    pub(super) async fn gone(&mut self) -> Failure {
+        loop {
+            if let Some(ended) = &self.ended {
+                return why(ended);
+            }
+            tokio::select! {
+                result = self.process.wait() => {
+                    self.ended = Some(result.unwrap_or(Ended::SupervisorDied));
+                }
+                () = self.stderr.read(), if !self.stderr.is_done() => {}
+            }
+        }
+    }
+
+    /// Lets an agent that was hung up on end; uses force if it does not.
+    pub(super) async fn quit(&mut self) {
+        if timeout(QUIT_MAX, self.gone()).await.is_err() {
+            self.process.terminate();
+            let _killed_later = timeout(self.grace, self.gone()).await;
+        }
+    }
+
+    /// Kills what is still there, and waits until everything of it is gone. Adds what the agent
+    /// wrote to standard error to the message of a failure.
+    pub(super) async fn stop(mut self, failure: Option<Failure>) -> Option<Failure> {
+        if self.ended.is_none() {
+            self.process.kill();
+            drop(self.gone().await);
+        }
+        let drained = async {
+            while !self.stderr.is_done() {
+                self.stderr.read().await;
+            }
+        };
+        let _held_by_others = timeout(DRAIN_MAX, drained).await;
+        failure.map(|failure| {
+            let message = self.stderr.after(&failure.message);
+            Failure { code: failure.code, message }
+        })
+    }
+}
+
+fn why(ended: &Ended) -> Failure {
+    match ended {
+        Ended::NotStarted(why) => failure("spawn", format!("the agent cannot be started: {why}")),
+        Ended::SupervisorDied => failure("supervisor", "the supervisor was killed"),
+        Ended::Ran(status) => {
+            failure("agent_gone", format!("the agent {status} before its turn was over"))
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Harnesses that are agents of the Agent Client Protocol, version 1: `harness: {type: acp, …}`.
+//!
+//! The agent is a process that speaks JSON-RPC over its standard input and output; we are its
+//! client, as an editor would be. What it says becomes outputs and notes, the permissions that it
+//! asks for are given by rules or by a person. It keeps a session of its own, which is taken up
+//! again in the next execution; a turn that was cut is begun again from where its state was when
+//! the turn began. Files and terminals are not offered to it: it has its own. How it is mapped, and
+//! what real agents can do, is described in `docs/acp.md`.
+//!
+//! Start with [`AcpHarness`] and `attempt.rs`, the way of an attempt.
+
+mod attempt;
+mod config;
+mod host;
+mod link;
+mod opening;
+mod permission;
+mod place;
+mod prompt;
+mod updates;
+mod wire;
+
+use crate::config::ConfigError;
+use crate::launch::{Exit, Io, Launch, Launcher};
+use crate::supervise::Options;
+use ax_core::session::Failure;
+use config::Config;
+use futures::future::BoxFuture;
+use serde_json::Value;
+use std::time::Duration;
+
+/// The version of the protocol.
+const PROTOCOL: u64 = 1;
+
+/// Why the talk with an agent is over.
+#[derive(Debug)]
+enum Over {
+    /// The turn came to its end.
+    Done,
+    /// The turn failed.
+    Failed {
+        /// Why.
+        failure: Failure,
+        /// Whether another attempt may help.
+        retry: bool,
+    },
+    /// We were told to stop.
+    Told(Failure),
+    /// We were told to cancel, and how long that may take.
+    Canceled(Duration),
+    /// Something is wrong with the agent or with what it says.
+    Broken(Failure),
+}
+
+/// Runs agents of the Agent Client Protocol.
+#[derive(Clone, Debug)]
+pub struct AcpHarness {
+    options: Options,
+}
+
+impl AcpHarness {
+    /// Starts agents under these supervisors.
+    pub const fn new(options: Options) -> Self {
+        Self { options }
+    }
+
+    /// Checks the `harness` section of a manifest.
+    ///
+    /// # Errors
+    ///
+    /// Says which field is wrong.
+    pub fn validate(harness: &Value) -> Result<(), ConfigError> {
+        Config::parse(harness).map(drop)
+    }
+}
+
+impl Launcher for AcpHarness {
+    fn launch(&self, launch: Launch, io: Io) -> BoxFuture<'static, Exit> {
+        let options = self.options.clone();
+        Box::pin(async move { attempt::run(&options, launch, io).await.unwrap_or_else(Exit::Gone) })
+    }
+}
+
+fn failure(code: &str, message: impl ToString) -> Failure {
+    Failure { code: code.into(), message: message.to_string() }
+}
