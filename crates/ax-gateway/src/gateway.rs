@@ -4,7 +4,7 @@ use crate::config::{Config, Kind};
 use crate::door::{self, Door};
 use crate::models::{Meter, Models, Rates, Used};
 use crate::session::{KEY_PREFIX, Recorded, Session, Told};
-use crate::tools::{self, Spawn, Tools};
+use crate::tools::{self, Spawn, Toolbox, Tools};
 use ax_core::session::{Answer, Failure, Frame, Prefix, StepKey};
 use std::collections::HashMap;
 use std::fmt;
@@ -77,6 +77,7 @@ pub struct Gateway {
     session: Arc<Session>,
     models: Arc<Models>,
     environment: Vec<(String, String)>,
+    toolbox: Toolbox,
     /// Calls under way, which go on without the harness.
     calls: TaskTracker,
     /// Ends everything at once.
@@ -121,9 +122,10 @@ impl Gateway {
             tasks: calls.clone(),
             stop: stop.clone(),
         });
+        let toolbox = tools.toolbox();
         let door = Door { models: Arc::clone(&models), tools, placeholder: placeholder.into() };
         drop(tokio::spawn(door::serve(listener, Arc::new(door), stop.clone())));
-        Ok(Self { session, models, environment, calls, stop })
+        Ok(Self { session, models, environment, toolbox, calls, stop })
     }
 
     /// Whether a key is one of the gateway's, which no harness may use.
@@ -134,6 +136,11 @@ impl Gateway {
     /// What a harness finds in its environment, so that it comes through here.
     pub fn environment(&self) -> &[(String, String)] {
         &self.environment
+    }
+
+    /// The tools, for a harness that comes through no port.
+    pub const fn toolbox(&self) -> &Toolbox {
+        &self.toolbox
     }
 
     /// Takes in what the session says about a key of the gateway.

@@ -4,6 +4,7 @@
 mod ledger;
 mod proxy;
 mod server;
+mod toolbox;
 
 use crate::canonical;
 use crate::config::ToolServer;
@@ -31,6 +32,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+pub use toolbox::{Offered, Said, Toolbox};
 
 /// How often a harness that waits for a result hears that it is still waited for.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -42,6 +44,7 @@ type Service = StreamableHttpService<Proxy, LocalSessionManager>;
 /// Everything between a harness and its tool servers.
 pub(crate) struct Tools {
     servers: HashMap<String, Service>,
+    toolbox: Toolbox,
 }
 
 impl fmt::Debug for Tools {
@@ -98,9 +101,11 @@ impl Tools {
             tasks,
             stop: stop.clone(),
         });
-        let servers = servers.into_iter().map(|config| {
-            let name = config.name.clone();
-            let server = Arc::new(Server::new(config, Arc::clone(&spawn), stop.clone()));
+        let server = |config| Arc::new(Server::new(config, Arc::clone(&spawn), stop.clone()));
+        let servers: Vec<_> = servers.into_iter().map(server).collect();
+        let toolbox = Toolbox::new(servers.clone(), Arc::clone(&calls));
+        let servers = servers.into_iter().map(|server| {
+            let name = server.name().to_owned();
             let proxy = Proxy::new(server, Arc::clone(&calls));
             let config = StreamableHttpServerConfig::default()
                 .with_legacy_session_mode(false)
@@ -109,7 +114,11 @@ impl Tools {
             let service = Service::new(move || Ok(proxy.clone()), Arc::default(), config);
             (name, service)
         });
-        Self { servers: servers.collect() }
+        Self { servers: servers.collect(), toolbox }
+    }
+
+    pub(crate) fn toolbox(&self) -> Toolbox {
+        self.toolbox.clone()
     }
 
     pub(crate) fn has(&self, name: &str) -> bool {
