@@ -2,7 +2,7 @@
 
 use crate::command::Program;
 use crate::test::{self, Tally};
-use crate::{api, bench, machine, markers, python, sim, take_flag, tree};
+use crate::{api, bench, machine, markers, matrix, python, sim, take_flag, tree};
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -20,9 +20,6 @@ const TWO_PIECE_COUNT: u64 = 10;
 const SEED_COUNT: u64 = 10_000;
 const SEED_PIECE_COUNT: u64 = 20;
 const LANGGRAPH_PIECE_COUNT: u64 = 20;
-/// How often the unmodified agent works; in each round somebody is killed twice.
-const UNMODIFIED_ROUND_COUNT: u64 = 25;
-const UNMODIFIED_PIECE_COUNT: u64 = 5;
 const SCHEMATHESIS_PIECE_COUNT: u64 = 3;
 const CUT_COUNT: u64 = 1_000;
 const CUT_PIECE_COUNT: u64 = 10;
@@ -47,8 +44,18 @@ struct Lane {
     pieces: u64,
     /// Runs one piece under the seed of the run; returns what it counted.
     work: fn(piece: u64, seed: u64) -> Result<Counts>,
-    /// What all pieces together show; `None` if the pieces write their own results.
-    shows: Option<&'static str>,
+    results: Results,
+}
+
+/// What becomes of what the pieces found.
+#[derive(Clone, Copy, Debug)]
+enum Results {
+    /// A line about all of them, which begins like this.
+    Line(&'static str),
+    /// A table of what they counted, beside the other measurements.
+    Table(fn(&Counts) -> String),
+    /// They write it down themselves.
+    Pieces,
 }
 
 const LANES: &[Lane] = &[
@@ -56,75 +63,81 @@ const LANES: &[Lane] = &[
         name: "crash",
         pieces: CRASH_PIECE_COUNT,
         work: crash,
-        shows: Some("200 rounds of `kill -9` at random moments"),
+        results: Results::Line("200 rounds of `kill -9` at random moments"),
     },
     Lane {
         name: "two-servers",
         pieces: TWO_PIECE_COUNT,
         work: two_servers,
-        shows: Some("100 rounds of two servers that are stopped, continued and killed at random"),
+        results: Results::Line(
+            "100 rounds of two servers that are stopped, continued and killed at random",
+        ),
     },
     Lane {
         name: "sim",
         pieces: SEED_PIECE_COUNT,
         work: simulation,
-        shows: Some("10 000 seeds of the simulation"),
+        results: Results::Line("10 000 seeds of the simulation"),
     },
     Lane {
         name: "langgraph",
         pieces: LANGGRAPH_PIECE_COUNT,
         work: langgraph,
-        shows: Some("20 runs of the LangGraph agent that is killed in the middle of a tool call"),
+        results: Results::Line(
+            "20 runs of the LangGraph agent that is killed in the middle of a tool call",
+        ),
     },
     Lane {
-        name: "unmodified",
-        pieces: UNMODIFIED_PIECE_COUNT,
-        work: unmodified,
-        shows: Some(
-            "50 kills of a LangGraph agent that knows nothing of us, of its server, or both",
-        ),
+        name: "matrix",
+        pieces: matrix::piece_count(),
+        work: matrix::piece,
+        results: Results::Table(matrix::table),
     },
     Lane {
         name: "schemathesis",
         pieces: SCHEMATHESIS_PIECE_COUNT,
         work: schemathesis,
-        shows: Some("twenty minutes of requests made up from the OpenAPI document"),
+        results: Results::Line("twenty minutes of requests made up from the OpenAPI document"),
     },
     Lane {
         name: "cut",
         pieces: CUT_PIECE_COUNT,
         work: cut,
-        shows: Some("1 000 cuts of connections over which agents streamed"),
+        results: Results::Line("1 000 cuts of connections over which agents streamed"),
     },
     Lane {
         name: "load",
         pieces: 1,
         work: heavy,
-        shows: Some("10 000 sessions, 500 of them at work, 2 000 followers, for 10 minutes"),
+        results: Results::Line(
+            "10 000 sessions, 500 of them at work, 2 000 followers, for 10 minutes",
+        ),
     },
     Lane {
         name: "upgrade",
         pieces: 1,
         work: upgrade,
-        shows: Some("stores of the commit before, gone on with, and the other way round"),
+        results: Results::Line(
+            "stores of the commit before, gone on with, and the other way round",
+        ),
     },
     Lane {
         name: "bench-log",
         pieces: bench::Suite::Log.pieces().len() as u64,
         work: bench_log,
-        shows: None,
+        results: Results::Pieces,
     },
     Lane {
         name: "bench-steps",
         pieces: bench::Suite::Steps.pieces().len() as u64,
         work: bench_steps,
-        shows: None,
+        results: Results::Pieces,
     },
     Lane {
         name: "bench-serve",
         pieces: bench::Suite::Serve.pieces().len() as u64,
         work: bench_serve,
-        shows: None,
+        results: Results::Pieces,
     },
 ];
 
@@ -198,20 +211,28 @@ fn piece(lane: &Lane, progress: &mut Progress) -> Result<bool> {
 
 /// Writes the result into its document and forgets the progress.
 fn finish(lane: &Lane, progress: &Progress) -> Result<bool> {
-    if let Some(shows) = lane.shows {
-        let text = format!(
-            "{shows}: passed in {} s, seed {}, commits {}. {}{}",
-            progress.seconds,
-            progress.seed,
-            progress.commits.join(" "),
-            bench::stamp()?,
-            counted(&progress.counts),
-        );
+    let passed = format!(
+        "passed in {} s, seed {}, commits {}. {}",
+        progress.seconds,
+        progress.seed,
+        progress.commits.join(" "),
+        bench::stamp()?,
+    );
+    let (document, text) = match lane.results {
+        Results::Line(shows) => {
+            (DOCUMENT, format!("{shows}: {passed}{}", counted(&progress.counts)))
+        }
+        Results::Table(table) => {
+            (bench::DOCUMENT, format!("All {passed}\n\n{}", table(&progress.counts)))
+        }
+        Results::Pieces => (bench::DOCUMENT, String::new()),
+    };
+    if !text.is_empty() {
         println!("{text}");
-        markers::write(DOCUMENT, &format!("full-{}", lane.name), &text)?;
+        markers::write(document, &format!("full-{}", lane.name), &text)?;
     }
     test::forget(&path(lane)?)?;
-    println!("{}: finished; see {}", lane.name, lane.shows.map_or(bench::DOCUMENT, |_| DOCUMENT));
+    println!("{}: finished; see {document}", lane.name);
     Ok(true)
 }
 
@@ -229,7 +250,7 @@ fn crash(piece: u64, seed: u64) -> Result<Counts> {
         .env("AX_CRASH_SEED", (seed + piece * rounds).to_string());
     let args = ["-p", "ax", "--test", "crash", "--profile", "full"];
     let tally = test::nextest(cargo, &[&args[..], &["--success-output", "final"]].concat())?;
-    let counts = summary(&tally.text, "crash");
+    let counts = test::summary(&tally.text, "crash");
     passed(tally)?;
     counts.context("the test printed no summary")
 }
@@ -241,7 +262,7 @@ fn two_servers(piece: u64, seed: u64) -> Result<Counts> {
         .env("AX_TWO_SEED", (seed + piece * rounds).to_string());
     let args = ["-p", "ax", "--test", "two_servers", "--profile", "full"];
     let tally = test::nextest(cargo, &[&args[..], &["--success-output", "final"]].concat())?;
-    let counts = summary(&tally.text, "two-servers");
+    let counts = test::summary(&tally.text, "two-servers");
     passed(tally)?;
     counts.context("the test printed no summary")
 }
@@ -253,7 +274,7 @@ fn cut(piece: u64, seed: u64) -> Result<Counts> {
         .env("AX_CUT_SEED", (seed + piece * CUT_COUNT).to_string());
     let args = ["-p", "ax", "--test", "cut", "--profile", "full", "--success-output", "final"];
     let tally = test::nextest(cargo, &args)?;
-    let counts = summary(&tally.text, "cut");
+    let counts = test::summary(&tally.text, "cut");
     passed(tally)?;
     counts.context("the test printed no summary")
 }
@@ -266,7 +287,7 @@ fn heavy(_piece: u64, _seed: u64) -> Result<Counts> {
     let args = ["-p", "ax", "--test", "load", "--profile", "full", "--success-output", "final"];
     let release = ["--release"];
     let tally = test::nextest(cargo, &[&args[..], &release].concat())?;
-    let counts = summary(&tally.text, "load");
+    let counts = test::summary(&tally.text, "load");
     passed(tally)?;
     let counts = counts.context("the test printed no summary")?;
     let ratio = counts.get("ratio_percent").copied().unwrap_or(u64::MAX);
@@ -276,15 +297,6 @@ fn heavy(_piece: u64, _seed: u64) -> Result<Counts> {
     Ok(counts)
 }
 
-/// Finds the line of JSON that a test sums up with, and returns its numbers.
-fn summary(text: &str, name: &str) -> Option<Counts> {
-    let lines = text.lines().map(str::trim).filter(|line| line.starts_with('{'));
-    let mut values = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let value = values.find(|value| value["name"] == name)?;
-    let fields = value.as_object()?.iter();
-    Some(fields.filter_map(|(name, value)| Some((name.clone(), value.as_u64()?))).collect())
-}
-
 fn simulation(piece: u64, seed: u64) -> Result<Counts> {
     let count = SEED_COUNT / SEED_PIECE_COUNT;
     sim::seeds(sim::Build::Release, seed + piece * count, count).map(|()| Counts::new())
@@ -292,18 +304,6 @@ fn simulation(piece: u64, seed: u64) -> Result<Counts> {
 
 fn langgraph(piece: u64, seed: u64) -> Result<Counts> {
     passed(python::langgraph(seed + piece)?).map(|()| Counts::new())
-}
-
-fn unmodified(piece: u64, seed: u64) -> Result<Counts> {
-    let rounds = UNMODIFIED_ROUND_COUNT / UNMODIFIED_PIECE_COUNT;
-    let cargo = Program::new("cargo")
-        .env("AX_UNMODIFIED_ROUNDS", rounds.to_string())
-        .env("AX_SEED", (seed + piece * rounds).to_string());
-    let args = ["-p", "ax", "--test", "unmodified", "--profile", "full"];
-    let tally = test::nextest(cargo, &[&args[..], &["--success-output", "final"]].concat())?;
-    let counts = summary(&tally.text, "unmodified");
-    passed(tally)?;
-    counts.context("the test printed no summary")
 }
 
 fn schemathesis(piece: u64, seed: u64) -> Result<Counts> {
@@ -417,13 +417,6 @@ mod tests {
         let commits = vec!["a".to_owned()];
         let progress = Progress { seed: 7, done: 2, seconds: 9, commits, counts };
         assert_eq!(Progress::from_json(&progress.to_json()), Some(progress));
-    }
-
-    #[test]
-    fn a_summary_is_found_among_other_lines() {
-        let text = "seed 1: {..}\n    {\"events\":5,\"name\":\"crash\"}\n";
-        assert_eq!(summary(text, "crash"), Some(Counts::from([("events".to_owned(), 5)])));
-        assert_eq!(summary(text, "other"), None);
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub(crate) fn langgraph(seed: u64) -> Result<Tally> {
         .limit(LIMIT);
     test::nextest(
         cargo,
-        &["--workspace", "-E", "package(ax) and (binary(langgraph) or binary(unmodified))"],
+        &["--workspace", "-E", "package(ax) and (binary(langgraph) or test(/^light::/))"],
     )
 }
 

@@ -3,6 +3,8 @@
 use crate::command::{Finished, Program};
 use crate::{acp, api, check, machine, mcp, python, sim, take_option, tree};
 use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,7 +16,7 @@ const NEXTEST: &str = "cargo-nextest";
 pub(crate) const RUST: &[&str] = &[
     "--workspace",
     "-E",
-    "not binary(langgraph) and not binary(unmodified) and not binary(cut) \
+    "not binary(langgraph) and not binary(matrix) and not binary(cut) \
      and not (package(ax) and binary(acp))",
 ];
 const LANE_LIMIT: Duration = Duration::from_secs(25 * 60);
@@ -157,6 +159,15 @@ pub(crate) fn count(finished: Finished, report: &Path) -> Result<Tally> {
     Ok(tally)
 }
 
+/// Finds the line of JSON that a test sums up with, and returns its numbers.
+pub(crate) fn summary(text: &str, name: &str) -> Option<BTreeMap<String, u64>> {
+    let lines = text.lines().map(str::trim).filter(|line| line.starts_with('{'));
+    let mut values = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let value = values.find(|value| value["name"] == name)?;
+    let fields = value.as_object()?.iter();
+    Some(fields.filter_map(|(name, value)| Some((name.clone(), value.as_u64()?))).collect())
+}
+
 /// Removes the report of an earlier run.
 pub(crate) fn forget(report: &Path) -> Result<()> {
     match std::fs::remove_file(report) {
@@ -244,6 +255,13 @@ mod tests {
             failures="0" skipped="1" tests="12" time="1.0"><testcase/>"#;
         let tally = tests_of(python).unwrap();
         assert_eq!((tally.passed, tally.failed), (11, 1));
+    }
+
+    #[test]
+    fn a_summary_is_found_among_other_lines() {
+        let text = "seed 1: {..}\n    {\"events\":5,\"name\":\"crash\"}\n";
+        assert_eq!(summary(text, "crash"), Some(BTreeMap::from([("events".to_owned(), 5)])));
+        assert_eq!(summary(text, "other"), None);
     }
 
     #[test]

@@ -178,7 +178,7 @@ impl Inner {
         let found = self.agents.find(namespace, &name).await?;
         let mut harness = found.manifest.harness.clone();
         if let (Some(dir), Some(fields)) = (&found.dir, harness.as_object_mut())
-            && starts_a_program(fields)
+            && starts_a_program(fields, !found.manifest.gateway.is_null())
             && !fields.contains_key("dir")
         {
             drop(fields.insert("dir".into(), dir.to_string_lossy().into()));
@@ -205,9 +205,16 @@ impl Inner {
     }
 }
 
-/// Whether a harness is a program of its own, whose relative paths begin beside the manifest.
-fn starts_a_program(harness: &serde_json::Map<String, serde_json::Value>) -> bool {
-    let kind = harness.get("type").and_then(serde_json::Value::as_str);
-    matches!(kind, Some("process" | "acp"))
-        || kind == Some("ax1") && harness.contains_key("command")
+/// Whether a harness is a program of its own, or has tool servers that are: their relative paths
+/// begin beside the manifest.
+fn starts_a_program(
+    harness: &serde_json::Map<String, serde_json::Value>,
+    has_gateway: bool,
+) -> bool {
+    match harness.get("type").and_then(serde_json::Value::as_str) {
+        Some("process" | "acp") => true,
+        Some("ax1") => harness.contains_key("command"),
+        Some("builtin") => has_gateway,
+        _ => false,
+    }
 }

@@ -5,7 +5,7 @@ use crate::door::{self, Door};
 use crate::egress::{self, Egress};
 use crate::models::{Meter, Models, Rates, Used};
 use crate::session::{KEY_PREFIX, Recorded, Session, Told};
-use crate::tools::{self, Spawn, Tools};
+use crate::tools::{self, Spawn, Toolbox, Tools};
 use ax_core::session::{Answer, Failure, Frame, Prefix, StepKey};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -81,6 +81,7 @@ pub struct Gateway {
     models: Arc<Models>,
     egress: Arc<Egress>,
     environment: Vec<(String, String)>,
+    toolbox: Toolbox,
     /// Calls under way, which go on without the harness.
     calls: TaskTracker,
     /// Ends everything at once.
@@ -131,6 +132,7 @@ impl Gateway {
         let egress = Egress::new(egress, resolve, Arc::clone(&session), ending);
         let egress = Arc::new(egress);
         let (models_door, egress_door) = (Arc::clone(&models), Arc::clone(&egress));
+        let toolbox = tools.toolbox();
         let door = Door {
             models: models_door,
             egress: egress_door,
@@ -138,7 +140,7 @@ impl Gateway {
             placeholder: placeholder.into(),
         };
         drop(tokio::spawn(door::serve(listener, Arc::new(door), stop.clone())));
-        Ok(Self { session, models, egress, environment, calls, stop })
+        Ok(Self { session, models, egress, environment, toolbox, calls, stop })
     }
 
     /// Whether a key is one of the gateway's, which no harness may use.
@@ -149,6 +151,11 @@ impl Gateway {
     /// What a harness finds in its environment, so that it comes through here.
     pub fn environment(&self) -> &[(String, String)] {
         &self.environment
+    }
+
+    /// The tools, for a harness that comes through no port.
+    pub const fn toolbox(&self) -> &Toolbox {
+        &self.toolbox
     }
 
     /// Takes in what the session says about a key of the gateway.

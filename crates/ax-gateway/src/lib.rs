@@ -28,4 +28,4 @@ pub use config::{Config, ConfigError};
 pub use gateway::{Gateway, OpenError, Setup};
 pub use models::{Rates, Used, connections};
 pub use session::{KEY_PREFIX, Recorded, Told};
-pub use tools::{Spawn, Spawned, ToolCommand};
+pub use tools::{Offered, Said, Spawn, Spawned, ToolCommand, Toolbox};

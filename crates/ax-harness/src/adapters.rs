@@ -10,6 +10,7 @@ use crate::launch::{Exit, Io, Launch, Launcher};
 use crate::process::ProcessHarness;
 use crate::supervise::Options;
 use ax_core::session::{Failure, Frame};
+use ax_gateway::Toolbox;
 use futures::future::BoxFuture;
 use serde_json::Value;
 use std::sync::{Arc, OnceLock};
@@ -73,10 +74,10 @@ impl Adapters {
     /// Says which field is wrong.
     pub fn validate_gateway(gateway: &Value, kind: &str) -> Result<(), ConfigError> {
         gateway::validate(gateway)?;
-        if kind == "builtin" {
+        if kind == "builtin" && gateway.get("models").is_some_and(|models| !models.is_null()) {
             let cause = "the built-in harness asks its model itself".to_owned();
-            let suggestion = Some("leave `gateway` out, or use `type: process`".to_owned());
-            return Err(ConfigError { path: "gateway".into(), cause, suggestion });
+            let suggestion = Some("leave `models` out, or use `type: process`".to_owned());
+            return Err(ConfigError { path: "gateway.models".into(), cause, suggestion });
         }
         Ok(())
     }
@@ -95,7 +96,8 @@ impl Adapters {
     async fn behind_gateway(self, launch: Launch, io: Io) -> Result<Exit, Failure> {
         let http = self.connections()?;
         let (rates, options) = (self.rates.clone(), self.options.clone());
-        gateway::run(http, rates, options, launch, io, |launch, io| self.adapter(launch, io)).await
+        let adapter = |launch, io, tools| self.adapter(launch, io, Some(tools));
+        gateway::run(http, rates, options, launch, io, adapter).await
     }
 }
 
@@ -108,12 +110,12 @@ fn unknown(kind: &str) -> ConfigError {
 }
 
 impl Adapters {
-    fn adapter(&self, launch: Launch, io: Io) -> BoxFuture<'static, Exit> {
+    fn adapter(&self, launch: Launch, io: Io, tools: Option<Toolbox>) -> BoxFuture<'static, Exit> {
         match launch.agent.harness.get("type").and_then(Value::as_str) {
             Some("process") => self.process.launch(launch, io),
             Some("acp") => self.acp.launch(launch, io),
             Some("ax1") => self.ax1.launch(launch, io),
-            Some("builtin") => self.builtin.launch(launch, io),
+            Some("builtin") => self.builtin.run(launch, io, tools),
             Some("external") => Box::pin(refuse(external::failure(), io)),
             _ => {
                 let wrong = Self::validate(&launch.agent.harness).err();
@@ -142,7 +144,7 @@ async fn refuse(failure: Failure, io: Io) -> Exit {
 impl Launcher for Adapters {
     fn launch(&self, launch: Launch, io: Io) -> BoxFuture<'static, Exit> {
         if launch.agent.gateway.is_null() {
-            return self.adapter(launch, io);
+            return self.adapter(launch, io, None);
         }
         let adapters = self.clone();
         Box::pin(

@@ -6,7 +6,7 @@ use crate::launch::{AskResult, Exit, Io, JournalEntry, JournalKind, Launch, Told
 use crate::process::tail::Tail;
 use crate::supervise::{Options, Spec, Supervised};
 use ax_core::session::{Answer, Failure, Frame, StepKey};
-use ax_gateway::{Config, Gateway, Rates, Recorded, Setup, Spawn, Spawned, ToolCommand};
+use ax_gateway::{Config, Gateway, Rates, Recorded, Setup, Spawn, Spawned, ToolCommand, Toolbox};
 use futures::future::BoxFuture;
 use serde_json::Value;
 use std::ffi::OsString;
@@ -44,7 +44,7 @@ pub(crate) async fn run(
     options: Options,
     mut launch: Launch,
     io: Io,
-    adapter: impl FnOnce(Launch, Io) -> BoxFuture<'static, Exit>,
+    adapter: impl FnOnce(Launch, Io, Toolbox) -> BoxFuture<'static, Exit>,
 ) -> Result<Exit, Failure> {
     let config = Config::parse(&launch.agent.gateway).map_err(|error| failure("config", &error))?;
     let (journal, rest) = std::mem::take(&mut launch.journal).into_iter().partition(is_ours);
@@ -72,7 +72,7 @@ pub(crate) async fn run(
     let (told_sender, told) = mpsc::channel(TOLD_AHEAD);
     let kill = io.kill.child_token();
     let inner = Io { frames: frames_sender, told, kill: kill.clone(), may_act: io.may_act.clone() };
-    let running = adapter(launch, inner);
+    let running = adapter(launch, inner, gateway.toolbox().clone());
     let exit = Between { gateway, io, frames, told: told_sender, kill }.run(running).await;
     // The gateway is closed, so that they are told to end.
     programs.close();

@@ -11,6 +11,7 @@
 mod server;
 
 #[path = "langgraph/python.rs"]
+#[expect(dead_code, reason = "another test uses more of it")]
 mod python;
 
 use ax_client::{Client, Item};

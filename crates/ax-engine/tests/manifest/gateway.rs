@@ -37,9 +37,9 @@ fn what_is_wrong_with_a_gateway_is_named_by_its_field() {
              {{models: [{{provider: gemini}}]}}\n"
         ),
         expect![[r#"
-            7:12 spec.gateway
+            7:21 spec.gateway.models
                the built-in harness asks its model itself
-               hint: leave `gateway` out, or use `type: process`
+               hint: leave `models` out, or use `type: process`
         "#]],
     );
 }

@@ -14,19 +14,23 @@ pub(super) fn items(body: &Value) -> Vec<Item> {
     // A count may wrap the whole request.
     let body = body.get("generateContentRequest").unwrap_or(body);
     for content in list_of(body, "contents") {
-        if str_of(content, "role") == "model" {
+        let said = str_of(content, "role") == "model";
+        // Results are no speech, whatever role their content has.
+        if said && !list_of(content, "parts").any(|part| result_of(part).is_some()) {
             items.push(Item::new(Role::Assistant, text_of(content)));
             continue;
         }
-        items.extend(list_of(content, "parts").map(|part| {
-            let result = ["functionResponse", "function_response"];
-            match result.iter().find_map(|key| part.get(*key)) {
-                Some(result) => Item::new(Role::Tool, result_text(&result["response"])),
-                None => Item::new(Role::User, text_of(part)),
-            }
+        items.extend(list_of(content, "parts").map(|part| match result_of(part) {
+            Some(result) => Item::new(Role::Tool, result_text(&result["response"])),
+            None if said => Item::new(Role::Assistant, text_of(part)),
+            None => Item::new(Role::User, text_of(part)),
         }));
     }
     items
+}
+
+fn result_of(part: &Value) -> Option<&Value> {
+    ["functionResponse", "function_response"].iter().find_map(|key| part.get(*key))
 }
 
 /// A result is an object of any form; its usual fields are taken out.

@@ -157,11 +157,10 @@ fn outputs(answer: &Answer) -> Vec<Value> {
         Part::Text(text) => json!({"type": "message", "id": answer.id("msg_", index),
             "status": "completed", "role": "assistant", "content": [part_of(part, text)]}),
         Part::Call { tool, arguments, .. } => {
-            let mut call = json!({"type": "function_call",
-                "id": answer.id("fc_", index), "call_id": answer.call_id("call_", index),
-                "status": "completed", "name": tool, "arguments": arguments.to_string()});
-            // A tool of a namespace is named by both.
-            if let Some((namespace, name)) = tool.split_once('.') {
+            let mut call = json!({"type": "function_call", "id": answer.id("fc_", index),
+                "call_id": answer.call_id("call_", index), "status": "completed", "name": tool,
+                "arguments": arguments.to_string()});
+            if let Some((namespace, name)) = within_namespace(&answer.body, tool) {
                 call["namespace"] = namespace.into();
                 call["name"] = name.into();
             }
@@ -169,6 +168,14 @@ fn outputs(answer: &Answer) -> Vec<Value> {
         }
     };
     answer.parts.iter().enumerate().map(output).collect()
+}
+
+/// Takes `NAMESPACE__TOOL` apart, if the request offers a namespace of this name.
+fn within_namespace<'a>(body: &'a Value, tool: &'a str) -> Option<(&'a str, &'a str)> {
+    let namespaces = list_of(body, "tools").filter(|tool| str_of(tool, "type") == "namespace");
+    namespaces
+        .map(|namespace| str_of(namespace, "name"))
+        .find_map(|name| Some((name, tool.strip_prefix(name)?.strip_prefix("__")?)))
 }
 
 fn response(answer: &Answer, status: &str, output: Vec<Value>) -> Value {

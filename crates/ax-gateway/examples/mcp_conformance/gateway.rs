@@ -41,6 +41,9 @@ pub(crate) async fn open(upstream: &str) -> Outcome<Open> {
         asks: HashMap::new(),
         scope: "default/1/1".into(),
         spawn: Arc::new(|_| Box::pin(async { Err(std::io::Error::other("no programs")) })),
+        used: ax_gateway::Used::default(),
+        rates: ax_gateway::Rates::default(),
+        rated: String::new(),
     };
     let gateway = Arc::new(Gateway::open(setup).await?);
     let session = Arc::downgrade(&gateway);

@@ -122,7 +122,10 @@ async fn nothing_goes_out_that_is_not_named() {
     assert_eq!(world.resolved.load(Ordering::SeqCst), 0, "nobody is even asked for the name");
     let noted = notes(&mut world.said);
     assert_eq!(noted.len(), 3, "{noted:?}");
-    assert!(noted[0].starts_with("gateway.egress_denied") && noted[0].contains("b.test"), "{noted:?}");
+    assert!(
+        noted[0].starts_with("gateway.egress_denied") && noted[0].contains("b.test"),
+        "{noted:?}"
+    );
 }
 
 #[tokio::test]

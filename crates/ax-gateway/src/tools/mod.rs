@@ -8,6 +8,7 @@ mod ledger;
 mod listener;
 mod proxy;
 mod server;
+mod toolbox;
 
 use crate::config::ToolServer;
 use crate::session::{KEY_PREFIX, Recorded, Session};
@@ -34,6 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+pub use toolbox::{Offered, Said, Toolbox};
 
 /// How often a harness that waits for a result hears that it is still waited for.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -48,6 +50,7 @@ type Reply = Response<BoxBody<Bytes, Infallible>>;
 /// Everything between a harness and its tool servers.
 pub(crate) struct Tools {
     servers: HashMap<String, Service>,
+    toolbox: Toolbox,
 }
 
 impl fmt::Debug for Tools {
@@ -77,9 +80,11 @@ impl Tools {
         let Setup { servers, spawn, scope, journal, doubts, asks, session, tasks, stop } = setup;
         let ledger = Ledger::new(journal, doubts);
         let calls = Arc::new(Calls::new(ledger, asks, session, scope, tasks, stop.clone()));
-        let servers = servers.into_iter().map(|config| {
-            let name = config.name.clone();
-            let server = Arc::new(Server::new(config, Arc::clone(&spawn), stop.clone()));
+        let server = |config| Arc::new(Server::new(config, Arc::clone(&spawn), stop.clone()));
+        let servers: Vec<_> = servers.into_iter().map(server).collect();
+        let toolbox = Toolbox::new(servers.clone(), Arc::clone(&calls));
+        let servers = servers.into_iter().map(|server| {
+            let name = server.name().to_owned();
             let proxy = Proxy::new(server, Arc::clone(&calls));
             let config = StreamableHttpServerConfig::default()
                 .with_legacy_session_mode(false)
@@ -89,7 +94,11 @@ impl Tools {
             let service = Service::new(move || Ok(proxy.clone()), Arc::default(), config);
             (name, service)
         });
-        Self { servers: servers.collect() }
+        Self { servers: servers.collect(), toolbox }
+    }
+
+    pub(crate) fn toolbox(&self) -> Toolbox {
+        self.toolbox.clone()
     }
 
     pub(crate) fn has(&self, name: &str) -> bool {

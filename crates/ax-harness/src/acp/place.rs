@@ -260,6 +260,8 @@ mod tests {
             input: Vec::new(),
             journal: Vec::new(),
             sent: Vec::new(),
+            used: ax_gateway::Used::default(),
+            doubts: Default::default(),
             env: vec![("OPENAI_BASE_URL".into(), "http://gateway/v1".into())],
         }
     }

@@ -6,6 +6,7 @@ use ax_core::session::EffectClass;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 use std::fmt;
+use std::path::PathBuf;
 
 /// How many model calls an execution may make, unless the manifest says.
 const TURNS_MAX_DEFAULT: u32 = 100;
@@ -38,6 +39,9 @@ pub(super) struct Config {
     pub(super) system: String,
     #[serde(default)]
     pub(super) tools: Vec<Tool>,
+    /// Where tool servers are started, an absolute path; the workspace if it is left out.
+    #[serde(default)]
+    dir: Option<PathBuf>,
     /// How many model calls an execution may make.
     #[serde(default = "default_max_turns")]
     pub(super) max_turns: u32,
@@ -146,6 +150,9 @@ impl Config {
                 let cause = format!("the tool {} is named twice", tool.kind.name());
                 return Err(ConfigError::new(&format!("tools[{at}]"), cause));
             }
+        }
+        if self.dir.as_ref().is_some_and(|dir| !dir.is_absolute()) {
+            return Err(ConfigError::new("dir", "must be an absolute path"));
         }
         if self.max_turns == 0 {
             return Err(ConfigError::new("max_turns", "must be at least 1"));

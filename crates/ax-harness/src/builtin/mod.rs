@@ -10,6 +10,7 @@ mod config;
 mod journal;
 mod link;
 mod model;
+mod outside;
 mod record;
 mod talk;
 mod tools;
@@ -20,11 +21,13 @@ use crate::environment;
 use crate::launch::{Exit, Io, Launch, Launcher};
 use crate::supervise::Options;
 use ax_core::session::{Failure, Frame};
+use ax_gateway::Toolbox;
 use config::Config;
 use futures::future::BoxFuture;
 use journal::Journal;
 use link::{Link, Stop};
 use model::Client;
+use outside::Outside;
 use serde_json::Value;
 use std::sync::{Arc, OnceLock};
 use talk::Talk;
@@ -53,34 +56,55 @@ impl BuiltinHarness {
         Config::parse(harness).map(drop)
     }
 
-    fn prepare(&self, launch: Launch) -> Result<Setup, Failure> {
-        let config = Config::parse(&launch.agent.harness)
-            .map_err(|error| Failure { code: "config".into(), message: error.to_string() })?;
-        let http = self.connections.get_or_init(model::connections).clone()?;
-        let client = Client::new(http, config.model.clone())?;
-        let kinds = config.tools.iter().map(|tool| tool.kind).collect();
-        let talk = Talk::new(config.system.clone(), kinds, &launch.history, &launch.input)?;
-        let env = environment::inherited().into_iter().chain(environment::identity(&launch));
-        let again = launch.attempt.0 > 1;
-        let tools = Tools::new(self.options.clone(), launch.workspace, env.collect(), again);
-        Ok(Setup { config, journal: Journal::new(launch.journal), talk, client, tools })
-    }
-}
-
-impl Launcher for BuiltinHarness {
-    fn launch(&self, launch: Launch, io: Io) -> BoxFuture<'static, Exit> {
+    /// Runs with the tools of the gateway, if there is one.
+    pub(crate) fn run(
+        &self,
+        launch: Launch,
+        io: Io,
+        toolbox: Option<Toolbox>,
+    ) -> BoxFuture<'static, Exit> {
         let harness = self.clone();
         Box::pin(async move {
             let mut link = Link::new(io);
-            let ran = match harness.prepare(launch) {
-                Ok(setup) => Turns::new(setup, &mut link).run().await,
-                Err(failure) => Err(Stop::Failed { failure, retry: false }),
-            };
+            let ran = harness.attempt(launch, toolbox, &mut link).await;
             match ran {
                 Ok(()) => Exit::Said,
                 Err(stop) => last_word(&mut link, stop).await,
             }
         })
+    }
+
+    async fn attempt(
+        &self,
+        launch: Launch,
+        toolbox: Option<Toolbox>,
+        link: &mut Link,
+    ) -> Result<(), Stop> {
+        let outside = Outside::open(toolbox, link).await?;
+        let failed = |failure| Stop::Failed { failure, retry: false };
+        let setup = self.prepare(launch, outside).map_err(failed)?;
+        Turns::new(setup, link).run().await
+    }
+
+    fn prepare(&self, launch: Launch, outside: Outside) -> Result<Setup, Failure> {
+        let config = Config::parse(&launch.agent.harness)
+            .map_err(|error| Failure { code: "config".into(), message: error.to_string() })?;
+        let http = self.connections.get_or_init(model::connections).clone()?;
+        let client = Client::new(http, config.model.clone())?;
+        let own = config.tools.iter().map(|tool| tool.kind.schema());
+        let schemas = own.chain(outside.schemas()).collect();
+        let talk = Talk::new(config.system.clone(), schemas, &launch.history, &launch.input)?;
+        let env = environment::inherited().into_iter().chain(environment::identity(&launch));
+        let again = launch.attempt.0 > 1;
+        let tools = Tools::new(self.options.clone(), launch.workspace, env.collect(), again);
+        let journal = Journal::new(launch.journal);
+        Ok(Setup { config, journal, talk, client, tools, outside })
+    }
+}
+
+impl Launcher for BuiltinHarness {
+    fn launch(&self, launch: Launch, io: Io) -> BoxFuture<'static, Exit> {
+        self.run(launch, io, None)
     }
 }
 

@@ -1,7 +1,6 @@
 //! The conversation with the model, in no vendor's form.
 
 use super::chain::Chain;
-use super::tools::Kind;
 use crate::launch::{Content, Role, Turn};
 use ax_core::session::{Digest, Failure, PartKind, Prefix};
 use ax_gateway::canonical;
@@ -69,7 +68,8 @@ pub(super) struct Message {
 #[derive(Debug)]
 pub(super) struct Talk {
     pub(super) system: String,
-    pub(super) tools: Vec<Kind>,
+    /// What it is told about each tool: `name`, `description`, `input`.
+    pub(super) tools: Vec<Value>,
     pub(super) messages: Vec<Message>,
     chain: Chain,
 }
@@ -78,14 +78,13 @@ impl Talk {
     /// Begins with what was said before, and the input.
     pub(super) fn new(
         system: String,
-        tools: Vec<Kind>,
+        tools: Vec<Value>,
         history: &[Turn],
         input: &[Content],
     ) -> Result<Self, Failure> {
         let mut chain = Chain::default();
         chain.add(canonical::hash(&json!({"system": system})));
-        let schemas: Vec<_> = tools.iter().map(|tool| tool.schema()).collect();
-        chain.add(canonical::hash(&json!({"tools": schemas})));
+        chain.add(canonical::hash(&json!({"tools": tools})));
         let mut talk = Self { system, tools, messages: Vec::new(), chain };
         // A conversation begins with the user; what came before was left out of the history.
         for turn in history.iter().skip_while(|turn| turn.role == Role::Agent) {

@@ -4,6 +4,7 @@ use super::config::{Config, Tool};
 use super::journal::{Journal, Step};
 use super::link::{Link, Stop};
 use super::model::{CallError, Client, OWN_ID, Reason, Reply, Streamed};
+use super::outside::Outside;
 use super::record::{self, Recorded};
 use super::talk::{Call, Piece, Talk};
 use super::tools::{Returned, Tools};
@@ -34,6 +35,7 @@ pub(super) struct Setup {
     pub(super) talk: Talk,
     pub(super) client: Client,
     pub(super) tools: Tools,
+    pub(super) outside: Outside,
 }
 
 /// An attempt under way.
@@ -45,12 +47,13 @@ pub(super) struct Turns<'a> {
     talk: Talk,
     client: Client,
     tools: Tools,
+    outside: Outside,
 }
 
 impl<'a> Turns<'a> {
     pub(super) fn new(setup: Setup, link: &'a mut Link) -> Self {
-        let Setup { config, journal, talk, client, tools } = setup;
-        Self { link, config, journal, talk, client, tools }
+        let Setup { config, journal, talk, client, tools, outside } = setup;
+        Self { link, config, journal, talk, client, tools, outside }
     }
 
     /// Runs to the end; the last frame is said by the caller if it fails.
@@ -197,6 +200,10 @@ impl<'a> Turns<'a> {
 
     /// Carries out a tool call, or takes what it returned before.
     async fn tool(&mut self, turn: u32, at: usize, call: &Call) -> Result<Returned, Stop> {
+        // The gateway journals it.
+        if let Some(returned) = self.outside.call(self.link, &call.name, &call.input).await? {
+            return Ok(returned);
+        }
         let key = StepKey::from(format!("tool:{turn}:{at}"));
         let tool = self.config.tools.iter().copied().find(|tool| tool.kind.name() == call.name);
         let name: String = match call.name.as_str() {
@@ -240,8 +247,8 @@ impl<'a> Turns<'a> {
                 self.tools.run(self.link, tool.kind, &call.input).await
             }
             None => {
-                let names: Vec<_> = self.config.tools.iter().map(|tool| tool.kind.name()).collect();
-                let names = names.join(", ");
+                let own = self.config.tools.iter().map(|tool| tool.kind.name().to_owned());
+                let names = own.chain(self.outside.names()).collect::<Vec<_>>().join(", ");
                 Ok(Returned::error(format!("there is no such tool; the tools are: {names}")))
             }
         }

@@ -1,6 +1,6 @@
-//! A Python that has what an example requires.
+//! What an example requires, of Python or of Node.
 //!
-//! `AX_LANGGRAPH_PYTHON` names an interpreter that has; without it one is made under
+//! `AX_LANGGRAPH_PYTHON` names an interpreter that has LangGraph; all else is installed under
 //! `target/venvs`, once.
 
 use std::fs;
@@ -14,32 +14,62 @@ pub(crate) fn root() -> PathBuf {
 
 /// Finds an interpreter that has LangGraph, or makes one that has what is required.
 pub(crate) fn with(requirements: &Path) -> PathBuf {
-    if let Some(named) = std::env::var_os("AX_LANGGRAPH_PYTHON") {
-        return named.into();
-    }
+    let named = std::env::var_os("AX_LANGGRAPH_PYTHON");
+    named.map_or_else(|| venv(requirements), Into::into)
+}
+
+/// Makes an interpreter that has what is required.
+pub(crate) fn venv(requirements: &Path) -> PathBuf {
     let text = fs::read_to_string(requirements).unwrap();
     let lines: String = text.lines().filter(|line| !line.starts_with('#')).collect();
-    let wanted = blake3::hash(lines.as_bytes()).to_hex();
+    let venv = install("langgraph-test", &lines, |venv| {
+        run(Command::new(crate::server::python()).args(["-m", "venv"]).arg(venv));
+        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"];
+        run(Command::new(venv.join("bin/python")).args(pip).arg(requirements));
+    });
+    venv.join("bin/python")
+}
+
+/// Returns where the packages of an interpreter are.
+pub(crate) fn packages(python: &Path) -> PathBuf {
+    let script = "import sysconfig; print(sysconfig.get_path('purelib'))";
+    let output = Command::new(python).args(["-c", script]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().into()
+}
+
+/// Installs packages of Node; returns where they are.
+pub(crate) fn npm(manifest: &Path) -> PathBuf {
+    let text = fs::read_to_string(manifest).unwrap();
+    let dir = install("npm-test", &text, |dir| {
+        fs::create_dir_all(dir).unwrap();
+        fs::copy(manifest, dir.join("package.json")).unwrap();
+        // What a package would do at its installation is not needed, and might be a download.
+        run(Command::new("npm").args(["install", "--ignore-scripts", "--silent"]).current_dir(dir));
+    });
+    dir.join("node_modules")
+}
+
+/// Finds or makes a directory for these contents.
+fn install(name: &str, contents: &str, make: impl FnOnce(&Path)) -> PathBuf {
+    let wanted = blake3::hash(contents.as_bytes()).to_hex();
     // Beside the directory for files of tests, which is in the target directory.
     let venvs = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("venvs");
     fs::create_dir_all(&venvs).unwrap();
-    let venv = venvs.join(format!("langgraph-test-{}", &wanted[..16]));
-    let (python, complete) = (venv.join("bin/python"), venv.join("complete"));
+    let dir = venvs.join(format!("{name}-{}", &wanted[..16]));
+    let complete = dir.join("complete");
     // Tests are processes of their own: one of them makes it, and the others wait.
     let lock = fs::File::create(venvs.join("langgraph-test.lock")).unwrap();
     lock.lock().unwrap();
-    if complete.exists() {
-        return python;
+    if !complete.exists() {
+        drop(fs::remove_dir_all(&dir));
+        make(&dir);
+        fs::write(complete, "").unwrap();
     }
-    let run = |command: &mut Command| {
-        let output = command.output().unwrap();
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{command:?}: {errors}");
-    };
-    drop(fs::remove_dir_all(&venv));
-    run(Command::new(crate::server::python()).args(["-m", "venv"]).arg(&venv));
-    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"];
-    run(Command::new(&python).args(pip).arg(requirements));
-    fs::write(complete, "").unwrap();
-    python
+    dir
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{command:?}: {errors}");
 }

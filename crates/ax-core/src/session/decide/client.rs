@@ -322,7 +322,7 @@ fn record(known: Known<'_>, request: &Request, draft: &mut Draft) -> Result<(), 
         let limit = Collection::COUNT_MAX;
         return Err(Refusal::TooMany { what: "collections of a session", limit });
     }
-    let last = collections.get(collection).map_or(Seq::default(), |known| known.last);
+    let last = collections.get(collection).map_or_else(Seq::default, |known| known.last);
     if after.is_some_and(|after| after != last) {
         return Err(Refusal::Stale { collection: collection.clone(), last });
     }

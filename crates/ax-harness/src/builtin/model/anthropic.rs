@@ -31,7 +31,6 @@ pub(super) fn request(model: &Model, talk: &Talk) -> io::Result<Request> {
     let tools: Vec<Value> = talk
         .tools
         .iter()
-        .map(|tool| tool.schema())
         .map(|tool| {
             json!({
                 "name": tool["name"], "description": tool["description"],

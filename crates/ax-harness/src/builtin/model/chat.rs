@@ -20,7 +20,7 @@ pub(super) fn request(model: &Model, talk: &Talk) -> io::Result<Request> {
     for message in &talk.messages {
         add(message, &mut messages)?;
     }
-    let tools: Vec<Value> = talk.tools.iter().map(|tool| tool.schema()).map(|tool| {
+    let tools: Vec<Value> = talk.tools.iter().map(|tool| {
         let function = json!({
             "name": tool["name"], "description": tool["description"], "parameters": tool["input"],
         });

@@ -18,9 +18,9 @@ pub(super) fn request(model: &Model, talk: &Talk) -> io::Result<Request> {
         let role = if message.role == Role::User { "user" } else { "model" };
         contents.push(json!({"role": role, "parts": parts?}));
     }
-    let tools: Vec<Value> = talk.tools.iter().map(|tool| tool.schema()).map(|tool| {
+    let tools: Vec<Value> = talk.tools.iter().map(|tool| {
         json!({
-            "name": tool["name"], "description": tool["description"], "parameters": tool["input"],
+            "name": tool["name"], "description": tool["description"], "parametersJsonSchema": tool["input"],
         })
     }).collect();
     let config = object([

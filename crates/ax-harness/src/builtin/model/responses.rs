@@ -21,7 +21,6 @@ pub(super) fn request(model: &Model, talk: &Talk) -> io::Result<Request> {
     let tools: Vec<Value> = talk
         .tools
         .iter()
-        .map(|tool| tool.schema())
         .map(|tool| {
             json!({
                 "type": "function", "name": tool["name"], "description": tool["description"],

@@ -1,0 +1,65 @@
+//! Tools of tool servers, which the gateway calls and journals.
+
+use super::link::{Link, Stop};
+use super::tools::Returned;
+use ax_core::session::Failure;
+use ax_gateway::{Offered, Said, Toolbox};
+use serde_json::{Value, json};
+
+/// What stands between the names of a server and of its tool.
+const BETWEEN: &str = "__";
+
+/// The tools of an attempt that are not the harness' own.
+#[derive(Debug, Default)]
+pub(super) struct Outside {
+    toolbox: Option<Toolbox>,
+    offered: Vec<Offered>,
+}
+
+impl Outside {
+    /// Asks the tool servers what they offer.
+    pub(super) async fn open(toolbox: Option<Toolbox>, link: &mut Link) -> Result<Self, Stop> {
+        let Some(toolbox) = toolbox else { return Ok(Self::default()) };
+        let offered = link.during(toolbox.offered()).await?.map_err(|message| Stop::Failed {
+            failure: Failure { code: "tool_server".into(), message },
+            retry: true,
+        })?;
+        Ok(Self { toolbox: Some(toolbox), offered })
+    }
+
+    /// Returns what the model is told about them.
+    pub(super) fn schemas(&self) -> impl Iterator<Item = Value> {
+        self.offered.iter().map(|tool| {
+            json!({"name": name(tool), "description": tool.description, "input": tool.input})
+        })
+    }
+
+    /// The names by which the model calls them.
+    pub(super) fn names(&self) -> impl Iterator<Item = String> {
+        self.offered.iter().map(name)
+    }
+
+    /// Calls a tool; `None` if no tool server has it.
+    pub(super) async fn call(
+        &self,
+        link: &mut Link,
+        called: &str,
+        input: &Value,
+    ) -> Result<Option<Returned>, Stop> {
+        let tool = self.offered.iter().find(|tool| name(tool) == called);
+        let (Some(toolbox), Some(tool)) = (&self.toolbox, tool) else { return Ok(None) };
+        let Value::Object(arguments) = input else {
+            return Ok(Some(Returned::error("the input of the tool is no JSON object")));
+        };
+        let call = toolbox.call(&tool.server, &tool.name, arguments.clone());
+        match link.during(call).await? {
+            Ok(Said { text, error }) => Ok(Some(Returned { text, error })),
+            // The gateway has said why the attempt ends.
+            Err(message) => Err(Stop::Told(Failure { code: "gateway".into(), message })),
+        }
+    }
+}
+
+fn name(tool: &Offered) -> String {
+    format!("{}{BETWEEN}{}", tool.server, tool.name)
+}
