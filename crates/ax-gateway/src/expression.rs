@@ -282,8 +282,9 @@ mod tests {
 
     #[test]
     fn whatever_is_written_is_taken_or_refused() {
-        let words = r#"args . a ( ) [ ] { } == && || ! - + / % ? : , ' " 'x' b'\xff' r' ''' \u00 1 1u
-            0x 9223372036854775808 1e999 .5 in has all map matches size null true ` @ # $ é 🙂 //"#;
+        let words = r#"args . a ( ) [ ] { } == && || ! - + / % ? : , ' " 'x' b'\xff' r' ''' \u00
+            1 1u 0x 9223372036854775808 1e999 .5 in has all map matches size null true ` @ # $ é
+            🙂 //"#;
         let words: Vec<&str> = words.split_whitespace().chain([" ", "\n", "\0"]).collect();
         let mut random = 1_u64;
         let mut draw = |below: usize| {
