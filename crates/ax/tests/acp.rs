@@ -167,7 +167,7 @@ impl Stage {
         let how = notes(&events, "acp.session");
         assert!(how[0].contains("\"how\":\"new\""), "{how:?}");
         let as_known = |word: &&str| how[1].contains(&format!("\"how\":\"{word}\""));
-        assert!(subject.how.iter().any(|word| as_known(word)), "{how:?}");
+        assert!(subject.how.iter().any(as_known), "{how:?}");
         let second = events.iter().rposition(|it| matches!(it.kind, Some(Kind::InputReceived(_))));
         let said = said(&events[second.unwrap()..]);
         // A session that is lost is told as text, which the model says back.
