@@ -4,10 +4,10 @@
 //! checked: whoever answers for a name cannot have it mean another one a moment later.
 
 mod address;
+mod rule;
 #[cfg(test)]
 mod tests;
 
-use crate::config::EgressRule;
 use crate::models::holds_basic;
 use crate::session::{KEY_PREFIX, Session};
 use ax_core::session::{Body as Content, Frame, StepKey};
@@ -29,6 +29,8 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+
+pub(crate) use rule::EgressRule;
 
 /// How long a connection may take.
 const CONNECT_MAX: Duration = Duration::from_secs(20);
@@ -327,7 +329,8 @@ fn count(seen: &Mutex<Seen>, place: &str, sent: u64, received: u64) {
 
 /// Whether both ends of a connection are this machine.
 fn is_own(stream: &TcpStream) -> bool {
-    matches!((stream.local_addr(), stream.peer_addr()), (Ok(own), Ok(peer)) if own.ip() == peer.ip())
+    let (own, peer) = (stream.local_addr(), stream.peer_addr());
+    own.is_ok_and(|own| peer.is_ok_and(|peer| own.ip() == peer.ip()))
 }
 
 /// Reads where a request wants to go; a place that is not plain is none.

@@ -20,7 +20,7 @@ fn what_is_wrong_with_a_gateway_is_named_by_its_field() {
         expect![[r#"
             7:50 spec.gateway.models[0].baseURL
                unknown field `baseURL`, expected one of `provider`, `name`, `baseUrl`,
-               `apiKeyEnv`, `fallback`, `tries`, `prices`
+               `apiKeyEnv`, `fallback`, `tries`, `ignore`, `prices`
                hint: did you mean `baseUrl`?
         "#]],
     );

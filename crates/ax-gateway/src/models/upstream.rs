@@ -110,8 +110,8 @@ impl Upstream {
         Ok(Answer { head, chunks: vec![whole(response).await?] })
     }
 
-    /// Carries a call out, until its answer is whole and recorded, or cannot be had. Returns what it
-    /// consumed.
+    /// Carries a call out, until its answer is whole and recorded, or cannot be had. Returns what
+    /// it consumed.
     pub(crate) async fn call(
         &self,
         wanted: Wanted,

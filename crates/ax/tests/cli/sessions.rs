@@ -119,12 +119,15 @@ fn what_a_session_took_and_cost_is_shown_and_exported() {
     let world = World::new();
     let step = |key: &str, kind: &str, usage: &str| {
         format!(
-            r#"echo '{{"type":"step_begin","key":"{key}","kind":"{kind}","name":"n-{key}","effect":"read"}}'
+            r#"step='"key":"{key}"'
+echo '{{"type":"step_begin","kind":"{kind}","name":"n-{key}","effect":"read",'"$step"'}}'
 echo '{{"type":"step_end","key":"{key}","result":1,"usage":{usage}}}'
 "#
         )
     };
-    let model = r#"{"input_tokens":1200,"cached_tokens":1000,"output_tokens":34,"cost_micros":5600,"model_calls":1}"#;
+    let model = r#"{"input_tokens":1200,"cached_tokens":1000,"output_tokens":34,
+        "cost_micros":5600,"model_calls":1}"#;
+    let model = &model.replace(char::is_whitespace, "");
     let script = format!(
         "{}{}echo '{{\"type\":\"end\"}}'",
         step("m", "model", model),

@@ -18,11 +18,16 @@ pub(super) fn request(model: &Model, talk: &Talk) -> io::Result<Request> {
         let role = if message.role == Role::User { "user" } else { "model" };
         contents.push(json!({"role": role, "parts": parts?}));
     }
-    let tools: Vec<Value> = talk.tools.iter().map(|tool| {
-        json!({
-            "name": tool["name"], "description": tool["description"], "parametersJsonSchema": tool["input"],
+    let tools: Vec<Value> = talk
+        .tools
+        .iter()
+        .map(|tool| {
+            json!({
+                "name": tool["name"], "description": tool["description"],
+                "parametersJsonSchema": tool["input"],
+            })
         })
-    }).collect();
+        .collect();
     let config = object([
         ("maxOutputTokens", json!(model.max_tokens)),
         ("temperature", json!(model.temperature)),
