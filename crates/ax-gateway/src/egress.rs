@@ -24,14 +24,19 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
+use tokio_util::io::{InspectReader, InspectWriter};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use rule::EgressRule;
 
+/// How many connections of an attempt may be open.
+const OPEN_MAX: usize = 256;
 /// How long a connection may take.
 const CONNECT_MAX: Duration = Duration::from_secs(20);
 /// How many refusals of an attempt are recorded; the rest is counted.
@@ -63,7 +68,8 @@ pub(crate) struct Egress {
     resolve: Resolve,
     session: Arc<Session>,
     stop: CancellationToken,
-    seen: Arc<Mutex<Seen>>,
+    seen: Mutex<Seen>,
+    open: Arc<Semaphore>,
 }
 
 /// What is noted of an attempt.
@@ -71,16 +77,28 @@ pub(crate) struct Egress {
 struct Seen {
     denied: BTreeSet<String>,
     denied_count: u64,
-    places: BTreeMap<String, Traffic>,
+    places: BTreeMap<String, Arc<Traffic>>,
+    others: Arc<Traffic>,
+    /// It was noted.
+    summed_up: bool,
 }
 
 /// What went to and came from a place.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 struct Traffic {
-    connections: u64,
-    sent: u64,
-    received: u64,
+    connections: AtomicU64,
+    sent: AtomicU64,
+    received: AtomicU64,
 }
+
+/// A connection to a place, counted, and its turn among those that are open.
+struct Out {
+    stream: Counted,
+    _turn: OwnedSemaphorePermit,
+}
+
+type Count = Box<dyn Fn(&[u8]) + Send>;
+type Counted = InspectReader<InspectWriter<TcpStream, Count>, Count>;
 
 /// Why something is not let through.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +111,8 @@ enum Denied {
     Unknown(String),
     #[error("{0}")]
     Unreachable(String),
+    #[error("{OPEN_MAX} connections are open, which is the most")]
+    Crowded,
     #[error("the attempt may not act any more")]
     Over,
 }
@@ -104,9 +124,16 @@ struct Place {
     port: u16,
 }
 
+impl Place {
+    /// The host as addresses have it: of version 6 in brackets.
+    fn bracketed(&self) -> String {
+        if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() }
+    }
+}
+
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}", self.host, self.port)
+        write!(f, "{}:{}", self.bracketed(), self.port)
     }
 }
 
@@ -135,7 +162,8 @@ impl Egress {
         session: Arc<Session>,
         stop: CancellationToken,
     ) -> Self {
-        Self { rules, resolve, session, stop, seen: Arc::default() }
+        let open = Arc::new(Semaphore::new(OPEN_MAX));
+        Self { rules, resolve, session, stop, seen: Mutex::default(), open }
     }
 
     /// Answers a request that wants to go out.
@@ -156,14 +184,14 @@ impl Egress {
         };
         let method = request.method().clone();
         match self.connect(&method, &place).await {
-            Ok(stream) if method == Method::CONNECT => self.tunnel(request, stream, &place),
-            Ok(stream) => self.forward(request, stream, &place).await,
+            Ok(out) if method == Method::CONNECT => self.tunnel(request, out),
+            Ok(out) => self.forward(request, out, &place).await,
             Err(denied) => {
                 self.denied(&method, &place, &denied).await;
                 let status = match denied {
                     Denied::NotNamed(_) | Denied::Private(_) => StatusCode::FORBIDDEN,
                     Denied::Unknown(_) | Denied::Unreachable(_) => StatusCode::BAD_GATEWAY,
-                    Denied::Over => StatusCode::SERVICE_UNAVAILABLE,
+                    Denied::Crowded | Denied::Over => StatusCode::SERVICE_UNAVAILABLE,
                 };
                 refuse(status, &denied.to_string())
             }
@@ -171,12 +199,13 @@ impl Egress {
     }
 
     /// Connects to a place, if it may be reached.
-    async fn connect(&self, method: &Method, place: &Place) -> Result<TcpStream, Denied> {
+    async fn connect(&self, method: &Method, place: &Place) -> Result<Out, Denied> {
         let rule = self.rules.iter().find(|rule| rule.lets(method, &place.host, place.port));
         let rule = rule.ok_or_else(|| Denied::NotNamed(format!("{method} {place}")))?;
         if !self.session.may_act() || self.session.is_closing() {
             return Err(Denied::Over);
         }
+        let turn = Arc::clone(&self.open).try_acquire_owned().map_err(|_| Denied::Crowded)?;
         let resolved = timeout(CONNECT_MAX, (self.resolve)(place.host.clone(), place.port)).await;
         let resolved = match resolved {
             Ok(Ok(addresses)) if !addresses.is_empty() => addresses,
@@ -191,8 +220,8 @@ impl Egress {
                     last = Denied::Private(place.to_string());
                 }
                 Ok(Ok(stream)) => {
-                    self.reached(place).await;
-                    return Ok(stream);
+                    let stream = counted(stream, &self.reached(place).await);
+                    return Ok(Out { stream, _turn: turn });
                 }
                 Ok(Err(error)) => last = Denied::Unreachable(format!("{place}: {error}")),
                 Err(_) => last = Denied::Unreachable(format!("{place} does not answer")),
@@ -201,38 +230,25 @@ impl Egress {
         Err(last)
     }
 
-    fn tunnel(
-        &self,
-        request: Request<Incoming>,
-        mut out: TcpStream,
-        place: &Place,
-    ) -> Response<Body> {
-        let (stop, seen, place) = (self.stop.clone(), Arc::clone(&self.seen), place.to_string());
+    fn tunnel(&self, request: Request<Incoming>, mut out: Out) -> Response<Body> {
+        let stop = self.stop.clone();
         drop(tokio::spawn(async move {
             let Ok(harness) = hyper::upgrade::on(request).await else { return };
             let mut harness = TokioIo::new(harness);
             tokio::select! {
                 () = stop.cancelled() => {}
-                copied = tokio::io::copy_bidirectional(&mut harness, &mut out) => {
-                    if let Ok((sent, received)) = copied {
-                        count(&seen, &place, sent, received);
-                    }
-                }
+                _over = tokio::io::copy_bidirectional(&mut harness, &mut out.stream) => {}
             }
         }));
         let nothing = Empty::new().map_err(|never| match never {});
         Response::new(UnsyncBoxBody::new(nothing))
     }
 
-    async fn forward(
-        &self,
-        request: Request<Incoming>,
-        stream: TcpStream,
-        place: &Place,
-    ) -> Response<Body> {
+    async fn forward(&self, request: Request<Incoming>, out: Out, place: &Place) -> Response<Body> {
         let unreachable = |error: &dyn std::error::Error| {
             refuse(StatusCode::BAD_GATEWAY, &format!("{place}: {error}"))
         };
+        let Out { stream, _turn: turn } = out;
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = match handshake {
             Ok(made) => made,
@@ -240,6 +256,7 @@ impl Egress {
         };
         let stop = self.stop.clone();
         drop(tokio::spawn(async move {
+            let _turn = turn;
             tokio::select! {
                 () = stop.cancelled() => {}
                 _over = connection => {}
@@ -258,20 +275,24 @@ impl Egress {
     }
 
     /// Records that a place is reached, once.
-    async fn reached(&self, place: &Place) {
+    async fn reached(&self, place: &Place) -> Arc<Traffic> {
         let name = place.to_string();
-        let is_new = {
+        let (is_new, traffic) = {
             let mut seen = self.seen();
-            let is_known = seen.places.contains_key(&name);
-            if is_known || seen.places.len() < PLACES_MAX {
-                seen.places.entry(name.clone()).or_default().connections += 1;
+            let is_new = !seen.places.contains_key(&name) && seen.places.len() < PLACES_MAX;
+            if is_new {
+                drop(seen.places.insert(name.clone(), Arc::default()));
             }
-            !is_known && seen.places.len() <= PLACES_MAX
+            // What is more than can be listed is counted together.
+            let listed = seen.places.get(&name).unwrap_or(&seen.others);
+            (is_new, Arc::clone(listed))
         };
+        traffic.connections.fetch_add(1, Ordering::Relaxed);
         if is_new {
             let data = json!({"host": place.host, "port": place.port});
             self.note("egress", &name, &data).await;
         }
+        traffic
     }
 
     /// Records what was refused, once for each place and method.
@@ -299,19 +320,23 @@ impl Egress {
         let _gone = self.session.say(Frame::Note { key: Some(key), name, data }).await;
     }
 
-    /// Notes how much went where. Called when the attempt is over.
+    /// Notes how much went where until now. Called when the attempt is over.
     pub(crate) async fn sum_up(&self) {
-        let Seen { denied_count, places, .. } = std::mem::take(&mut *self.seen());
-        if places.is_empty() && denied_count == 0 {
-            return;
-        }
-        let places = places.into_iter().map(|(place, traffic)| {
-            let Traffic { connections, sent, received } = traffic;
-            json!({"place": place, "connections": connections, "sent": sent, "received": received})
-        });
-        let data = json!({"places": places.collect::<Vec<_>>(), "denied": denied_count});
+        let data = {
+            let seen = self.seen();
+            if seen.summed_up || (seen.places.is_empty() && seen.denied_count == 0) {
+                return;
+            }
+            let places = seen.places.iter().map(|(place, traffic)| traffic.json(place));
+            let others = Some(&seen.others).filter(|others| others.any());
+            let others = others.map(|others| others.json("others"));
+            let places: Vec<_> = places.chain(others).collect();
+            json!({"places": places, "denied": seen.denied_count})
+        };
         let (name, data) = ("gateway.traffic".to_owned(), Content::Text(data.to_string()));
-        let _gone = self.session.say(Frame::Note { key: None, name, data }).await;
+        let said = self.session.say(Frame::Note { key: None, name, data }).await;
+        // Who waits for this may be called away before it is said.
+        self.seen().summed_up = said.is_ok();
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -319,12 +344,27 @@ impl Egress {
     }
 }
 
-fn count(seen: &Mutex<Seen>, place: &str, sent: u64, received: u64) {
-    let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(traffic) = seen.places.get_mut(place) {
-        traffic.sent += sent;
-        traffic.received += received;
+impl Traffic {
+    fn any(&self) -> bool {
+        self.connections.load(Ordering::Relaxed) > 0
     }
+
+    fn json(&self, place: &str) -> Value {
+        let [connections, sent, received] = [&self.connections, &self.sent, &self.received]
+            .map(|count| count.load(Ordering::Relaxed));
+        json!({"place": place, "connections": connections, "sent": sent, "received": received})
+    }
+}
+
+/// Counts what goes through a connection.
+fn counted(stream: TcpStream, traffic: &Arc<Traffic>) -> Counted {
+    let (sent, received) = (Arc::clone(traffic), Arc::clone(traffic));
+    let add = |counter: &AtomicU64, bytes: &[u8]| {
+        counter.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+    };
+    let on_write: Count = Box::new(move |bytes| add(&sent.sent, bytes));
+    let on_read: Count = Box::new(move |bytes| add(&received.received, bytes));
+    InspectReader::new(InspectWriter::new(stream, on_write), on_read)
 }
 
 /// Whether both ends of a connection are this machine.
@@ -369,8 +409,8 @@ fn sent_on(request: Request<Incoming>, place: &Place) -> Request<Incoming> {
         head.headers.remove(name);
     }
     let host = match place.port {
-        80 => place.host.clone(),
-        port => format!("{}:{port}", place.host),
+        80 => place.bracketed(),
+        _ => place.to_string(),
     };
     if let Ok(host) = host.parse() {
         drop(head.headers.insert(header::HOST, host));

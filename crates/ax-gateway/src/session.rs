@@ -5,11 +5,15 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 /// What every key of the gateway begins with; no harness may use one that does.
 pub const KEY_PREFIX: &str = "gw:";
 
+/// How soon somebody who waits notices that the attempt is over.
+const WAKE_EVERY: Duration = Duration::from_millis(100);
 /// The longest name of a step, in bytes.
 const NAME_BYTES_MAX: usize = 200;
 
@@ -95,6 +99,16 @@ impl Session {
 
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
+    }
+
+    /// Waits for a time; says whether something may still begin then.
+    pub(crate) async fn wait(&self, time: Duration) -> bool {
+        let until = Instant::now() + time;
+        while !self.is_closing() && Instant::now() < until {
+            let left = until.duration_since(Instant::now());
+            tokio::time::sleep(left.min(WAKE_EVERY)).await;
+        }
+        !self.is_closing()
     }
 
     /// How many questions to people are open.

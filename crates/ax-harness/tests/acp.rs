@@ -258,7 +258,10 @@ async fn an_agent_can_be_told_to_go_on_instead() {
     harness["afterCrash"] = json!("continue");
     let cut = launch(&rig, harness, "die\nremember");
     assert_eq!(gone(play(&rig, cut.clone()).await.exit).code, "agent_gone");
-    let again = play(&rig, next_attempt(cut)).await;
+    let mut again = next_attempt(cut);
+    let kind = JournalKind::Note { name: "acp.session".into() };
+    again.journal = vec![JournalEntry { key: "acp:session:1:new".into(), seq: Seq(5), kind }];
+    let again = play(&rig, again).await;
     assert_eq!(again.session().1, "resume");
     let known: Vec<String> = serde_json::from_str(&again.said()).unwrap();
     assert_eq!(known.len(), 3, "{known:?}");

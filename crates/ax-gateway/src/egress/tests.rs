@@ -145,7 +145,9 @@ async fn what_is_named_goes_through_and_is_noted_once() {
     let noted = notes(&mut world.said);
     assert_eq!(noted.len(), 2, "{noted:?}");
     assert!(
-        noted[1].starts_with("gateway.traffic") && noted[1].contains(r#""connections":2"#),
+        noted[1].starts_with("gateway.traffic")
+            && noted[1].contains(r#""connections":2"#)
+            && !noted[1].contains(r#""sent":0"#),
         "{noted:?}"
     );
 }
@@ -190,4 +192,30 @@ async fn what_is_no_plain_place_is_refused() {
     // The end of a name may have its dot, and letters any size.
     let said = send(&world, "CONNECT A.Test.:8080 HTTP/1.1", PASSWORD).await;
     assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+}
+
+#[tokio::test]
+async fn tunnels_are_counted_as_long_as_they_are_open() {
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let rules = json!([{"host": "a.test", "port": 8080, "private": true}]);
+    let world = world(rules, vec![vec![server.local_addr().unwrap()]]).await;
+    tokio::spawn(async move {
+        let mut kept = Vec::new();
+        while let Ok((stream, _)) = server.accept().await {
+            kept.push(stream);
+        }
+    });
+    let mut open = Vec::new();
+    for at in 0..=OPEN_MAX {
+        let mut stream = TcpStream::connect(world.proxy).await.unwrap();
+        use base64::Engine as _;
+        let word = base64::prelude::BASE64_STANDARD.encode(format!("ax:{PASSWORD}"));
+        let head = "CONNECT a.test:8080 HTTP/1.1\r\nproxy-authorization: basic ";
+        stream.write_all(format!("{head}{word}\r\n\r\n").as_bytes()).await.unwrap();
+        let mut said = [0; 12];
+        stream.read_exact(&mut said).await.unwrap();
+        let expect = if at < OPEN_MAX { b"HTTP/1.1 200" } else { b"HTTP/1.1 503" };
+        assert_eq!(&said, expect, "{at}");
+        open.push(stream);
+    }
 }

@@ -37,7 +37,7 @@ pub(crate) enum Found {
     /// An earlier attempt was answered.
     Replayed(Arc<Exchange>),
     /// Its answer was cut: it is asked again, as the same step.
-    Again(StepKey, Arc<Exchange>),
+    Again(StepKey, Arc<Exchange>, Duration),
     /// Nobody has asked this before; it waits that long for its turn.
     New(StepKey, Arc<Exchange>, Duration),
     /// It would be over a limit.
@@ -97,9 +97,13 @@ impl Book {
         let slots = self.calls.entry(chain).or_default();
         // The harness asks again what it has not heard the end of.
         if let Some(slot) = slots.iter_mut().find(|slot| slot.exchange.is_void()) {
+            let wait = match admit() {
+                Ok(wait) => wait,
+                Err(over) => return Ok(Found::Over(over)),
+            };
             slot.exchange = Arc::new(Exchange::new());
             slot.exchange.take();
-            return Ok(Found::Again(slot.key.clone(), Arc::clone(&slot.exchange)));
+            return Ok(Found::Again(slot.key.clone(), Arc::clone(&slot.exchange), wait));
         }
         if let Some(slot) = slots.iter().find(|slot| slot.exchange.take()) {
             return Ok(Found::Known(Arc::clone(&slot.exchange)));

@@ -78,7 +78,7 @@ impl Rates {
         bucket.fill(rate);
         let lacks = |left: f64, each: Option<u64>| {
             let each = each.map_or(f64::INFINITY, figure);
-            Duration::from_secs_f64((-left).max(0.0) * 60.0 / each)
+            Duration::try_from_secs_f64((-left).max(0.0) * 60.0 / each).unwrap_or(Duration::MAX)
         };
         let calls = lacks(bucket.calls - 1.0, rate.calls);
         let wait = calls.max(lacks(bucket.tokens, rate.tokens));
@@ -89,9 +89,10 @@ impl Rates {
         Ok(wait)
     }
 
-    fn spend(&self, who: &str, tokens: u64) {
+    fn spend(&self, who: &str, rate: &Rate, tokens: u64) {
         if let Some(bucket) = self.lock().get_mut(who) {
-            bucket.tokens -= figure(tokens);
+            // More than a day of debt is no use to anybody.
+            bucket.tokens = (bucket.tokens - figure(tokens)).max(-figure(tokens_max(rate)));
         }
     }
 
@@ -165,8 +166,8 @@ impl Meter {
         let but_calls = Usage { model_calls: 0, ..*usage };
         used.execution.add(&but_calls);
         used.session.add(&but_calls);
-        if self.limits.rate.is_some() {
-            self.rates.spend(&self.whose(provider), tokens(usage));
+        if let Some(rate) = &self.limits.rate {
+            self.rates.spend(&self.whose(provider), rate, tokens(usage));
         }
     }
 
@@ -176,6 +177,14 @@ impl Meter {
 
     fn used(&self) -> MutexGuard<'_, Used> {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A day's worth of tokens.
+const fn tokens_max(rate: &Rate) -> u64 {
+    match rate.tokens {
+        Some(each) => each.saturating_mul(24 * 60),
+        None => 0,
     }
 }
 
@@ -251,5 +260,8 @@ mod tests {
         assert_eq!(other.admit("p"), Ok(Duration::ZERO));
         other.spent("p", &Usage { input_tokens: 1_000, ..Usage::default() });
         assert!(matches!(one.admit("p"), Err(Over::Rate { after }) if after.as_secs() == 40));
+        // Whatever a provider says that it used.
+        other.spent("p", &Usage { input_tokens: u64::MAX, ..Usage::default() });
+        assert!(matches!(one.admit("p"), Err(Over::Rate { .. })));
     }
 }

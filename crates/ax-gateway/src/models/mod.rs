@@ -238,7 +238,7 @@ impl Models {
                     self.asked.notify_waiters();
                     return Ok(Taken { exchange, whole: false });
                 }
-                Found::Again(step, exchange) => (step, exchange, None, Duration::ZERO),
+                Found::Again(step, exchange, wait) => (step, exchange, None, wait),
                 Found::New(step, exchange, wait) => {
                     self.asked.notify_waiters();
                     let begin = begin(&step, &wanted, asked, &placed);
@@ -260,7 +260,9 @@ impl Models {
             let (models, upstream) = (Arc::clone(self), Arc::clone(upstream));
             drop(self.calls.spawn(async move {
                 let call = async {
-                    tokio::time::sleep(wait).await;
+                    if !models.session.wait(wait).await {
+                        return exchange.end(End::Cut);
+                    }
                     models.call(&upstream, wanted, (step, begin), chain, &exchange).await;
                 };
                 tokio::select! {
@@ -330,7 +332,7 @@ impl Models {
 
     /// Notes what was answered from the journal. Called when the attempt is over.
     pub(crate) async fn sum_up(&self) {
-        let replayed = std::mem::take(&mut *self.replayed());
+        let replayed = *self.replayed();
         if replayed.model_calls == 0 {
             return;
         }
@@ -339,7 +341,11 @@ impl Models {
         let data = json!({"calls": calls, "tokens": tokens, "cost_micros": cost});
         let (name, data) = ("gateway.replayed".to_owned(), Body::Text(data.to_string()));
         // Nothing rests on it.
-        let _unsaid = self.session.say(Frame::Note { key: None, name, data }).await;
+        let said = self.session.say(Frame::Note { key: None, name, data }).await;
+        // It is forgotten once it is said: who waits for this may be called away.
+        if said.is_ok() {
+            *self.replayed() = Usage::default();
+        }
     }
 
     fn replayed(&self) -> std::sync::MutexGuard<'_, Usage> {
@@ -440,8 +446,9 @@ pub(crate) fn holds(headers: &HeaderMap, path: &str, placeholder: &str) -> bool 
 /// Whether a request to the proxy has that word as its password (RFC 7617).
 pub(crate) fn holds_basic(headers: &HeaderMap, placeholder: &str) -> bool {
     let given = headers.get(header::PROXY_AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let encoded = given.and_then(|given| given.strip_prefix("Basic "));
-    let decoded = encoded.and_then(|encoded| BASE64_STANDARD.decode(encoded).ok());
+    let encoded = given.and_then(|given| given.split_once(' '));
+    let encoded = encoded.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic"));
+    let decoded = encoded.and_then(|(_, word)| BASE64_STANDARD.decode(word.trim()).ok());
     let decoded = decoded.unwrap_or_default();
     let password = decoded.splitn(2, |byte| *byte == b':').nth(1).unwrap_or_default();
     blake3::hash(password) == blake3::hash(placeholder.as_bytes())

@@ -111,6 +111,20 @@ impl Ledger {
         self.doubts.remove(step)
     }
 
+    /// Finds the call that answers a request, if there is one.
+    pub(super) fn known(&mut self, server: &str, digest: Digest) -> Option<Taken> {
+        let slots = self.slots.get(&digest).map_or(&[][..], Vec::as_slice);
+        let is_free = slots.iter().any(|slot| !slot.taken.load(Ordering::Acquire));
+        let next = key(server, digest, slots.len() + 1);
+        if !is_free && !self.recorded.contains_key(&next) {
+            return None;
+        }
+        match self.ask(server, digest) {
+            Found::Known(taken) => Some(taken),
+            Found::New(..) => unreachable!("nobody else has it meanwhile"),
+        }
+    }
+
     pub(super) fn ask(&mut self, server: &str, digest: Digest) -> Found {
         let slots = self.slots.entry(digest).or_default();
         // Whoever asked before has not heard what came of it.

@@ -8,6 +8,8 @@ use rmcp::model::{CallToolResult, JsonObject, PaginatedRequestParams, Tool};
 use serde_json::Value;
 use std::sync::Arc;
 
+/// The most pages of a server's tools that are read.
+const PAGES_MAX: usize = 64;
 /// The most tools of a server that are listed.
 const TOOLS_MAX: usize = 1_024;
 
@@ -99,16 +101,17 @@ impl Toolbox {
 /// Lists all pages of a server's tools.
 async fn listed(server: &Server) -> Result<Vec<Tool>, ErrorData> {
     let (mut tools, mut page) = (Vec::new(), None);
-    loop {
+    for _ in 0..PAGES_MAX {
         let listed = server.tools(page).await?;
         tools.extend(listed.tools);
         page = match listed.next_cursor {
             Some(cursor) if tools.len() < TOOLS_MAX => {
                 Some(PaginatedRequestParams::default().with_cursor(Some(cursor)))
             }
-            _ => return Ok(tools),
+            _ => break,
         };
     }
+    Ok(tools)
 }
 
 /// Puts a result into words: its texts, and what else there is as JSON.

@@ -117,7 +117,9 @@ impl Talk<'_> {
     ) -> Result<(String, &'static str, Value), Over> {
         let cwd = self.place.workspace.display().to_string();
         // An attempt does as the one before it did: else the model would be asked something else.
-        let marker = self.place.marker().filter(|_| !began_anew(self.launch));
+        // One that is to go on takes up what the one before it began.
+        let takes_up = self.goes_on() || !began_anew(self.launch);
+        let marker = self.place.marker().filter(|_| takes_up);
         if let Some(Marker { session, .. }) = marker {
             let params = json!({"sessionId": session, "cwd": cwd, "mcpServers": servers});
             let ways = [("session/resume", offers.resume), ("session/load", offers.load)];

@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 /// What stands between the names of a server and of its tool.
 const BETWEEN: &str = "__";
 
+/// The longest name that providers take.
+const NAME_BYTES_MAX: usize = 64;
+
 /// The tools of an attempt that are not the harness' own.
 #[derive(Debug, Default)]
 pub(super) struct Outside {
@@ -60,6 +63,36 @@ impl Outside {
     }
 }
 
+/// The name by which the model calls a tool: providers take letters, digits, `_` and `-`, 64 of
+/// them. Of what is changed or cut a hash is added, so that no two become one.
 fn name(tool: &Offered) -> String {
-    format!("{}{BETWEEN}{}", tool.server, tool.name)
+    let whole = format!("{}{BETWEEN}{}", tool.server, tool.name);
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if whole.len() <= NAME_BYTES_MAX && whole.chars().all(plain) {
+        return whole;
+    }
+    let kept: String = whole.chars().map(|c| if plain(c) { c } else { '_' }).collect();
+    let hash = blake3::hash(whole.as_bytes()).to_hex();
+    format!("{}_{}", &kept[..kept.len().min(NAME_BYTES_MAX - 9)], &hash[..8])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_tool_has_a_name_that_providers_take() {
+        let named = |server: &str, tool: &str| {
+            let (server, tool) = (server.to_owned(), tool.to_owned());
+            name(&Offered { server, name: tool, description: String::new(), input: Value::Null })
+        };
+        assert_eq!(named("shop", "put-back"), "shop__put-back");
+        let odd = [named("shop", "a.b"), named("shop", "a/b"), named("shop", &"ü".repeat(80))];
+        for name in &odd {
+            assert!(name.len() <= 64 && name.starts_with("shop__"), "{name}");
+            assert!(name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b)));
+        }
+        assert_ne!(odd[0], odd[1]);
+        assert_ne!(named("shop", &"a".repeat(70)), named("shop", &"a".repeat(71)));
+    }
 }
