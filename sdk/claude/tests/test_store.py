@@ -187,6 +187,23 @@ def test_what_was_deleted_is_gone_and_begins_anew(server: Server) -> None:
     asyncio.run(main())
 
 
+def test_who_looked_before_it_began_finds_its_second_life(server: Server) -> None:
+    async def main() -> None:
+        store, key = make_store(server), fresh_key()
+        loads, lists = again(store, server), again(store, server)
+        name = "subagents/agent-1"
+        assert await loads.load(key) is None
+        assert await lists.list_subkeys(cast(Any, key)) == []
+        await store.append(key, [entry("one")])
+        await store.delete(key)
+        await store.append(key, [entry("two")])
+        await store.append(sub(key, name), [entry("three")])
+        assert await loads.load(key) == [entry("two")]
+        assert await lists.list_subkeys(cast(Any, key)) == [name]
+
+    asyncio.run(main())
+
+
 def test_a_summary_that_was_left_behind_is_made_up_for(server: Server) -> None:
     async def main() -> None:
         store, key = make_store(server), fresh_key()

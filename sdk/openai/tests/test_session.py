@@ -94,6 +94,31 @@ def test_it_is_cleared_and_deleted(server: Server) -> None:
     asyncio.run(main())
 
 
+def test_two_first_uses_at_once_read_it_once(server: Server) -> None:
+    async def main() -> None:
+        session = make_session(server)
+        await session.add_items([said("a"), said("b")])
+        other = again(session, server)
+        for items in await asyncio.gather(*(other.get_items() for _ in range(4))):
+            assert texts(items) == ["a", "b"]
+        assert texts(await other.get_items()) == ["a", "b"]
+
+    asyncio.run(main())
+
+
+def test_who_looked_before_it_began_finds_its_second_life(server: Server) -> None:
+    async def main() -> None:
+        session = make_session(server)
+        other = again(session, server)
+        assert await other.get_items() == []
+        await session.add_items([said("a")])
+        await session.delete()
+        await session.add_items([said("b")])
+        assert texts(await other.get_items()) == ["b"]
+
+    asyncio.run(main())
+
+
 def test_programs_at_the_same_time_lose_nothing(server: Server) -> None:
     async def main() -> None:
         session = make_session(server)
@@ -123,7 +148,7 @@ def test_a_conversation_that_is_taken_back_again_and_again_stays_short(server: S
             await session.add_items([said(f"{count}")])
             await session.pop_item()
         await session.add_items([said("last")])
-        session_name = session._view.session if session._view else ""
+        session_name = session._talk.view.session if session._talk else ""
         page = await session._client.records(session_name, "items")
         assert len(page.events) < 70
         assert texts(await again(session, server).get_items()) == ["last"]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from agent_executor.client import AsyncClient
+from agent_executor.client import AsyncClient, ServerError
 from agents import (
     Agent,
     OpenAIResponsesModel,
@@ -115,6 +115,114 @@ def test_of_many_writers_one_wins(server: Server, model: Model) -> None:
         )
         assert sum(isinstance(one, int) for one in done) == 1, done
         assert sum(isinstance(one, StateConflict) for one in done) == 7, done
+
+    asyncio.run(main())
+
+
+def test_of_two_who_loaded_the_same_in_one_process_one_wins(server: Server, model: Model) -> None:
+    async def main() -> None:
+        agent, states = make_agent(model), make_states(server)
+        await states.save("order", await waiting(agent, model))
+        one, two = await states.load("order", agent), await states.load("order", agent)
+        fourth = await states.save("order", one.state)
+        with pytest.raises(StateConflict):
+            await states.save("order", two.state)
+        with pytest.raises(StateConflict):
+            await states.save("order", two.state, after=two.version)
+        assert await states.save("order", one.state) > fourth
+        new = await waiting(agent, model)
+        assert (
+            sum(
+                isinstance(done, int)
+                for done in await asyncio.gather(
+                    *(states.save("order", new) for _ in range(4)), return_exceptions=True
+                )
+            )
+            == 1
+        )
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("seen", [False, True])
+def test_a_save_that_nobody_heard_the_end_of_is_made_again(
+    server: Server, model: Model, seen: bool
+) -> None:
+    class Deaf(AsyncClient):
+        async def carry(self, plan: Any) -> Any:
+            result = await super().carry(plan)
+            if isinstance(result, int) and not isinstance(result, bool) and not self.heard:
+                self.heard = True
+                raise ServerError("AX3001", "the connection broke before the answer")
+            return result
+
+        heard = True
+
+    async def main() -> None:
+        agent, client = make_agent(model), Deaf(server.url)
+        like = make_states(server)
+        states = AxRunStates(client, agent=like._agent, prefix=like._prefix)
+        state = await waiting(agent, model)
+        for _ in range(3):
+            client.heard = False
+            with pytest.raises(ServerError):
+                await states.save("order", state)
+            if not seen:
+                # What was written is not known here, as after a broken connection.
+                states._held.clear()
+            version = await states.save("order", state)
+            assert (await like.load("order", agent)).version == version
+        page = await client.records(f"{like._prefix}/order", "state")
+        assert len(page.events) <= 3
+        # Somebody else who saves the same has no part in it.
+        saved = [await one.load("order", agent) for one in (states, like)]
+        client.heard = False
+        with pytest.raises(ServerError):
+            await states.save("order", saved[0].state)
+        with pytest.raises(StateConflict):
+            await like.save("order", saved[1].state)
+        await states.save("order", saved[0].state)
+
+    asyncio.run(main())
+
+
+def test_a_version_is_of_one_life_of_its_name(server: Server, model: Model) -> None:
+    async def main() -> None:
+        agent, states = make_agent(model), make_states(server)
+        other, state = again(states, server), await waiting(agent, model)
+        first = await states.save("order", state)
+        old = await other.load("order", agent)
+        await states.delete("order")
+        second = await states.save("order", state)
+        assert second > first
+        for _ in range(3):
+            with pytest.raises(StateConflict):
+                await other.save("order", old.state)
+            with pytest.raises(StateConflict):
+                await other.save("order", old.state, after=old.version)
+            with pytest.raises(StateConflict):
+                await other.save("order", state)
+        new = await other.load("order", agent)
+        assert new.version == second
+        assert await other.save("order", new.state) > second
+        await other.delete("order")
+        with pytest.raises(StateConflict):
+            await other.save("order", new.state)
+        assert await other.save("order", new.state, after=0) > second
+
+    asyncio.run(main())
+
+
+def test_who_looked_before_it_began_finds_its_second_life(server: Server, model: Model) -> None:
+    async def main() -> None:
+        agent, states = make_agent(model), make_states(server)
+        other, state = again(states, server), await waiting(agent, model)
+        with pytest.raises(UnknownState):
+            await other.load("order", agent)
+        await states.save("order", state)
+        await states.delete("order")
+        version = await states.save("order", state)
+        assert (await other.load("order", agent)).version == version
 
     asyncio.run(main())
 

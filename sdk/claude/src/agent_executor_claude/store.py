@@ -98,6 +98,8 @@ class AxSessionStore(SessionStore):
             except Deleted:
                 self._held.pop(name, None)
                 continue
+            if not transcript.view.last and await self._is_over(name, held):
+                continue
             kept, transcript.kept = transcript.kept or {}, None
             # What is appended next need not be read again.
             held.transcripts.setdefault(transcript.collection, transcript)
@@ -132,9 +134,9 @@ class AxSessionStore(SessionStore):
             await self._client.carry(forget(name, self._agent))
             self._held.pop(name, None)
             return
-        held = await self._hold(name)
+        held, subpaths = await self._subpaths(name)
         try:
-            if subpath in await self._client.carry(held.subpaths.refresh()):
+            if subpath in subpaths:
                 # In this order: who appends meanwhile finds out, and puts it on the list again.
                 await self._client.carry(held.subpaths.put(subpath, there=False))
                 await held.transcript(key).delete(self._client, subpath)
@@ -144,12 +146,27 @@ class AxSessionStore(SessionStore):
     async def list_subkeys(self, key: SessionListSubkeysKey) -> list[str]:
         """Return the subpaths of the subagents' transcripts of a session."""
         name = name_of(self._prefix, key["project_key"], key["session_id"])
-        held = await self._hold(name)
-        try:
-            return await self._client.carry(held.subpaths.refresh())
-        except Deleted:
-            self._held.pop(name, None)
-            return []
+        _, subpaths = await self._subpaths(name)
+        return subpaths
+
+    async def _subpaths(self, name: str) -> tuple[_Held, list[str]]:
+        for _ in range(LIVES_MAX):
+            held = await self._hold(name)
+            try:
+                subpaths = await self._client.carry(held.subpaths.refresh())
+            except Deleted:
+                self._held.pop(name, None)
+                continue
+            if held.subpaths.last or not await self._is_over(name, held):
+                return held, subpaths
+        raise Deleted(f"session {name!r} is deleted again and again")
+
+    async def _is_over(self, name: str, held: _Held) -> bool:
+        """Tell whether a session of which nothing was read came and went unseen."""
+        if await self._client.carry(living(name, self._agent)) == held.session:
+            return False
+        self._held.pop(name, None)
+        return True
 
     async def _hold(self, name: str) -> _Held:
         held = self._held.get(name)

@@ -145,6 +145,11 @@ class Subpaths:
         self.known: dict[str, None] = {}
         self._view = View(session, collection, agent=agent, take=self._take)
 
+    @property
+    def last(self) -> int:
+        """The position of the newest record that was read."""
+        return self._view.last
+
     def refresh(self) -> Plan[list[str]]:
         """Plan to read which there are."""
         yield from self._view.refresh()

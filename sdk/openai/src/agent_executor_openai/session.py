@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from agent_executor.client import AsyncClient, Plan
@@ -51,95 +52,116 @@ class AxSession:
         self._client = client or AsyncClient()
         self._agent = agent
         self._name = session_name(prefix, session_id)
-        self._view: View | None = None
-        self._items: list[TResponseInputItem] = []
+        self._talk: _Talk | None = None
+        self._lock = asyncio.Lock()
 
     async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:
         """Return what was said, oldest first; only the last items if there is a limit."""
         if limit is None and self.session_settings is not None:
             limit = self.session_settings.limit
-        await self._carry(View.refresh)
+        items = await self._carry(_Talk.read)
         if limit is None:
-            return copy.deepcopy(self._items)
-        return copy.deepcopy(self._items[-limit:]) if limit > 0 else []
+            return copy.deepcopy(items)
+        return copy.deepcopy(items[-limit:]) if limit > 0 else []
 
     async def add_items(self, items: list[TResponseInputItem]) -> None:
         """Add to what was said."""
         if not items:
             return
         data = {"items": items}
-        await self._carry(lambda view: view.append(data, if_unchanged=False))
+        await self._carry(lambda talk: talk.view.append(data, if_unchanged=False))
         await self._tidy()
 
     async def pop_item(self) -> TResponseInputItem | None:
         """Take the last item back and return it; None if there is none."""
-        return await self._carry(self._pop)
+        return await self._carry(_Talk.pop)
 
     async def clear_session(self) -> None:
         """Forget what was said.
 
         It is no longer read, but stays in the log of the server; :meth:`delete` removes it there.
         """
-        await self._carry(lambda view: self._replace(view, ()))
+        await self._carry(_Talk.clear)
 
     async def delete(self) -> None:
         """Delete the conversation; it may begin anew."""
-        self._view = None
+        self._talk = None
         await self._client.carry(forget(self._name, self._agent))
 
-    async def _carry(self, make: Callable[[View], Plan[_T]]) -> _T:
+    async def _carry(self, make: Callable[[_Talk], Plan[_T]]) -> _T:
         """Carry out a plan for the conversation as it lives now."""
         for _ in range(_LIVES_MAX):
-            view = self._view
-            if view is None:
-                session = await self._client.carry(living(self._name, self._agent))
-                self._items = []
-                view = View(session, _COLLECTION, agent=self._agent, take=self._take)
-                self._view = view
+            talk = await self._find()
             try:
-                return await self._client.carry(make(view))
+                return await self._client.carry(make(talk))
             except Deleted:
-                self._view = None
+                if self._talk is talk:
+                    self._talk = None
         raise Deleted(f"session {self._name!r} is deleted again and again")
+
+    async def _find(self) -> _Talk:
+        async with self._lock:
+            talk = self._talk
+            # One of which nothing was read may have come and gone unseen.
+            if talk is None or not talk.view.last:
+                session = await self._client.carry(living(self._name, self._agent))
+                if talk is None or talk.view.session != session:
+                    talk = _Talk(session, self._agent)
+                self._talk = talk
+            return talk
 
     async def _tidy(self) -> None:
         """Write what is left, if much was taken back."""
-        await self._carry(View.refresh)
-        if self._view is not None and self._view.is_worn(len(self._items)):
-            items = list(self._items)
-            try:
-                await self._carry(lambda view: view.append({"items": items}, replaces=True))
-            except Stale:
-                # Somebody else is at work, and will do it.
-                return
+        try:
+            await self._carry(_Talk.tidy)
+        except Stale:
+            # Somebody else is at work, and will do it.
+            return
 
-    def _pop(self, view: View) -> Plan[TResponseInputItem | None]:
+
+class _Talk:
+    """What was read of a conversation."""
+
+    def __init__(self, session: str, agent: str) -> None:
+        self.view = View(session, _COLLECTION, agent=agent, take=self._take)
+        self.items: list[TResponseInputItem] = []
+
+    def read(self) -> Plan[list[TResponseInputItem]]:
+        yield from self.view.refresh()
+        return self.items
+
+    def pop(self) -> Plan[TResponseInputItem | None]:
         while True:
-            yield from view.refresh()
-            if not self._items:
+            yield from self.view.refresh()
+            if not self.items:
                 return None
-            item = self._items[-1]
+            item = self.items[-1]
             try:
-                yield from view.append({"pop": True})
+                yield from self.view.append({"pop": True})
             except Stale:
                 continue
             return item
 
-    def _replace(self, view: View, items: Iterable[TResponseInputItem]) -> Plan[None]:
+    def clear(self) -> Plan[None]:
         while True:
-            yield from view.refresh()
-            if not self._items:
+            yield from self.view.refresh()
+            if not self.items:
                 return
             try:
-                yield from view.append({"items": list(items)}, replaces=True)
+                yield from self.view.append({"items": []}, replaces=True)
             except Stale:
                 continue
             return
 
+    def tidy(self) -> Plan[None]:
+        yield from self.view.refresh()
+        if self.view.is_worn(len(self.items)):
+            yield from self.view.append({"items": list(self.items)}, replaces=True)
+
     def _take(self, record: Record) -> None:
         said: dict[str, Any] = record.data
         if record.replaces:
-            self._items = []
+            self.items = []
         if said.get("pop"):
-            del self._items[-1:]
-        self._items += said.get("items", [])
+            del self.items[-1:]
+        self.items += said.get("items", [])
