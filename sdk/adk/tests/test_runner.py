@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pathlib
@@ -15,7 +16,9 @@ from typing import Any
 
 import pytest
 from agent_executor.client import APPROVE, Client, Event, Text, choose, deny
+from google.adk.events.event import Event as AdkEvent
 
+from agent_executor_adk.workspace import WorkspaceSessions
 from conftest import ROOT, Server, ax
 
 EXAMPLE = ROOT / "examples/adk"
@@ -102,6 +105,12 @@ class Shop:
         """Read the events of the ADK session."""
         (path,) = self.server.data.glob("workspaces/*/*/adk-session.jsonl")
         return [json.loads(line) for line in path.read_text().splitlines()]
+
+    def tear(self) -> None:
+        """Leave what an attempt that dies within a write leaves."""
+        (path,) = self.server.data.glob("workspaces/*/*/adk-session.jsonl")
+        with path.open("a") as file:
+            file.write('{"author": "sh')
 
     def kinds(self) -> list[str]:
         return [event.kind for event in self.client.events("one", limit=1000).events]
@@ -222,6 +231,69 @@ def test_while_a_question_is_open_everything_may_be_killed(shop: Make) -> None:
     assert one.text(seq).endswith(ANSWER)
     assert one.effects == [*EFFECTS, LETTER]
     assert one.paid == 6
+
+
+@pytest.mark.parametrize("torn", [False, True], ids=["half turn", "torn line"])
+def test_what_a_canceled_input_left_is_not_there_for_the_next(shop: Make, torn: bool) -> None:
+    one = shop()
+    for before in range(2):  # with nothing before it, and after a turn that ended well
+        one.begin()
+        one.question()
+        assert _calls(one.kept())
+        one.client.cancel("one")
+        one.until(lambda: one.client.session("one").state == "canceled")
+        if torn:
+            one.tear()
+        seq = one.begin("Which order was it?")
+        assert one.text(seq).endswith("It was order 1042, as you said.")
+        kept = one.kept()
+        assert not _calls(kept)
+        assert json.dumps(kept).count("Which order was it?") == before + 1
+
+
+def _calls(kept: list[dict[str, Any]]) -> list[str]:
+    parts = [part for event in kept for part in event.get("content", {}).get("parts", [])]
+    return [part["functionCall"]["name"] for part in parts if "functionCall" in part]
+
+
+def test_an_attempt_that_dies_after_its_end_is_followed_by_a_whole_one(
+    tmp_path: pathlib.Path,
+) -> None:
+    class Context:
+        """What is asked of a context, and a journal of one entry."""
+
+        workspace = tmp_path
+        history = ()
+
+        def __init__(self) -> None:
+            self.recorded: int | None = None
+
+        async def step(self, key: str, fn: Callable[..., int], *args: Any, **_: Any) -> int:
+            self.recorded = fn(*args) if self.recorded is None else self.recorded
+            return self.recorded
+
+    async def attempt(ctx: Any, *texts: str) -> tuple[WorkspaceSessions, list[str]]:
+        sessions = await WorkspaceSessions.open(ctx, "shop", "user", "one")
+        session = await sessions.get_session(app_name="shop", user_id="user", session_id="one")
+        assert session is not None
+        seen = [event.author for event in session.events]
+        for text in texts:
+            await sessions.append_event(session, AdkEvent(author=text))
+        return sessions, seen
+
+    async def main() -> None:
+        sessions, _ = await attempt(Context(), "first")
+        sessions.end()
+        ctx = Context()
+        sessions, seen = await attempt(ctx, "second", "third")
+        assert seen == ["first"]
+        sessions.end()  # and it dies before the runtime knows
+        _, seen = await attempt(ctx, "second")  # which is canceled
+        assert seen == ["first"]
+        _, seen = await attempt(Context())
+        assert seen == ["first"]
+
+    asyncio.run(main())
 
 
 def test_a_branch_begins_with_what_was_said(shop: Make) -> None:

@@ -114,7 +114,7 @@ async def run(
                 for id_, call in open_calls.items()
             ]
             message = types.Content(role="user", parts=parts)
-    sessions.sync()
+    sessions.end()
     return last
 
 

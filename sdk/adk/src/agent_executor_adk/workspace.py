@@ -18,9 +18,11 @@ FILE = "adk-session.jsonl"
 class WorkspaceSessions(InMemorySessionService):  # type: ignore[misc,unused-ignore]
     """One ADK session, whose events are lines of a file.
 
-    An execution begins where the file ended when its input came; this position is recorded. What an
-    attempt that died has written after it is cut off, and the next attempt writes it again. So each
-    attempt sees the same session, and the file grows with what is new.
+    An execution begins where the last one that ended well has ended; a second file says where that
+    is, and the execution records it. What is after it is cut off: an attempt that died has left it,
+    and the next attempt writes it again, or an execution that failed or was canceled, whose half
+    turn no model would take. So each attempt sees the same session, of whole turns, and the file
+    grows with what is new.
     """
 
     def __init__(self, path: Path) -> None:
@@ -34,7 +36,7 @@ class WorkspaceSessions(InMemorySessionService):  # type: ignore[misc,unused-ign
     ) -> WorkspaceSessions:
         """Open the session of an execution as it was when its input came."""
         path = ctx.workspace / FILE
-        size = await ctx.step("adk-session", _size, path, effect="read", request=FILE)
+        size = await ctx.step("adk-session", _begin, path, effect="read", request=FILE)
         sessions = cls(path)
         made = await sessions.create_session(app_name=app, user_id=user, session_id=session)
         for event in _load(path, size):
@@ -53,15 +55,25 @@ class WorkspaceSessions(InMemorySessionService):  # type: ignore[misc,unused-ign
                 file.write(appended.model_dump_json(by_alias=True, exclude_none=True) + "\n")
         return appended
 
-    def sync(self) -> None:
-        """Make durable what was written."""
+    def end(self) -> None:
+        """Make durable what was written, and then that the execution has ended well with it.
+
+        An attempt that dies after that is followed by one that begins where it began, which takes
+        the end back before it cuts anything off.
+        """
         if self._path.exists():
             with self._path.open("rb") as file:
                 os.fsync(file.fileno())
+            _write_end(self._path, self._path.stat().st_size)
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+def _begin(path: Path) -> int:
+    """Return where an input begins."""
+    if not path.exists():
+        return 0
+    end = _read_end(path)
+    # A file of which no end was ever written down is taken up to its last whole line.
+    return path.read_bytes().rfind(b"\n") + 1 if end is None else end
 
 
 def _load(path: Path, size: int) -> list[Event]:
@@ -70,13 +82,36 @@ def _load(path: Path, size: int) -> list[Event]:
     Raises:
         ValueError: The file is shorter than it was.
     """
-    if _size(path) < size:
-        raise ValueError(f"{path} has lost events: it had {size} bytes when the input came")
-    if not path.exists():
-        return []
-    os.truncate(path, size)
-    with path.open(encoding="utf-8") as file:
-        return [Event.model_validate_json(line) for line in file]
+    content = path.read_bytes() if path.exists() else b""
+    if len(content) < size:
+        raise ValueError(f"{path} has lost events: the input begins after {size} bytes of it")
+    events = [Event.model_validate_json(line) for line in content[:size].splitlines()]
+    if _read_end(path) != size:
+        _write_end(path, size)
+    if path.exists():
+        os.truncate(path, size)
+    return events
+
+
+def _read_end(path: Path) -> int | None:
+    """Return where the last execution that ended well has ended, if it was written down."""
+    end = path.with_suffix(".end")
+    return int(end.read_text(encoding="ascii")) if end.exists() else None
+
+
+def _write_end(path: Path, size: int) -> None:
+    """Write an end down, whole or not at all, also if the power is lost."""
+    draft = path.with_suffix(".draft")
+    with draft.open("w", encoding="ascii") as file:
+        file.write(f"{size}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path.with_suffix(".end"))
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def _of_history(ctx: ax.AsyncContext, app: str) -> list[Event]:
