@@ -121,6 +121,38 @@ def test_the_run_that_was_overtaken_is_told_and_changes_nothing(server) -> None:
     assert counter(slow).invoke({"said": ["c"]}, config)["said"][-3:] == ["n0", "c", "n0"]
 
 
+def test_who_looks_at_the_history_of_a_thread_lets_no_stale_run_pass(server) -> None:
+    config = thread()
+    slow, fast = AxSaver(server.url), AxSaver(server.url)
+    counter(slow).invoke({"said": ["a"]}, config)
+    read = slow.get_tuple(config)
+    counter(fast).invoke({"said": ["b"]}, config)
+    before = ids(fast, config)
+    # As a user interface in the same process does.
+    assert len(list(counter(slow).get_state_history(config))) == 6
+    with pytest.raises(Overtaken):
+        slow.put(read.config, later(read), {"source": "loop", "step": 9}, {})
+    assert counter(slow).get_state(read.config).values["said"] == ["a", "n0"]
+    with pytest.raises(Overtaken):
+        slow.put(read.config, later(read), {"source": "loop", "step": 9}, {})
+    assert ids(fast, config) == before
+
+
+def test_a_checkpoint_of_the_past_can_be_named_whoever_went_on_from_it(server) -> None:
+    config = thread()
+    here, other = AxSaver(server.url), AxSaver(server.url)
+    counter(here).invoke({"said": ["a"]}, config)
+    past = next(one for one in counter(here).get_state_history(config) if one.next == ("n0",))
+    # Looked at, long before somebody goes on from it.
+    for saver in (here, other):
+        assert counter(saver).get_state(past.config).values["said"] == ["a"]
+    for number in range(2):
+        for saver in (here, other):
+            counter(other).invoke({"said": [str(number)]}, config)
+            forked = counter(saver).update_state(past.config, {"said": ["x"]}, as_node="__start__")
+            assert counter(saver).invoke(None, forked)["said"] == ["a", "x", "n0"]
+
+
 def test_a_run_is_fenced_however_many_threads_came_between(server, monkeypatch) -> None:
     monkeypatch.setattr(keeper, "THREADS_MAX", 2)
     config = thread()
@@ -223,14 +255,52 @@ def test_a_deleted_thread_can_be_begun_again_and_again(server, saver) -> None:
         assert ids(other, config) == []
 
 
-def test_a_run_whose_thread_is_deleted_beneath_it_leaves_a_whole_checkpoint(server, saver) -> None:
+@pytest.mark.parametrize("where", ["here", "elsewhere", "elsewhere, and it was forgotten here"])
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_run_whose_thread_is_deleted_beneath_it_leaves_nothing_in_the_next(
+    server, saver, monkeypatch, where, begun
+) -> None:
     config = thread()
     counter(saver).invoke({"said": ["a"]}, config)
     read = saver.get_tuple(config)
-    AxSaver(server.url).delete_thread(config["configurable"]["thread_id"])
-    late = later(read)
-    saver.put(read.config, late, {"source": "loop", "step": 9}, {})
-    assert saver.get_tuple(config).checkpoint == late
+    other = AxSaver(server.url)
+    if "forgotten" in where:
+        monkeypatch.setattr(keeper, "THREADS_MAX", 1)
+        saver.get_tuple(thread())
+    (saver if where == "here" else other).delete_thread(config["configurable"]["thread_id"])
+    if begun:
+        counter(other).invoke({"said": ["b"]}, config)
+    before = ids(other, config)
+    with pytest.raises(Overtaken, match="deleted"):
+        saver.put_writes(read.config, [("said", ["late"])], "task")
+    with pytest.raises(Overtaken, match="deleted"):
+        saver.put(read.config, later(read), {"source": "loop", "step": 9}, {})
+    assert ids(other, config) == before
+    # It may go on when it has read that the thread is gone.
+    said = counter(saver).invoke({"said": ["c"]}, config)["said"]
+    assert said == (["b", "n0", "c", "n0"] if begun else ["c", "n0"])
+
+
+def test_a_first_run_whose_thread_is_deleted_beneath_it_leaves_nothing(server, saver) -> None:
+    config, other = thread(), AxSaver(server.url)
+    assert saver.get_tuple(config) is None
+    counter(other).invoke({"said": ["a"]}, config)
+    first = other.get_tuple(config)
+    other.delete_thread(config["configurable"]["thread_id"])
+    with pytest.raises(Overtaken, match="deleted"):
+        saver.put(config, later(first), {"source": "input", "step": -1}, {})
+    assert ids(other, config) == []
+
+
+def test_what_nobody_read_is_written_to_the_thread_after_a_deleted_one(server, saver) -> None:
+    config, other = thread(), AxSaver(server.url)
+    counter(other).invoke({"said": ["a"]}, config)
+    first = other.get_tuple(config)
+    assert len(ids(saver, config)) == 3
+    other.delete_thread(config["configurable"]["thread_id"])
+    late = later(first)
+    saver.put(config, late, {"source": "input", "step": -1}, first.checkpoint["channel_versions"])
+    assert other.get_tuple(config).checkpoint == late
 
 
 def test_all_threads_are_listed_but_no_other_sessions(server) -> None:

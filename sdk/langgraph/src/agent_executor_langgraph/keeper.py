@@ -17,7 +17,7 @@ from agent_executor.records import Deleted, Stale, forget, living, manifest_of, 
 
 from .compact import checkpoints_left, keep_latest, writes_left
 from .contents import Fresh, Writer, tell_apart
-from .thread import Cache, Entry, Reads, Thread, Value, Version
+from .thread import GONE, Cache, Entry, Reads, Thread, Value, Version
 
 # Threads that are remembered, and bytes of their values.
 THREADS_MAX = 256
@@ -28,7 +28,9 @@ _TRIES_MAX = 100
 
 
 class Overtaken(Error):
-    """Another run has gone on with the thread since this one read it. Nothing was written.
+    """Another run has gone on with the thread, or deleted it, since this one read it.
+
+    Nothing was written.
 
     Two runs of one thread at the same time would each lose what the other one did. Read the thread
     again (invoke the graph again), or let one run wait for the other.
@@ -83,7 +85,8 @@ class Keeper:
         self._lock = threading.Lock()
         self._threads: OrderedDict[str, Thread] = OrderedDict()
         # What was read of threads, for longer than the threads: a run that pauses is still fenced.
-        self._reads: OrderedDict[str, Reads] = OrderedDict()
+        # With the session that it was read in: another one is what follows a deleted thread.
+        self._reads: OrderedDict[str, tuple[str, Reads]] = OrderedDict()
 
     def find(self, thread: str, ns: str, checkpoint: str | None) -> Plan[Found | None]:
         """Plan to read a checkpoint, the newest one if no id is given."""
@@ -94,7 +97,8 @@ class Keeper:
             if checkpoint is None:
                 state.note_read(ns, None, last)
             return None
-        state.note_read(ns, entry.id, max(last, entry.seq))
+        note = state.note_read if checkpoint is None else state.note_named
+        note(ns, entry.id, max(last, entry.seq))
         return (yield from self.load(state, entry))
 
     def load(self, state: Thread, entry: Entry) -> Plan[Found]:
@@ -116,15 +120,11 @@ class Keeper:
     ) -> Plan[list[tuple[Thread, Entry]]]:
         """Plan to list checkpoints of a thread, newest first."""
         state = yield from self._current(thread)
-        last = state.checkpoints.last
-        entries = [
-            entry
+        return [
+            (state, entry)
             for entry in state.all(ns)
             if (not checkpoint or entry.id == checkpoint) and (not before or entry.id < before)
         ]
-        for entry in entries:
-            state.note_read(entry.ns, entry.id, max(last, entry.seq))
-        return [(state, entry) for entry in entries]
 
     def metadata(self, state: Thread, entry: Entry) -> Plan[tuple[str, bytes]]:
         """Plan to read the metadata of a checkpoint."""
@@ -179,11 +179,23 @@ class Keeper:
         """Plan to write a checkpoint.
 
         Raises:
-            Overtaken: Another run has written one since its parent was read.
+            Overtaken: Another run has written one since its parent was read, or the thread was
+                deleted.
         """
-        yield from self._upon(thread, lambda state: self._put(state, put))
+
+        def append(state: Thread) -> Plan[None]:
+            try:
+                yield from self._put(state, put)
+            except Deleted:
+                if put.parent is not None:
+                    raise _gone(thread) from None
+                raise
+
+        yield from self._upon(thread, append)
 
     def _put(self, state: Thread, put: Put) -> Plan[None]:
+        if state.is_gone(put.ns, put.parent):
+            raise _gone(state.id)
         if not self._forks and state.is_overtaken(put.ns, put.parent):
             raise Overtaken(
                 f"another run has gone on with thread {state.id!r} since this one read it "
@@ -217,6 +229,7 @@ class Keeper:
         blobs = writer.finish()
         data = {"put": [said], "contents": writer.contents}
         seq = yield from state.checkpoints.append(data, blobs)
+        state.note_left(put.ns, put.parent)
         state.note_read(put.ns, put.id, seq)
         for number, content in fresh:
             state.values.remember((seq, number), content)
@@ -235,7 +248,11 @@ class Keeper:
         task: str,
         path: str,
     ) -> Plan[None]:
-        """Plan to write what a task wrote upon a checkpoint."""
+        """Plan to write what a task wrote upon a checkpoint.
+
+        Raises:
+            Overtaken: The thread was deleted.
+        """
         thread, ns, checkpoint = place
         writer = Writer()
         listed = [
@@ -247,7 +264,12 @@ class Keeper:
         blobs = writer.finish()
 
         def append(state: Thread) -> Plan[None]:
-            yield from state.writes.append(data, blobs, if_unchanged=False)
+            if state.is_gone(ns, checkpoint):
+                raise _gone(thread)
+            try:
+                yield from state.writes.append(data, blobs, if_unchanged=False)
+            except Deleted:
+                raise _gone(thread) from None
 
         yield from self._upon(thread, append)
 
@@ -352,7 +374,10 @@ class Keeper:
                 return state
         session = yield from living(self._session(thread), self._agent)
         with self._lock:
-            reads = self._reads.setdefault(thread, {})
+            known, reads = self._reads.get(thread, (session, {}))
+            if known != session:
+                reads = dict.fromkeys(reads, GONE)
+            self._reads[thread] = (session, reads)
             while len(self._reads) > READS_MAX:
                 self._reads.popitem(last=False)
         state = Thread(thread, session, self._agent, self._manifest, self._cache, reads)
@@ -368,7 +393,6 @@ class Keeper:
     def _drop(self, thread: str) -> None:
         with self._lock:
             self._threads.pop(thread, None)
-            self._reads.pop(thread, None)
 
     def _session(self, thread: str) -> str:
         if not self._prefix:
@@ -382,3 +406,8 @@ class Keeper:
         prefix, _, rest = name.rpartition("/")
         return unquote(rest.partition("~")[0]) if prefix == self._prefix else None
 
+
+def _gone(thread: str) -> Overtaken:
+    return Overtaken(
+        f"thread {thread!r} was deleted since this run read it (hint: invoke the graph again)"
+    )

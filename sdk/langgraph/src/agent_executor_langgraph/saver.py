@@ -134,7 +134,8 @@ class AxSaver(BaseCheckpointSaver[str]):
         """Write a checkpoint.
 
         Raises:
-            Overtaken: Another run has written one since this one read the thread.
+            Overtaken: Another run has written one since this one read the thread, or the thread
+                was deleted.
         """
         thread, ns = _place(config)
         put = self._put(config, checkpoint, metadata, new_versions)
@@ -161,7 +162,11 @@ class AxSaver(BaseCheckpointSaver[str]):
         task_id: str,
         task_path: str = "",
     ) -> None:
-        """Write what a task wrote upon a checkpoint."""
+        """Write what a task wrote upon a checkpoint.
+
+        Raises:
+            Overtaken: The thread was deleted.
+        """
         place = (*_place(config), config["configurable"]["checkpoint_id"])
         dumped = [(channel, self.serde.dumps_typed(value)) for channel, value in writes]
         self._client.carry(self._keeper.put_writes(place, dumped, task_id, task_path))

@@ -28,7 +28,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from langgraph.checkpoint.base import writes_sort_key
 
@@ -43,8 +43,19 @@ WRITES = "writes"
 Version: TypeAlias = "str | int | float"
 # A namespace and the id of a checkpoint in it.
 Place: TypeAlias = tuple[str, str]
-# Up to which position a thread was read when a checkpoint, or none, was handed out.
-Reads: TypeAlias = "dict[tuple[str, str | None], int]"
+
+
+class Mark(NamedTuple):
+    """Up to which position a thread was read when a checkpoint, or none, was handed out."""
+
+    seq: int
+    # Whether a run may be upon it, which was given it as the newest one, or wrote it.
+    held: bool
+
+
+# Of what was read in a session that was deleted since.
+GONE = Mark(-1, held=False)
+Reads: TypeAlias = "dict[tuple[str, str | None], Mark]"
 
 
 @dataclass(frozen=True)
@@ -247,13 +258,30 @@ class Thread:
         return Value(version, self._known[key]) if key in self._known else None
 
     def note_read(self, ns: str, checkpoint: str | None, seq: int) -> None:
-        """Remember up to where the thread was read when somebody was given a checkpoint."""
-        self._reads[ns, checkpoint] = seq
+        """Remember up to where the thread was read by a run that goes on from a checkpoint."""
+        self._reads[ns, checkpoint] = Mark(seq, held=True)
+
+    def note_named(self, ns: str, checkpoint: str, seq: int) -> None:
+        """Do so for a checkpoint that was asked for by its id, unless a run is upon it."""
+        mark = self._reads.get((ns, checkpoint))
+        if mark is None or not mark.held:
+            self._reads[ns, checkpoint] = Mark(seq, held=False)
+
+    def note_left(self, ns: str, checkpoint: str | None) -> None:
+        """Remember that the run upon a checkpoint has gone on from it."""
+        mark = self._reads.get((ns, checkpoint))
+        if mark is not None:
+            self._reads[ns, checkpoint] = mark._replace(held=False)
 
     def is_overtaken(self, ns: str, parent: str | None) -> bool:
         """Tell whether the namespace has newer checkpoints than who goes on from this one saw."""
-        read = self._reads.get((ns, parent))
-        return read is not None and self._newest.get(ns, 0) > read
+        mark = self._reads.get((ns, parent))
+        return mark is not None and self._newest.get(ns, 0) > mark.seq
+
+    def is_gone(self, ns: str, checkpoint: str | None) -> bool:
+        """Tell whether a checkpoint was last read in a session that was deleted since."""
+        mark = self._reads.get((ns, checkpoint))
+        return mark is not None and mark.seq < 0
 
     def _take_checkpoints(self, record: Record) -> None:
         if record.replaces:
