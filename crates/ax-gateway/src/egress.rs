@@ -94,7 +94,7 @@ struct Traffic {
 /// A connection to a place, counted, and its turn among those that are open.
 struct Out {
     stream: Counted,
-    _turn: OwnedSemaphorePermit,
+    turn: OwnedSemaphorePermit,
 }
 
 type Count = Box<dyn Fn(&[u8]) + Send>;
@@ -221,7 +221,7 @@ impl Egress {
                 }
                 Ok(Ok(stream)) => {
                     let stream = counted(stream, &self.reached(place).await);
-                    return Ok(Out { stream, _turn: turn });
+                    return Ok(Out { stream, turn });
                 }
                 Ok(Err(error)) => last = Denied::Unreachable(format!("{place}: {error}")),
                 Err(_) => last = Denied::Unreachable(format!("{place} does not answer")),
@@ -230,14 +230,16 @@ impl Egress {
         Err(last)
     }
 
-    fn tunnel(&self, request: Request<Incoming>, mut out: Out) -> Response<Body> {
+    fn tunnel(&self, request: Request<Incoming>, out: Out) -> Response<Body> {
         let stop = self.stop.clone();
         drop(tokio::spawn(async move {
+            let Out { mut stream, turn } = out;
+            let _turn = turn;
             let Ok(harness) = hyper::upgrade::on(request).await else { return };
             let mut harness = TokioIo::new(harness);
             tokio::select! {
                 () = stop.cancelled() => {}
-                _over = tokio::io::copy_bidirectional(&mut harness, &mut out.stream) => {}
+                _over = tokio::io::copy_bidirectional(&mut harness, &mut stream) => {}
             }
         }));
         let nothing = Empty::new().map_err(|never| match never {});
@@ -248,7 +250,7 @@ impl Egress {
         let unreachable = |error: &dyn std::error::Error| {
             refuse(StatusCode::BAD_GATEWAY, &format!("{place}: {error}"))
         };
-        let Out { stream, _turn: turn } = out;
+        let Out { stream, turn } = out;
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = match handshake {
             Ok(made) => made,
