@@ -30,9 +30,10 @@ const ROWS: &[Row] = &[
 ];
 
 /// The columns of the table: their heads, and the counters that stand in them.
-const COLUMNS: [(&str, &str); 9] = [
+const COLUMNS: [(&str, &str); 10] = [
     ("kills", "kills"),
     ("of them servers", "server_kills"),
+    ("attempts lost", "lost"),
     ("model calls paid", "model_calls_paid"),
     ("beyond the minimum", "model_calls_again"),
     ("`idempotent` tools called again", "idempotent_calls_again"),

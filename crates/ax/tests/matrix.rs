@@ -92,5 +92,7 @@ async fn kill(row: Row) {
     for round in 0..rounds {
         round::play(row, &installed, seed.wrapping_add(round), &mut counts).await;
     }
+    // A kill that hits nobody proves nothing.
+    assert!(counts.lost > 0, "seed {seed}: nobody was hit in {} kills", counts.kills);
     println!("{}", counts.line(row.name));
 }

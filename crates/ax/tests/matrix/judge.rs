@@ -19,6 +19,8 @@ pub(crate) struct Counts {
     pub(crate) rounds: u64,
     pub(crate) kills: u64,
     pub(crate) server_kills: u64,
+    /// How many attempts the log calls lost: those that were hit.
+    pub(crate) lost: usize,
     paid: usize,
     paid_again: usize,
     /// Labels that were put on a second time, under the same key.
@@ -40,9 +42,10 @@ pub(crate) struct Left<'a> {
 impl Counts {
     /// The figures as a line of JSON. What a test insists on is 0.
     pub(crate) fn line(&self, name: &str) -> Value {
-        let Self { rounds, kills, server_kills, paid, paid_again, labeled_again, unknown } = self;
+        let Self { rounds, kills, server_kills, lost, .. } = self;
+        let Self { paid, paid_again, labeled_again, unknown, .. } = self;
         json!({
-            "name": name, "rounds": rounds, "kills": kills, "server_kills": server_kills,
+            "name": name, "rounds": rounds, "kills": kills, "server_kills": server_kills, "lost": lost,
             "model_calls_paid": paid, "model_calls_again": paid_again,
             "idempotent_calls_again": labeled_again, "once_effects_twice": 0, "unknown": unknown,
             "not_finished": 0, "diverged": 0,
@@ -65,6 +68,8 @@ impl Counts {
             _ => false,
         };
         assert_eq!(events.iter().find(diverged), None, "seed {seed}");
+        let lost = |event: &&v1::Event| matches!(event.kind, Some(Kind::AttemptLost(_)));
+        self.lost += events.iter().filter(lost).count();
         self.rounds += 1;
         self.server_kills += left.servers_killed as u64;
     }
