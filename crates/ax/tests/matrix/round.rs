@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 pub(crate) const LINGER_SECONDS: &str = "0.15";
 /// How often somebody is killed in a round.
 const KILL_COUNT: u64 = 2;
+/// How long the next attempt is waited for.
+const ATTEMPT_MAX: Duration = Duration::from_secs(5);
 /// How long a call is waited for.
 const CALL_MAX: Duration = Duration::from_secs(120);
 
@@ -60,9 +62,12 @@ pub(crate) async fn play(row: Row, installed: &Installed, seed: u64, counts: &mu
         };
         asked(&model, calls, &mut server).await;
         tokio::time::sleep(pause).await;
-        let harness = harness(dir.path());
+        let harness = match victim {
+            Victim::Harness => running(dir.path()).await,
+            Victim::Server | Victim::Both => harness(dir.path()),
+        };
         if victim == Victim::Harness {
-            // It may just be between two attempts, or done: then nobody was killed.
+            // It may be done: then nobody was killed.
             counts.kills += u64::from(!harness.is_empty());
             harness.iter().for_each(Found::kill);
             continue;
@@ -91,6 +96,18 @@ fn harness(dir: &Path) -> Vec<Found> {
     let mut found = working_in(dir);
     found.retain(|found| !of(found, "cmdline").contains("warehouse.py"));
     found
+}
+
+/// Finds the processes of the harness as soon as there are some; it may be between two attempts.
+async fn running(dir: &Path) -> Vec<Found> {
+    let began = Instant::now();
+    loop {
+        let found = harness(dir);
+        if !found.is_empty() || began.elapsed() > ATTEMPT_MAX {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
 }
 
 /// Finds the processes of attempts whose workspace is below a directory, other than supervisors.
