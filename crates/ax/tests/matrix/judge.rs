@@ -45,7 +45,8 @@ impl Counts {
         let Self { rounds, kills, server_kills, lost, .. } = self;
         let Self { paid, paid_again, labeled_again, unknown, .. } = self;
         json!({
-            "name": name, "rounds": rounds, "kills": kills, "server_kills": server_kills, "lost": lost,
+            "name": name, "rounds": rounds, "kills": kills, "server_kills": server_kills,
+            "lost": lost,
             "model_calls_paid": paid, "model_calls_again": paid_again,
             "idempotent_calls_again": labeled_again, "once_effects_twice": 0, "unknown": unknown,
             "not_finished": 0, "diverged": 0,
