@@ -17,7 +17,7 @@ from agent_executor.client import AsyncClient
 from claude_agent_sdk import project_key_for_directory
 
 from agent_executor_claude import AxSessionStore
-from conftest import ROOT, Model, Server
+from real import ROOT, Model, Server
 
 EXAMPLE = ROOT / "examples/claude-store/agent.py"
 PATIENCE = 90.0

@@ -15,7 +15,7 @@ from claude_agent_sdk.testing import run_session_store_conformance
 from claude_agent_sdk.types import SessionKey, SessionStoreEntry
 
 from agent_executor_claude import AxSessionStore
-from conftest import Server
+from real import Server
 
 PROJECT = "-home-ann-shop"
 NUMBERS = itertools.count()

@@ -2,101 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from conftest import AX, ROOT, Model
+import unmodified
+from real import ROOT, Model
 
 EXAMPLE = ROOT / "examples/openai-agents/unmodified"
-SHELVES = 9
-TOOLS = ("count_shelf", "label_shelf", "send_goods")
-PATIENCE = 240.0
-
-
-def turns() -> list[dict[str, object]]:
-    """Return a conversation with a call for each shelf, of each kind in turn."""
-    script: list[dict[str, object]] = []
-    for number in range(SHELVES):
-        tool = TOOLS[number % 3]
-        arguments: dict[str, object] = {"shelf": number}
-        if tool == "label_shelf":
-            arguments["label"] = f"L{number}"
-        call = {"tool": tool, "arguments": arguments}
-        pace = {"chunk_chars": 4, "chunk_delay_millis": 15}
-        script.append(
-            {"when": {"turn": number}, "text": f"Shelf {number}.", "calls": [call], "pace": pace}
-        )
-    return [*script, {"when": {"turn": SHELVES}, "text": "All shelves are done."}]
-
-
-def manifest(model: Model, effects: Path, mark: str) -> str:
-    """Return the manifest of the example, with other places."""
-    text = (EXAMPLE / "agent.yaml").read_text()
-    for old, new in (
-        ('["python3", "agent.py"]', f'["{sys.executable}", "{EXAMPLE}/agent.py", "{mark}"]'),
-        ('["python3", "../../', f'["{sys.executable}", "{ROOT}/examples/'),
-        ('"effects.txt"', f'"{effects}"'),
-        ("http://127.0.0.1:8484", model.url),
-    ):
-        assert old in text
-        text = text.replace(old, new)
-    return text + "  limits:\n    retry: {backoffMin: 10ms, backoffMax: 50ms}\n"
-
-
-def harness(mark: str) -> list[int]:
-    """Return the processes of the program, and what it has started."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-            children = (entry / "task" / entry.name / "children").read_text()
-        except (OSError, ValueError):
-            continue
-        if mark.encode() in words and words[0] == sys.executable.encode():
-            found += [int(entry.name), *map(int, children.split())]
-    return found
+ENVIRONMENT = {"OPENAI_API_KEY": "a key"}
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_program_that_is_killed_pays_nothing_twice_and_does_nothing_twice(
     model: Model, tmp_path: Path, seed: int
 ) -> None:
-    model.script(*turns())
-    effects, mark = tmp_path / "effects", f"--mark={tmp_path}"
-    (tmp_path / "agent.yaml").write_text(manifest(model, effects, mark))
-    environment = {**os.environ, "OPENAI_API_KEY": "a key"}
-    run = subprocess.Popen(
-        [AX, "--data", str(tmp_path / "data"), "run", "-f", "agent.yaml", "How many boxes?"],
-        cwd=tmp_path,
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    dice = random.Random(seed)
-    for asked in sorted(dice.sample(range(1, SHELVES + 1), 3)):
-        wait_until_asked(model, asked, run)
-        time.sleep(dice.uniform(0, 0.3))
-        victims = harness(mark)
-        assert victims, "it is at work"
-        for victim in victims:
-            os.kill(victim, signal.SIGKILL)
-    said, _ = run.communicate(timeout=PATIENCE)
-    assert run.returncode == 0 and said.strip() == "All shelves are done."
-    asked_for = [one["request_hash"] for one in model.requests()]
-    assert len(asked_for) == len(set(asked_for)) == SHELVES + 1, "no answer is paid twice"
-    done = effects.read_text().splitlines()
-    assert len(done) == len(set(done)) == SHELVES * 2 // 3, "nothing is done twice"
-
-
-def wait_until_asked(model: Model, count: int, run: subprocess.Popen[str]) -> None:
-    began = time.monotonic()
-    while len(model.requests()) < count:
-        assert run.poll() is None and time.monotonic() - began < PATIENCE, "it does not get on"
-        time.sleep(0.02)
+    unmodified.killed(EXAMPLE, model, tmp_path, seed, env=ENVIRONMENT)

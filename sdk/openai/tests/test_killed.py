@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import ROOT, Model, Server
+from real import ROOT, Model, Server
 
 WORKER = Path(__file__).parent / "worker.py"
 PROGRAM = ROOT / "examples/openai-agents/agent.py"

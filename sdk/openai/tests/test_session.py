@@ -11,7 +11,7 @@ from agents import SessionSettings
 from agents.memory import Session
 
 from agent_executor_openai import AxSession
-from conftest import Server
+from real import Server
 
 NUMBERS = itertools.count()
 

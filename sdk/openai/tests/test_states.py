@@ -20,7 +20,7 @@ from agents import (
 from openai import AsyncOpenAI
 
 from agent_executor_openai import AxRunStates, StateConflict, UnknownState
-from conftest import Model, Server
+from real import Model, Server
 
 NUMBERS = itertools.count()
 set_tracing_disabled(True)
