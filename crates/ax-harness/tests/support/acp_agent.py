@@ -201,6 +201,7 @@ class Agent:
                 self.canceled = message.get("method") == "session/cancel"
         elif word == "ignore":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            open(os.path.join(os.environ["AX_WORKSPACE"], "begun"), "w").close()
             time.sleep(600)
         elif word == "stop":
             return {"stopReason": rest}

@@ -126,6 +126,7 @@ impl Session {
                 parts.iter().for_each(|part| text.push_str(&body(&part.body)));
                 (key, JournalKind::Output(text))
             }
+            Frame::Note { key: Some(key), name, .. } => (key, JournalKind::Note { name }),
             _ => return None,
         };
         assert!(self.journal.iter().all(|entry| entry.key != key), "{key} is recorded already");
