@@ -6,10 +6,12 @@
 mod conversation;
 #[path = "models/limits.rs"]
 mod limits;
+#[path = "models/socket.rs"]
+mod socket;
 
 use ax_core::session::{Body, Frame, Prefix, StepKey};
 use ax_fakemodel::{FakeModel, Options, Script};
-use ax_gateway::{Config, Gateway, Rates, Recorded, Setup, Told, Used};
+use ax_gateway::{Config, Gateway, Listen, Rates, Recorded, Setup, Told, Used};
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -96,6 +98,10 @@ impl World {
     }
 
     async fn attempt(&self) -> Attempt {
+        self.attempt_at(Listen::default()).await
+    }
+
+    async fn attempt_at(&self, listen: Listen) -> Attempt {
         let (frames, mut said) = mpsc::channel(16);
         let (journal, sent) = {
             let log = self.log.lock().unwrap();
@@ -104,6 +110,7 @@ impl World {
         };
         let setup = Setup {
             config: Config::parse(&self.section).unwrap(),
+            listen,
             http: ax_gateway::connections().unwrap(),
             frames,
             may_act: Box::new(|| true),

@@ -11,7 +11,7 @@ mod probe;
 
 use ax_core::session::{Answer, Body, Digest, EffectClass, Failure, Frame, StepKey};
 use ax_gateway::{
-    Config, Gateway, Rates, Recorded, Setup, Spawn, Spawned, Told, ToolCommand, Used,
+    Config, Gateway, Listen, Rates, Recorded, Setup, Spawn, Spawned, Told, ToolCommand, Used,
 };
 use rmcp::model::{CallToolRequestParams, CallToolResult};
 use rmcp::service::RunningService;
@@ -74,6 +74,7 @@ impl World {
         };
         let setup = Setup {
             config: Config::parse(&self.section).unwrap(),
+            listen: Listen::default(),
             http: ax_gateway::connections().unwrap(),
             frames,
             may_act: Box::new(|| true),

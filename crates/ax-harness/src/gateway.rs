@@ -6,7 +6,9 @@ use crate::launch::{AskResult, Exit, Io, JournalEntry, JournalKind, Launch, Told
 use crate::process::tail::Tail;
 use crate::supervise::{Options, Spec, Supervised};
 use ax_core::session::{Answer, Failure, Frame, StepKey};
-use ax_gateway::{Config, Gateway, Rates, Recorded, Setup, Spawn, Spawned, ToolCommand, Toolbox};
+use ax_gateway::{
+    Config, Gateway, Listen, Rates, Recorded, Setup, Spawn, Spawned, ToolCommand, Toolbox,
+};
 use futures::future::BoxFuture;
 use serde_json::Value;
 use std::ffi::OsString;
@@ -37,11 +39,20 @@ pub(crate) fn validate(section: &Value) -> Result<(), ConfigError> {
     Err(ConfigError { path, cause: error.cause, suggestion })
 }
 
+/// What all gateways have in common.
+pub(crate) struct Shared {
+    /// Connections to the outside.
+    pub(crate) http: reqwest::Client,
+    /// How fast agents call.
+    pub(crate) rates: Rates,
+    /// The supervisors of tool servers.
+    pub(crate) options: Options,
+}
+
 /// Runs an attempt behind a gateway.
 pub(crate) async fn run(
-    http: reqwest::Client,
-    rates: Rates,
-    options: Options,
+    Shared { http, rates, options }: Shared,
+    listen: Listen,
     mut launch: Launch,
     io: Io,
     adapter: impl FnOnce(Launch, Io, Toolbox) -> BoxFuture<'static, Exit>,
@@ -53,6 +64,7 @@ pub(crate) async fn run(
     let programs = TaskTracker::new();
     let setup = Setup {
         config,
+        listen,
         http,
         frames: io.frames.clone(),
         may_act: Box::new(move || may_act.now()),

@@ -11,13 +11,13 @@ mod upstream;
 mod wire;
 
 use crate::config::{Kind, OnDivergence, Provider};
+use crate::denials::Denied;
 use crate::gateway::OpenError;
+use crate::proof::{WRONG_KEY, without_key};
 use crate::session::{self, KEY_PREFIX, Recorded, Session};
 use ax_core::session::{
     Body, Digest, EffectClass, Failure, Frame, Prefix, StepKey, StepKind, Usage,
 };
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use book::{Book, Diverged, Found};
 use bytes::Bytes;
 use chain::Placed;
@@ -142,12 +142,13 @@ impl Models {
         self.upstreams.contains_key(name)
     }
 
-    /// Answers a request whose first segment is the name of a provider.
+    /// Answers a request whose first segment is the name of a provider. `holds` says whether it
+    /// has shown whose it is.
     pub(crate) async fn answer(
         self: &Arc<Self>,
         head: Parts,
         body: Incoming,
-        placeholder: &str,
+        holds: bool,
     ) -> Response<Reply> {
         let path_and_query = head.uri.path_and_query().map_or("/", |path| path.as_str());
         let (name, _) = path_and_query[1..].split_once('/').unwrap_or_default();
@@ -158,20 +159,19 @@ impl Models {
         let plain_path = path.split('?').next().unwrap_or_default();
         let Some(call) = Call::of(upstream.provider.provider, &head.method, plain_path) else {
             let message = "the gateway lets no such request through; see docs/gateway.md";
-            return refuse(Wire::Chat, StatusCode::NOT_FOUND, message);
+            return deny(Wire::Chat, StatusCode::NOT_FOUND, message);
         };
         let wire = call.wire();
-        if !holds(&head.headers, path, placeholder) {
-            let message = "this is not the key that the runtime gave to this harness";
-            return refuse(wire, StatusCode::UNAUTHORIZED, message);
+        if !holds {
+            return deny(wire, StatusCode::UNAUTHORIZED, WRONG_KEY);
         }
         let body = match timeout(BODY_MAX, Limited::new(body, REQUEST_BYTES_MAX).collect()).await {
             Ok(Ok(body)) => body.to_bytes(),
             Ok(Err(_)) => {
                 let message = format!("a request may have {REQUEST_BYTES_MAX} bytes");
-                return refuse(wire, StatusCode::PAYLOAD_TOO_LARGE, &message);
+                return deny(wire, StatusCode::PAYLOAD_TOO_LARGE, &message);
             }
-            Err(_) => return refuse(wire, StatusCode::REQUEST_TIMEOUT, "the request has no end"),
+            Err(_) => return deny(wire, StatusCode::REQUEST_TIMEOUT, "the request has no end"),
         };
         let mut wanted = Wanted {
             wire,
@@ -429,38 +429,6 @@ fn secret(provider: &Provider, key: &str) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// Whether a request has the word that this harness was given, in any of the places for a key.
-pub(crate) fn holds(headers: &HeaderMap, path: &str, placeholder: &str) -> bool {
-    let text = |name: HeaderName| headers.get(name)?.to_str().ok();
-    let bearer = text(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
-    let query = path.split_once('?').map(|(_, query)| query).unwrap_or_default();
-    let query = query.split('&').find_map(|field| field.strip_prefix("key="));
-    let api_key = text(HeaderName::from_static("x-api-key"));
-    let goog = text(HeaderName::from_static("x-goog-api-key"));
-    let given = [bearer, api_key, goog, query];
-    // The hashes are compared, so that the time it takes says nothing.
-    let right = blake3::hash(placeholder.as_bytes());
-    given.into_iter().flatten().any(|given| blake3::hash(given.as_bytes()) == right)
-}
-
-/// Whether a request to the proxy has that word as its password (RFC 7617).
-pub(crate) fn holds_basic(headers: &HeaderMap, placeholder: &str) -> bool {
-    let given = headers.get(header::PROXY_AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let encoded = given.and_then(|given| given.split_once(' '));
-    let encoded = encoded.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic"));
-    let decoded = encoded.and_then(|(_, word)| BASE64_STANDARD.decode(word.trim()).ok());
-    let decoded = decoded.unwrap_or_default();
-    let password = decoded.splitn(2, |byte| *byte == b':').nth(1).unwrap_or_default();
-    blake3::hash(password) == blake3::hash(placeholder.as_bytes())
-}
-
-/// Returns a path and its query without the field that may hold a key.
-pub(crate) fn without_key(path: &str) -> String {
-    let Some((path, query)) = path.split_once('?') else { return path.to_owned() };
-    let kept: Vec<_> = query.split('&').filter(|field| !field.starts_with("key=")).collect();
-    if kept.is_empty() { path.to_owned() } else { format!("{path}?{}", kept.join("&")) }
-}
-
 fn sent_on(headers: &HeaderMap) -> HeaderMap {
     let sent = headers.iter().filter(|(name, _)| !NOT_SENT.contains(name));
     sent.map(|(name, value)| (name.clone(), value.clone())).collect()
@@ -499,6 +467,13 @@ fn refuse_over(wire: Wire, over: &Over) -> Response<Reply> {
     }
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::TOO_MANY_REQUESTS);
     reply(Head { status, headers }, Reply::whole(body.to_string().into()))
+}
+
+/// Refuses what a harness should not do, so that it is noted.
+fn deny(wire: Wire, status: StatusCode, message: &str) -> Response<Reply> {
+    let mut response = refuse(wire, status, message);
+    drop(response.extensions_mut().insert(Denied(message.into())));
+    response
 }
 
 fn reply(head: Head, body: Reply) -> Response<Reply> {
