@@ -298,6 +298,19 @@ fn check_pattern(path: &str, pattern: &str) -> Result<(), ConfigError> {
 }
 
 impl ToolServer {
+    /// The key for its address, if there is one at hand.
+    pub(crate) fn key(&self) -> Option<String> {
+        std::env::var(self.api_key_env.as_ref()?).ok()
+    }
+
+    /// Returns an error without the key that the server may repeat in it.
+    pub(crate) fn hidden(&self, message: String) -> String {
+        match self.key().filter(|key| !key.is_empty()) {
+            Some(key) => message.replace(&key, "[key]"),
+            None => message,
+        }
+    }
+
     fn check(&self, path: &str) -> Result<(), ConfigError> {
         check_name(path, &self.name)?;
         let program = self.command.first().is_some_and(|program| !program.is_empty());

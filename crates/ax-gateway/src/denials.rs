@@ -14,7 +14,7 @@ const ROUTE_CHARS: usize = 200;
 
 /// Marks an answer that refuses what no harness should ask: it is noted, with these words.
 #[derive(Clone, Debug)]
-pub(crate) struct Denied(pub(crate) Box<str>);
+pub(crate) struct Noted(pub(crate) Box<str>);
 
 /// Notes what was refused.
 pub(crate) struct Denials {

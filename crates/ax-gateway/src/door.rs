@@ -1,6 +1,6 @@
 //! Listening, and who may come in.
 
-use crate::denials::{Denials, Denied};
+use crate::denials::{Denials, Noted};
 use crate::egress::{self, Body, Egress};
 use crate::models::Models;
 use crate::proof::{Proof, WRONG_KEY};
@@ -139,7 +139,7 @@ impl Door {
         let place = uri.authority().map_or("", |authority| authority.as_str());
         let route = format!("{} {place}{}", request.method(), uri.path());
         let mut answer = self.let_in(request, by_socket).await;
-        if let Some(Denied(reason)) = answer.extensions_mut().remove() {
+        if let Some(Noted(reason)) = answer.extensions_mut().remove() {
             self.denials.note(&route, &reason).await;
         }
         answer
@@ -188,6 +188,6 @@ fn deny(status: StatusCode, message: &str) -> Response<Body> {
     let body = Full::new(Bytes::from(text)).map_err(|never| match never {});
     let mut response = Response::new(UnsyncBoxBody::new(body));
     *response.status_mut() = status;
-    drop(response.extensions_mut().insert(Denied(message.into())));
+    drop(response.extensions_mut().insert(Noted(message.into())));
     response
 }

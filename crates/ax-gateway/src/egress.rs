@@ -8,7 +8,7 @@ mod rule;
 #[cfg(test)]
 mod tests;
 
-use crate::denials::Denied;
+use crate::denials::Noted;
 use crate::session::{KEY_PREFIX, Session};
 use ax_core::session::{Body as Content, Frame, StepKey};
 use bytes::Bytes;
@@ -173,7 +173,7 @@ impl Egress {
             let mut answer = refuse(StatusCode::PROXY_AUTHENTICATION_REQUIRED, message);
             let challenge = http::HeaderValue::from_static("Basic realm=\"gateway\"");
             answer.headers_mut().insert(header::PROXY_AUTHENTICATE, challenge);
-            drop(answer.extensions_mut().insert(Denied(message.into())));
+            drop(answer.extensions_mut().insert(Noted(message.into())));
             return answer;
         }
         let Some(place) = place(&request) else {

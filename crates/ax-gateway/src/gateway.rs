@@ -4,12 +4,13 @@ use crate::config::{Config, Kind};
 use crate::denials::Denials;
 use crate::door::{self, Door, Listener};
 use crate::egress::{self, Egress};
-use crate::models::{Meter, Models, Rates, Used};
+use crate::models::{Meter, Models, Quotas, Rates, Used};
 use crate::proof;
 use crate::session::{KEY_PREFIX, Recorded, Session, Told};
 use crate::sockets::{self, Socket};
 use crate::tools::{self, Spawn, Toolbox, Tools};
 use ax_core::session::{Answer, Failure, Frame, Prefix, StepKey};
+use http::HeaderValue;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::io;
@@ -50,6 +51,13 @@ pub struct Setup {
     pub rates: Rates,
     /// Whose rate it is: namespace and agent.
     pub rated: String,
+    /// What namespaces may use: one for all gateways of the process.
+    pub quotas: Quotas,
+    /// The namespace.
+    pub namespace: String,
+    /// The W3C `traceparent` of the attempt, if it is traced: models and tool servers at an address
+    /// hear of it.
+    pub trace: Option<String>,
 }
 
 /// Where a gateway listens: all ways lead to the same door.
@@ -100,7 +108,7 @@ pub enum OpenError {
     Listen {
         /// Why not.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 
@@ -131,6 +139,7 @@ impl Gateway {
         let (scope, spawn) = (setup.scope, setup.spawn);
         let session = Arc::new(Session::new(frames, may_act));
         let (calls, stop) = (TaskTracker::new(), CancellationToken::new());
+        let trace = setup.trace.and_then(|trace| HeaderValue::try_from(trace).ok());
         let Listen { socket, port } = setup.listen;
         let (port, mut listeners) = match port {
             Port::Loopback => {
@@ -147,11 +156,13 @@ impl Gateway {
             let path = socket.path().to_string_lossy().into_owned();
             environment.push(("AX_GATEWAY_SOCKET".to_owned(), path));
             let listener = UnixListener::from_std(socket.listener);
-            listeners.push(Listener::Socket(listener.map_err(|source| OpenError::Listen { source })?));
+            listeners
+                .push(Listener::Socket(listener.map_err(|source| OpenError::Listen { source })?));
             file = Some(socket.file);
         }
         let Config { models: providers, tools: servers, on_divergence, limits, egress } = config;
         let meter = Meter::new(limits, setup.used, setup.rates, setup.rated);
+        let meter = meter.within(setup.quotas, setup.namespace);
         let (for_tools, for_models) = journal.into_iter().partition(is_of_a_tool);
         let models = Models::new(
             providers,
@@ -162,7 +173,7 @@ impl Gateway {
             meter,
             Arc::clone(&session),
         )?;
-        let models = Arc::new(models.under(calls.clone(), stop.clone()));
+        let models = Arc::new(models.under(calls.clone(), stop.clone(), trace.clone()));
         let tools = Tools::new(tools::Setup {
             servers,
             spawn,
@@ -173,6 +184,7 @@ impl Gateway {
             session: Arc::clone(&session),
             tasks: calls.clone(),
             stop: stop.clone(),
+            trace,
         });
         let (resolve, ending) = (egress::system_resolver(), stop.clone());
         let egress = Egress::new(egress, resolve, Arc::clone(&session), ending);
@@ -293,9 +305,7 @@ fn addresses(config: &Config, port: u16, placeholder: &str) -> Vec<(String, Stri
         let urls: &[(&str, &str)] = match provider.provider {
             Kind::Anthropic => &[("ANTHROPIC_BASE_URL", "")],
             Kind::Openai => &[("OPENAI_BASE_URL", "/v1"), ("OPENAI_API_BASE", "/v1")],
-            Kind::Gemini => {
-                &[("GOOGLE_GEMINI_BASE_URL", ""), ("GEMINI_NEXT_GEN_API_BASE_URL", "")]
-            }
+            Kind::Gemini => &[("GOOGLE_GEMINI_BASE_URL", ""), ("GEMINI_NEXT_GEN_API_BASE_URL", "")],
         };
         all.extend(urls.iter().map(|(name, path)| ((*name).to_owned(), format!("{url}{path}"))));
     }

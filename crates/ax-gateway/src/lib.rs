@@ -29,7 +29,7 @@ mod tools;
 
 pub use config::{Config, ConfigError};
 pub use gateway::{Gateway, Listen, OpenError, Port, Setup};
-pub use models::{Rates, Used, connections};
+pub use models::{Period, Quota, Quotas, QuotasError, Rates, Used, connections};
 pub use session::{KEY_PREFIX, Recorded, Told};
 pub use sockets::{Socket, Sockets};
 pub use tools::{Offered, Said, Spawn, Spawned, ToolCommand, Toolbox};

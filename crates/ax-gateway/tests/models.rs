@@ -2,8 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+#[path = "models/bodies.rs"]
+mod bodies;
 #[path = "models/conversation.rs"]
 mod conversation;
+#[path = "models/hostile.rs"]
+mod hostile;
 #[path = "models/limits.rs"]
 mod limits;
 #[path = "models/socket.rs"]
@@ -11,7 +15,7 @@ mod socket;
 
 use ax_core::session::{Body, Frame, Prefix, StepKey};
 use ax_fakemodel::{FakeModel, Options, Script};
-use ax_gateway::{Config, Gateway, Listen, Rates, Recorded, Setup, Told, Used};
+use ax_gateway::{Config, Gateway, Listen, Quotas, Rates, Recorded, Setup, Told, Used};
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -123,6 +127,9 @@ impl World {
             used: Used::default(),
             rates: Rates::default(),
             rated: String::new(),
+            quotas: Quotas::default(),
+            namespace: String::new(),
+            trace: None,
         };
         let gateway = Arc::new(Gateway::open(setup).await.unwrap());
         let (log, sync, weak) = (Arc::clone(&self.log), self.sync, Arc::downgrade(&gateway));

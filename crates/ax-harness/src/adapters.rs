@@ -10,7 +10,7 @@ use crate::launch::{Exit, Io, Launch, Launcher};
 use crate::process::ProcessHarness;
 use crate::supervise::Options;
 use ax_core::session::{Failure, Frame};
-use ax_gateway::{Listen, Port, Sockets, Toolbox};
+use ax_gateway::{Listen, Port, Quotas, Sockets, Toolbox};
 use futures::future::BoxFuture;
 use serde_json::Value;
 use std::sync::{Arc, OnceLock};
@@ -31,6 +31,8 @@ pub struct Adapters {
     http: Arc<OnceLock<reqwest::Client>>,
     /// How fast agents call models through gateways.
     rates: ax_gateway::Rates,
+    /// What namespaces may use of models.
+    quotas: Quotas,
     /// Where gateways listen.
     sockets: Sockets,
 }
@@ -47,7 +49,13 @@ impl Adapters {
             options,
             http: Arc::default(),
             rates: ax_gateway::Rates::default(),
+            quotas: Quotas::default(),
         }
+    }
+
+    /// Says what namespaces may use of models through gateways.
+    pub fn within(self, quotas: Quotas) -> Self {
+        Self { quotas, ..self }
     }
 
     /// Checks the `harness` section of a manifest.
@@ -103,7 +111,7 @@ impl Adapters {
         let socket = self.sockets.open();
         let socket = socket.inspect_err(|error| tracing::warn!(%error, "a gateway has no socket"));
         let listen = Listen { socket: socket.ok(), port: Port::Loopback };
-        let shared = gateway::Shared { http, rates, options };
+        let shared = gateway::Shared { http, rates, quotas: self.quotas.clone(), options };
         let adapter = |launch, io, tools| self.adapter(launch, io, Some(tools));
         gateway::run(shared, listen, launch, io, adapter).await
     }

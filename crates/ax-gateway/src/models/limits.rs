@@ -1,6 +1,7 @@
 //! What model calls may cost, and how many there may be in a minute. What is over a limit is not
 //! asked; the harness hears of it in the words of its provider, and can still end well.
 
+use super::quotas::Quotas;
 use crate::config::{Amount, Limits, Rate};
 use ax_core::session::Usage;
 use std::collections::HashMap;
@@ -68,7 +69,7 @@ struct Bucket {
 
 impl Rates {
     /// Lets a call in: says how long it waits for its turn.
-    fn admit(&self, who: &str, rate: &Rate) -> Result<Duration, Over> {
+    pub(super) fn admit(&self, who: &str, rate: &Rate) -> Result<Duration, Over> {
         let mut buckets = self.lock();
         if buckets.len() >= RATES_MAX && !buckets.contains_key(who) {
             let now = Instant::now();
@@ -89,7 +90,7 @@ impl Rates {
         Ok(wait)
     }
 
-    fn spend(&self, who: &str, rate: &Rate, tokens: u64) {
+    pub(super) fn spend(&self, who: &str, rate: &Rate, tokens: u64) {
         if let Some(bucket) = self.lock().get_mut(who) {
             // More than a day of debt is no use to anybody.
             bucket.tokens = (bucket.tokens - figure(tokens)).max(-figure(tokens_max(rate)));
@@ -120,7 +121,7 @@ impl Bucket {
 
 /// A count as a number to calculate with; exact below 2⁵³.
 #[expect(clippy::cast_precision_loss, reason = "no such count is that large")]
-const fn figure(count: u64) -> f64 {
+pub(super) const fn figure(count: u64) -> f64 {
     count as f64
 }
 
@@ -132,11 +133,20 @@ pub(crate) struct Meter {
     rates: Rates,
     /// Whose rate it is.
     who: String,
+    quotas: Quotas,
+    /// Whose quota it is.
+    namespace: String,
 }
 
 impl Meter {
     pub(crate) fn new(limits: Limits, used: Used, rates: Rates, who: String) -> Self {
-        Self { limits, used: Mutex::new(used), rates, who }
+        let (quotas, namespace) = (Quotas::default(), String::new());
+        Self { limits, used: Mutex::new(used), rates, who, quotas, namespace }
+    }
+
+    /// Says what its namespace may use.
+    pub(crate) fn within(self, quotas: Quotas, namespace: String) -> Self {
+        Self { quotas, namespace, ..self }
     }
 
     /// Lets a call to a provider in: says how long it waits for its turn.
@@ -150,10 +160,13 @@ impl Meter {
                 check(whose, limit, so_far)?;
             }
         }
-        let wait = match &self.limits.rate {
-            Some(rate) => self.rates.admit(&self.whose(provider), rate)?,
-            None => Duration::ZERO,
+        let of_namespace = self.quotas.admit(&self.namespace)?;
+        let of_agent = match &self.limits.rate {
+            Some(rate) => self.rates.admit(&self.whose(provider), rate),
+            None => Ok(Duration::ZERO),
         };
+        let of_agent = of_agent.inspect_err(|_| self.quotas.take_back(&self.namespace))?;
+        let wait = of_namespace.max(of_agent);
         // It counts from here on: what several ask at a time is not over the limit either.
         used.execution.model_calls += 1;
         used.session.model_calls += 1;
@@ -166,6 +179,7 @@ impl Meter {
         let but_calls = Usage { model_calls: 0, ..*usage };
         used.execution.add(&but_calls);
         used.session.add(&but_calls);
+        self.quotas.spent(&self.namespace, usage);
         if let Some(rate) = &self.limits.rate {
             self.rates.spend(&self.whose(provider), rate, tokens(usage));
         }
@@ -188,11 +202,11 @@ const fn tokens_max(rate: &Rate) -> u64 {
     }
 }
 
-const fn tokens(usage: &Usage) -> u64 {
+pub(super) const fn tokens(usage: &Usage) -> u64 {
     usage.input_tokens.saturating_add(usage.output_tokens)
 }
 
-fn check(whose: &str, limit: &Amount, used: &Usage) -> Result<(), Over> {
+pub(super) fn check(whose: &str, limit: &Amount, used: &Usage) -> Result<(), Over> {
     let over = |what: &str, limit: String, used: String| {
         Err(Over::Budget { what: format!("{what} of the {whose}"), limit, used })
     };

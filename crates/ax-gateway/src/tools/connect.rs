@@ -91,27 +91,30 @@ pub(super) async fn connect(
     spawn: &Spawn,
     stop: &CancellationToken,
     listener: &Listener,
+    trace: Option<&HeaderValue>,
 ) -> Result<Connection, String> {
     let either = ClientLifecycleMode::Auto {
         preferred_versions: vec![ProtocolVersion::LATEST],
         legacy_version: Some(ProtocolVersion::LATEST_WITH_INITIALIZE),
     };
-    let newest = try_connect(config, spawn, stop, listener, either).await;
+    let newest = try_connect(config, spawn, (stop, trace), listener, either).await;
     let Err(why) = newest else { return newest };
+    let why = config.hidden(why);
     // A server that does not know the first word of today may end, or say something odd.
     tracing::debug!(server = config.name, why, "trying the handshake of earlier versions");
-    try_connect(config, spawn, stop, listener, ClientLifecycleMode::Initialize).await
+    try_connect(config, spawn, (stop, trace), listener, ClientLifecycleMode::Initialize).await
 }
 
 async fn try_connect(
     config: &ToolServer,
     spawn: &Spawn,
-    stop: &CancellationToken,
+    (stop, trace): (&CancellationToken, Option<&HeaderValue>),
     listener: &Listener,
     lifecycle: ClientLifecycleMode,
 ) -> Result<Connection, String> {
     if let Some(url) = &config.url {
-        let transport = StreamableHttpClientTransport::with_client(http()?, address(config, url)?);
+        let transport =
+            StreamableHttpClientTransport::with_client(http(trace)?, address(config, url)?);
         let running = listener.clone().serve_with_lifecycle(transport, lifecycle).await;
         let running = running.map_err(|error| error.to_string())?;
         return Ok(Arc::new(Live { running, _program: None }));
@@ -130,7 +133,7 @@ async fn try_connect(
 fn address(config: &ToolServer, url: &str) -> Result<StreamableHttpClientTransportConfig, String> {
     let mut address = StreamableHttpClientTransportConfig::with_uri(url.to_owned());
     if let Some(variable) = &config.api_key_env {
-        let key = std::env::var(variable).map_err(|_| {
+        let key = config.key().ok_or_else(|| {
             format!("the environment variable {variable} is not set where the runtime runs")
         })?;
         address = address.auth_header(key);
@@ -139,13 +142,15 @@ fn address(config: &ToolServer, url: &str) -> Result<StreamableHttpClientTranspo
 }
 
 /// Connections to servers at an address: without redirects, which would take a key elsewhere.
-fn http() -> Result<Http, String> {
+fn http(trace: Option<&HeaderValue>) -> Result<Http, String> {
+    let traced = trace.map(|trace| (HeaderName::from_static("traceparent"), trace.clone()));
     // A connection that was left open may be gone when it is needed.
     let client = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT_MAX)
         .pool_max_idle_per_host(0)
         .tcp_nodelay(true)
+        .default_headers(traced.into_iter().collect())
         .build();
     client.map(Http).map_err(|error| error.to_string())
 }
