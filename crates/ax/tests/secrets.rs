@@ -37,7 +37,8 @@ ask = lambda text: post(url, {'model': 'm', 'max_tokens': 9,
     'messages': [{'role': 'user', 'content': text}]}, key)
 said = [ask('be refused'), ask('be answered')]
 listing = {'jsonrpc': '2.0', 'id': 1, 'method': 'initialize', 'params': {
-    'protocolVersion': '2025-06-18', 'capabilities': {}, 'clientInfo': {'name': 'a', 'version': '1'}}}
+    'protocolVersion': '2025-06-18', 'capabilities': {},
+    'clientInfo': {'name': 'a', 'version': '1'}}}
 accept = {'accept': 'application/json, text/event-stream'}
 said.append(post(os.environ['AX_MCP_SHOP_URL'], listing, accept))
 listing = {'jsonrpc': '2.0', 'id': 2, 'method': 'tools/list', 'params': {}}
@@ -118,7 +119,8 @@ fn take(stream: &TcpStream, heads: &Mutex<Vec<String>>, traces: &Mutex<Vec<u8>>)
         heads.lock().unwrap().push(head);
         let answer = answer.to_string();
         let said = format!(
-            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{answer}",
+            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n{answer}",
             answer.len()
         );
         (&*stream).write_all(said.as_bytes()).unwrap();

@@ -152,7 +152,10 @@ async fn what_is_forged_in_the_head_of_a_request_reaches_nobody() {
         ("upgrade", "h2c"),
         ("proxy-authorization", "Basic eDp5"),
     ];
-    let turn = |(name, value): (&str, &str)| json!({"when": {"headers": {name: value}}, "text": format!("leaked {name}")});
+    let turn = |(name, value): (&str, &str)| {
+        let when = json!({"headers": {name: value}});
+        json!({"when": when, "text": format!("leaked {name}")})
+    };
     let mut turns: Vec<Value> = forged.into_iter().map(turn).collect();
     turns.push(json!({"when": {"headers": {"host": "example.com"}}, "text": "leaked host"}));
     let script = json!({"version": 1, "turns": turns}).to_string();
