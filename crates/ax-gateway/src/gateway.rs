@@ -41,7 +41,8 @@ pub struct Setup {
     pub sent: Vec<Prefix>,
     /// Questions of earlier attempts under such keys, and their answers; `None` if they expired.
     pub asks: HashMap<StepKey, Option<Answer>>,
-    /// What tells this execution from all others, for the keys that tool servers get.
+    /// What tells this execution from all others, for the keys that tool servers get:
+    /// `NAMESPACE/SESSION/EXECUTION`.
     pub scope: String,
     /// Starts tool servers that are programs.
     pub spawn: Spawn,
@@ -162,7 +163,8 @@ impl Gateway {
         }
         let Config { models: providers, tools: servers, on_divergence, limits, egress } = config;
         let meter = Meter::new(limits, setup.used, setup.rates, setup.rated);
-        let meter = meter.within(setup.quotas, setup.namespace);
+        let of_session = scope.rsplit_once('/').map_or("", |(session, _)| session);
+        let meter = meter.within(of_session.to_owned(), setup.namespace, setup.quotas);
         let (for_tools, for_models) = journal.into_iter().partition(is_of_a_tool);
         let models = Models::new(
             providers,

@@ -136,17 +136,19 @@ pub(crate) struct Meter {
     quotas: Quotas,
     /// Whose quota it is.
     namespace: String,
+    /// Which session this is, among those of all namespaces.
+    session: String,
 }
 
 impl Meter {
     pub(crate) fn new(limits: Limits, used: Used, rates: Rates, who: String) -> Self {
-        let (quotas, namespace) = (Quotas::default(), String::new());
-        Self { limits, used: Mutex::new(used), rates, who, quotas, namespace }
+        let (quotas, namespace, session) = (Quotas::default(), String::new(), String::new());
+        Self { limits, used: Mutex::new(used), rates, who, quotas, namespace, session }
     }
 
-    /// Says what its namespace may use.
-    pub(crate) fn within(self, quotas: Quotas, namespace: String) -> Self {
-        Self { quotas, namespace, ..self }
+    /// Says which session this is, and what its namespace may use.
+    pub(crate) fn within(self, session: String, namespace: String, quotas: Quotas) -> Self {
+        Self { quotas, namespace, session, ..self }
     }
 
     /// Lets a call to a provider in: says how long it waits for its turn.
@@ -161,12 +163,11 @@ impl Meter {
             }
         }
         let of_namespace = self.quotas.admit(&self.namespace)?;
-        let of_agent = match &self.limits.rate {
-            Some(rate) => self.rates.admit(&self.whose(provider), rate),
-            None => Ok(Duration::ZERO),
-        };
-        let of_agent = of_agent.inspect_err(|_| self.quotas.take_back(&self.namespace))?;
-        let wait = of_namespace.max(of_agent);
+        let mut wait = of_namespace;
+        for (who, rate) in self.rates_of(provider) {
+            let own = self.rates.admit(&who, rate);
+            wait = wait.max(own.inspect_err(|_| self.quotas.take_back(&self.namespace))?);
+        }
         // It counts from here on: what several ask at a time is not over the limit either.
         used.execution.model_calls += 1;
         used.session.model_calls += 1;
@@ -180,13 +181,18 @@ impl Meter {
         used.execution.add(&but_calls);
         used.session.add(&but_calls);
         self.quotas.spent(&self.namespace, usage);
-        if let Some(rate) = &self.limits.rate {
-            self.rates.spend(&self.whose(provider), rate, tokens(usage));
+        for (who, rate) in self.rates_of(provider) {
+            self.rates.spend(&who, rate, tokens(usage));
         }
     }
 
-    fn whose(&self, provider: &str) -> String {
-        format!("{}/{provider}", self.who)
+    /// The rates that hold for a call to a provider, and whose they are.
+    fn rates_of(&self, provider: &str) -> impl Iterator<Item = (String, &Rate)> {
+        let of_session = self.limits.session_rate.as_ref();
+        let of_session = of_session.map(|rate| (format!("session {}", self.session), rate));
+        let of_agent = self.limits.rate.as_ref();
+        let of_agent = of_agent.map(|rate| (format!("{}/{provider}", self.who), rate));
+        of_session.into_iter().chain(of_agent)
     }
 
     fn used(&self) -> MutexGuard<'_, Used> {
@@ -255,6 +261,20 @@ mod tests {
         let meter = Meter::new(meter.limits, used, Rates::default(), String::new());
         let over = meter.admit("p").unwrap_err().message();
         assert_eq!(over, "the budget of US dollars of the session is used up: 0.5 of 0.5");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_has_a_rate_of_its_own_over_all_providers() {
+        let session_rate = Some(Rate { calls: Some(1), tokens: None });
+        let limits = Limits { session_rate, ..Limits::default() };
+        let rates = Rates::default();
+        let meter = |session: &str| {
+            let meter = Meter::new(limits.clone(), Used::default(), rates.clone(), "w".into());
+            meter.within(session.into(), "n".into(), Quotas::default())
+        };
+        assert_eq!(meter("one").admit("p"), Ok(Duration::ZERO));
+        assert!(matches!(meter("one").admit("q"), Err(Over::Rate { .. })));
+        assert_eq!(meter("other").admit("q"), Ok(Duration::ZERO));
     }
 
     #[tokio::test(start_paused = true)]
