@@ -12,7 +12,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 use world::World;
 
@@ -176,11 +176,8 @@ fn files(dir: &Path, found: &mut Vec<(String, Vec<u8>)>) {
     }
 }
 
-#[test]
-fn planted_keys_reach_whom_they_are_for_and_nobody_else() {
-    let (world, outside) = (World::new(), Outside::new());
-    agent(&world, &outside);
-    let key = world.ok(&["auth", "key", "create", "--name", "op", "--role", "operator"]);
+/// A server that holds the keys and says all that it does; returns where it listens.
+fn serve(world: &World, outside: &Outside) -> (Child, String) {
     let mut command = world.command(&["serve", "--listen", "127.0.0.1:0", "--json"]);
     command.env("PLANTED_PROVIDER", PROVIDER_KEY).env("PLANTED_TOOL", TOOL_KEY);
     command.env("AX_LOG", "trace").env("AX_TRACING_ENDPOINT", &outside.address);
@@ -191,6 +188,25 @@ fn planted_keys_reach_whom_they_are_for_and_nobody_else() {
     BufReader::new(server.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     let said: Value = serde_json::from_str(&line).unwrap();
     let address = said["addresses"][0].as_str().unwrap().split_once("//").unwrap().1.to_owned();
+    (server, address)
+}
+
+fn assert_nowhere(secret: &str, found: &[(String, Vec<u8>)]) {
+    for (name, content) in found {
+        let at = content.windows(secret.len()).position(|part| part == secret.as_bytes());
+        if let Some(at) = at {
+            let around = &content[at.saturating_sub(200)..(at + 100).min(content.len())];
+            panic!("a key is in {name}: {}", String::from_utf8_lossy(around));
+        }
+    }
+}
+
+#[test]
+fn planted_keys_reach_whom_they_are_for_and_nobody_else() {
+    let (world, outside) = (World::new(), Outside::new());
+    agent(&world, &outside);
+    let key = world.ok(&["auth", "key", "create", "--name", "op", "--role", "operator"]);
+    let (mut server, address) = serve(&world, &outside);
     let limits = fs::read_to_string(format!("/proc/{}/limits", server.id())).unwrap();
 
     let part = json!({"kind": "PART_KIND_TEXT", "mediaType": "text/plain", "body": {"text": "go"}});
@@ -248,12 +264,6 @@ fn planted_keys_reach_whom_they_are_for_and_nobody_else() {
     found.push(("traces".into(), traces));
     found.push(("answers".into(), answers.concat().into_bytes()));
     for secret in [PROVIDER_KEY, TOOL_KEY, &key[key.len() - 40..]] {
-        for (name, content) in &found {
-            let at = content.windows(secret.len()).position(|part| part == secret.as_bytes());
-            if let Some(at) = at {
-                let around = &content[at.saturating_sub(200)..(at + 100).min(content.len())];
-                panic!("a key is in {name}: {}", String::from_utf8_lossy(around));
-            }
-        }
+        assert_nowhere(secret, &found);
     }
 }
