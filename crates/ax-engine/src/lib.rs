@@ -27,6 +27,7 @@ mod seams;
 mod session;
 mod submit;
 mod timers;
+pub mod trace;
 mod transcript;
 mod turns;
 mod view;

@@ -19,6 +19,12 @@ pub trait Observer: Debug + Send + Sync + 'static {
         false
     }
 
+    /// Whether spans are made of what is seen, under the ids of [`crate::trace`]: harnesses are
+    /// then told in which span they are.
+    fn makes_spans(&self) -> bool {
+        false
+    }
+
     /// A session was loaded, with the input and the events of the execution under way if they are
     /// wanted; at most [`HISTORY_EVENTS_MAX`] of them.
     fn woke(&self, key: &SessionKey, state: &State, history: &[(Seq, Event)]) {

@@ -12,6 +12,7 @@ use ax_harness::{AskResult, Asked, Content, JournalEntry, JournalKind, Role, Tur
 use ax_log::{EventLog, ReadLimit};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 /// How far back the conversation is read, in events.
 const HISTORY_EVENTS_MAX: u64 = 16_384;
@@ -57,10 +58,17 @@ impl Reader<'_> {
         found.ok_or_else(|| Error::new(Code::Damaged, format!("there is no event {seq}")))
     }
 
-    /// Returns the parts of an input.
-    pub(crate) async fn input(&self, seq: Seq, dir: &Path) -> Result<Vec<Content>, Error> {
-        match self.event(seq).await?.kind {
-            Kind::InputReceived { parts, .. } => self.contents(&parts, dir).await,
+    /// Returns the parts of an input, and the `traceparent` of who sent it; may be empty.
+    pub(crate) async fn input(
+        &self,
+        seq: Seq,
+        dir: &Path,
+    ) -> Result<(Vec<Content>, Arc<str>), Error> {
+        let event = self.event(seq).await?;
+        match event.kind {
+            Kind::InputReceived { parts, .. } => {
+                Ok((self.contents(&parts, dir).await?, event.trace))
+            }
             other => {
                 let what = format!("event {seq} is {}, not an input", other.name());
                 Err(Error::new(Code::Damaged, what))

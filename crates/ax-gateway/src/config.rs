@@ -55,6 +55,8 @@ pub(crate) struct Limits {
     pub(crate) session: Option<Amount>,
     /// In a minute, for each provider, all sessions of the agent in a namespace together.
     pub(crate) rate: Option<Rate>,
+    /// In a minute, for all providers, a session alone.
+    pub(crate) session_rate: Option<Rate>,
 }
 
 /// What may be consumed.
@@ -87,10 +89,12 @@ impl Limits {
                 return Err(ConfigError::new(path, "is not an amount", hint));
             }
         }
-        let Some(rate) = &self.rate else { return Ok(()) };
-        if rate.calls == Some(0) || rate.tokens == Some(0) {
-            let cause = "must let something through";
-            return Err(ConfigError::new("limits.rate", cause, "leave out what has no limit"));
+        for (name, rate) in [("rate", &self.rate), ("sessionRate", &self.session_rate)] {
+            let Some(rate) = rate else { continue };
+            if rate.calls == Some(0) || rate.tokens == Some(0) {
+                let (path, cause) = (format!("limits.{name}"), "must let something through");
+                return Err(ConfigError::new(path, cause, "leave out what has no limit"));
+            }
         }
         Ok(())
     }
@@ -298,6 +302,19 @@ fn check_pattern(path: &str, pattern: &str) -> Result<(), ConfigError> {
 }
 
 impl ToolServer {
+    /// The key for its address, if there is one at hand.
+    pub(crate) fn key(&self) -> Option<String> {
+        std::env::var(self.api_key_env.as_ref()?).ok()
+    }
+
+    /// Returns an error without the key that the server may repeat in it.
+    pub(crate) fn hidden(&self, message: String) -> String {
+        match self.key().filter(|key| !key.is_empty()) {
+            Some(key) => message.replace(&key, "[key]"),
+            None => message,
+        }
+    }
+
     fn check(&self, path: &str) -> Result<(), ConfigError> {
         check_name(path, &self.name)?;
         let program = self.command.first().is_some_and(|program| !program.is_empty());
@@ -455,6 +472,7 @@ mod tests {
         for (limits, path) in [
             (json!({"session": {"cost": -1.0}}), "limits.session.cost"),
             (json!({"rate": {"calls": 0}}), "limits.rate"),
+            (json!({"sessionRate": {"tokens": 0}}), "limits.sessionRate"),
             (json!({"execution": {"token": 1}}), "limits.execution.token"),
         ] {
             assert_eq!(Config::parse(&json!({"limits": limits})).unwrap_err().path, path);

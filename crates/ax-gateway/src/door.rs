@@ -1,7 +1,9 @@
 //! Listening, and who may come in.
 
+use crate::denials::{Denials, Noted};
 use crate::egress::{self, Body, Egress};
-use crate::models::{self, Models};
+use crate::models::Models;
+use crate::proof::{Proof, WRONG_KEY};
 use crate::tools::Tools;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -11,49 +13,65 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
-use std::fmt::Write as _;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-/// The most connections of a harness at a time.
+/// The most connections of a harness at a time, over the port and over the socket each.
 const CONNECTIONS_MAX: usize = 256;
 /// How long a harness may take for the head of a request.
 const HEAD_MAX: Duration = Duration::from_secs(30);
 /// The largest head of a request, in bytes.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
-/// What is behind the port.
+/// What is behind port and socket.
 #[derive(Debug)]
 pub(crate) struct Door {
     pub(crate) models: Arc<Models>,
     pub(crate) tools: Tools,
     pub(crate) egress: Arc<Egress>,
+    pub(crate) denials: Arc<Denials>,
     /// What the harness has instead of a key.
     pub(crate) placeholder: Box<str>,
 }
 
-/// Makes a word that nobody else knows.
-pub(crate) fn placeholder() -> String {
-    let mut bytes = [0; 24];
-    getrandom::fill(&mut bytes).expect("the system has random numbers");
-    bytes.iter().fold("ax-".to_owned(), |mut text, byte| {
-        let _never_fails = write!(text, "{byte:02x}");
-        text
-    })
+/// One of the two ways in.
+#[derive(Debug)]
+pub(crate) enum Listener {
+    /// Anybody on the machine can connect.
+    Port(TcpListener),
+    /// Only the harness can.
+    Socket(UnixListener),
+}
+
+/// A connection that somebody made.
+enum Stream {
+    Port(TcpStream),
+    Socket(UnixStream),
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Self::Port(listener) => Ok(Stream::Port(listener.accept().await?.0)),
+            Self::Socket(listener) => Ok(Stream::Socket(listener.accept().await?.0)),
+        }
+    }
 }
 
 /// Serves until it is told to stop.
-pub(crate) async fn serve(listener: TcpListener, door: Arc<Door>, stop: CancellationToken) {
+pub(crate) async fn serve(listener: Listener, door: Arc<Door>, stop: CancellationToken) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let stream = tokio::select! {
             () = stop.cancelled() => return,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(stream) => stream,
                 Err(error) => {
                     tracing::warn!(%error, "a connection to the gateway was lost");
                     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -61,36 +79,80 @@ pub(crate) async fn serve(listener: TcpListener, door: Arc<Door>, stop: Cancella
                 }
             },
         };
-        // It only makes small pieces wait; without it they come all the same.
-        let _slower = stream.set_nodelay(true);
         let (door, stop) = (Arc::clone(&door), stop.clone());
-        drop(tokio::spawn(async move {
-            let _place = place;
-            let service = service_fn(|request| {
-                let door = Arc::clone(&door);
-                async move { Ok::<_, Infallible>(door.answer(request).await) }
-            });
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_MAX)
-                .max_buf_size(HEAD_BYTES_MAX * 4)
-                .serve_connection(TokioIo::new(stream), service)
-                .with_upgrades();
-            tokio::select! {
-                () = stop.cancelled() => {}
-                ended = connection => if let Err(error) = ended {
-                    tracing::debug!(%error, "a connection of a harness broke");
-                }
+        match stream {
+            Stream::Port(stream) => {
+                // It only makes small pieces wait; without it they come all the same.
+                let _slower = stream.set_nodelay(true);
+                drop(tokio::spawn(door.talk(stream, false, place, stop)));
             }
-        }));
+            Stream::Socket(stream) if is_own(&stream) => {
+                drop(tokio::spawn(door.talk(stream, true, place, stop)));
+            }
+            Stream::Socket(_) => door.denials.note("socket", "the peer is another user").await,
+        }
     }
 }
 
+/// Whether the program at the other end is of our user. The directory of the socket lets nobody
+/// else in; a descriptor can be handed on.
+fn is_own(stream: &UnixStream) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    stream.peer_cred().is_ok_and(|peer| peer.uid() == own)
+}
+
 impl Door {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
-        if egress::is_for_proxy(&request) {
-            return self.egress.answer(request, &self.placeholder).await;
+    /// Answers the requests of a connection.
+    async fn talk(
+        self: Arc<Self>,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        by_socket: bool,
+        place: OwnedSemaphorePermit,
+        stop: CancellationToken,
+    ) {
+        let _place = place;
+        let service = service_fn(|request| {
+            let door = Arc::clone(&self);
+            async move { Ok::<_, Infallible>(door.answer(request, by_socket).await) }
+        });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_MAX)
+            .max_buf_size(HEAD_BYTES_MAX * 4)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        let ended = tokio::select! {
+            () = stop.cancelled() => return,
+            ended = connection => ended,
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection of a harness broke");
+            if error.is_parse() {
+                self.denials.note("", &format!("not HTTP: {error}")).await;
+            }
         }
+    }
+
+    /// Answers a request; what is refused is noted.
+    async fn answer(&self, request: Request<Incoming>, by_socket: bool) -> Response<Body> {
+        let uri = request.uri();
+        let place = uri.authority().map_or("", |authority| authority.as_str());
+        let route = format!("{} {place}{}", request.method(), uri.path());
+        let mut answer = self.let_in(request, by_socket).await;
+        if let Some(Noted(reason)) = answer.extensions_mut().remove() {
+            self.denials.note(&route, &reason).await;
+        }
+        answer
+    }
+
+    async fn let_in(&self, request: Request<Incoming>, by_socket: bool) -> Response<Body> {
+        let proof = Proof { placeholder: &self.placeholder, by_socket };
+        if egress::is_for_proxy(&request) {
+            let holds = proof.is_password_in(request.headers());
+            return self.egress.answer(request, holds).await;
+        }
+        let target = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        let holds = proof.is_in(request.headers(), target);
         let path = request.uri().path();
         // A path that is not plain is for nobody: whoever reads it next may read it otherwise.
         let plain = !path.contains("//") && !path.contains("/.") && !path.contains(['%', '\\']);
@@ -98,36 +160,34 @@ impl Door {
         match first {
             Some(("mcp", name)) if plain && self.tools.has(name) => {
                 let name = name.to_owned();
-                self.tool(&name, request).await
+                self.tool(&name, request, holds).await
             }
             Some((name, _)) if plain && self.models.has(name) => {
                 let (head, body) = request.into_parts();
-                let answer = self.models.answer(head, body, &self.placeholder).await;
-                answer.map(UnsyncBoxBody::new)
+                self.models.answer(head, body, holds).await.map(UnsyncBoxBody::new)
             }
-            _ => refuse(StatusCode::NOT_FOUND, "this is no route of the gateway"),
+            _ => deny(StatusCode::NOT_FOUND, "this is no route of the gateway"),
         }
     }
 
-    async fn tool(&self, name: &str, request: Request<Incoming>) -> Response<Body> {
-        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-        if !models::holds(request.headers(), path, &self.placeholder) {
-            let message = "this is not the key that the runtime gave to this harness";
-            return refuse(StatusCode::UNAUTHORIZED, message);
+    async fn tool(&self, name: &str, request: Request<Incoming>, holds: bool) -> Response<Body> {
+        if !holds {
+            return deny(StatusCode::UNAUTHORIZED, WRONG_KEY);
         }
         match self.tools.answer(name, request).await {
             Some(answer) => {
                 answer.map(|body| UnsyncBoxBody::new(body.map_err(|never| match never {})))
             }
-            None => refuse(StatusCode::NOT_FOUND, "there is no such tool server"),
+            None => deny(StatusCode::NOT_FOUND, "there is no such tool server"),
         }
     }
 }
 
-fn refuse(status: StatusCode, message: &str) -> Response<Body> {
+fn deny(status: StatusCode, message: &str) -> Response<Body> {
     let text = serde_json::json!({"error": {"message": message}}).to_string();
     let body = Full::new(Bytes::from(text)).map_err(|never| match never {});
     let mut response = Response::new(UnsyncBoxBody::new(body));
     *response.status_mut() = status;
+    drop(response.extensions_mut().insert(Noted(message.into())));
     response
 }

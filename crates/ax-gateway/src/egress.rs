@@ -8,7 +8,7 @@ mod rule;
 #[cfg(test)]
 mod tests;
 
-use crate::models::holds_basic;
+use crate::denials::Noted;
 use crate::session::{KEY_PREFIX, Session};
 use ax_core::session::{Body as Content, Frame, StepKey};
 use bytes::Bytes;
@@ -166,17 +166,14 @@ impl Egress {
         Self { rules, resolve, session, stop, seen: Mutex::default(), open }
     }
 
-    /// Answers a request that wants to go out.
-    pub(crate) async fn answer(
-        &self,
-        request: Request<Incoming>,
-        placeholder: &str,
-    ) -> Response<Body> {
-        if !holds_basic(request.headers(), placeholder) {
+    /// Answers a request that wants to go out. `holds` says whether it has shown whose it is.
+    pub(crate) async fn answer(&self, request: Request<Incoming>, holds: bool) -> Response<Body> {
+        if !holds {
             let message = "this is not the password that the runtime gave to this harness";
             let mut answer = refuse(StatusCode::PROXY_AUTHENTICATION_REQUIRED, message);
             let challenge = http::HeaderValue::from_static("Basic realm=\"gateway\"");
             answer.headers_mut().insert(header::PROXY_AUTHENTICATE, challenge);
+            drop(answer.extensions_mut().insert(Noted(message.into())));
             return answer;
         }
         let Some(place) = place(&request) else {

@@ -1,16 +1,22 @@
 //! One gateway for each attempt.
 
 use crate::config::{Config, Kind};
-use crate::door::{self, Door};
+use crate::denials::Denials;
+use crate::door::{self, Door, Listener};
 use crate::egress::{self, Egress};
-use crate::models::{Meter, Models, Rates, Used};
+use crate::models::{Meter, Models, Quotas, Rates, Used};
+use crate::proof;
 use crate::session::{KEY_PREFIX, Recorded, Session, Told};
+use crate::sockets::{self, Socket};
 use crate::tools::{self, Spawn, Toolbox, Tools};
 use ax_core::session::{Answer, Failure, Frame, Prefix, StepKey};
-use std::collections::{HashMap, HashSet};
+use http::HeaderValue;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -19,6 +25,8 @@ use tokio_util::task::TaskTracker;
 pub struct Setup {
     /// What it lets through.
     pub config: Config,
+    /// Where it listens.
+    pub listen: Listen,
     /// Connections to the outside, shared by all gateways: see [`crate::connections`].
     pub http: reqwest::Client,
     /// Takes what the gateway says to its session.
@@ -33,7 +41,8 @@ pub struct Setup {
     pub sent: Vec<Prefix>,
     /// Questions of earlier attempts under such keys, and their answers; `None` if they expired.
     pub asks: HashMap<StepKey, Option<Answer>>,
-    /// What tells this execution from all others, for the keys that tool servers get.
+    /// What tells this execution from all others, for the keys that tool servers get:
+    /// `NAMESPACE/SESSION/EXECUTION`.
     pub scope: String,
     /// Starts tool servers that are programs.
     pub spawn: Spawn,
@@ -43,6 +52,36 @@ pub struct Setup {
     pub rates: Rates,
     /// Whose rate it is: namespace and agent.
     pub rated: String,
+    /// What namespaces may use: one for all gateways of the process.
+    pub quotas: Quotas,
+    /// The namespace.
+    pub namespace: String,
+    /// The W3C `traceparent` of the attempt, if it is traced: models and tool servers at an address
+    /// hear of it.
+    pub trace: Option<String>,
+}
+
+/// Where a gateway listens: all ways lead to the same door.
+#[derive(Debug, Default)]
+pub struct Listen {
+    /// A socket of its own: see [`crate::Sockets`]. Who comes this way needs no placeholder, and
+    /// may have no other one.
+    pub socket: Option<Socket>,
+    /// What there is for programs that speak TCP.
+    pub port: Port,
+}
+
+/// A port for programs that speak TCP. Who comes this way needs the placeholder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Port {
+    /// One of the loopback interface, which anybody on the machine can reach.
+    #[default]
+    Loopback,
+    /// Nobody listens here: who runs the sandbox forwards this port of its own loopback interface
+    /// to the socket.
+    Forwarded(u16),
+    /// There is only the socket.
+    None,
 }
 
 impl fmt::Debug for Setup {
@@ -70,7 +109,7 @@ pub enum OpenError {
     Listen {
         /// Why not.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 
@@ -86,6 +125,8 @@ pub struct Gateway {
     calls: TaskTracker,
     /// Ends everything at once.
     stop: CancellationToken,
+    /// The file of its socket, which goes with it.
+    socket: Option<sockets::File>,
 }
 
 impl Gateway {
@@ -99,13 +140,31 @@ impl Gateway {
         let (scope, spawn) = (setup.scope, setup.spawn);
         let session = Arc::new(Session::new(frames, may_act));
         let (calls, stop) = (TaskTracker::new(), CancellationToken::new());
-        let listen = |source| OpenError::Listen { source };
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(listen)?;
-        let port = listener.local_addr().map_err(listen)?.port();
-        let placeholder = door::placeholder();
-        let environment = environment(&config, port, &placeholder);
+        let trace = setup.trace.and_then(|trace| HeaderValue::try_from(trace).ok());
+        let Listen { socket, port } = setup.listen;
+        let (port, mut listeners) = match port {
+            Port::Loopback => {
+                let (port, listener) = loopback().await?;
+                (Some(port), vec![Listener::Port(listener)])
+            }
+            Port::Forwarded(port) => (Some(port), Vec::new()),
+            Port::None => (None, Vec::new()),
+        };
+        let placeholder = proof::placeholder();
+        let mut environment = environment(&config, port, &placeholder);
+        let mut file = None;
+        if let Some(socket) = socket {
+            let path = socket.path().to_string_lossy().into_owned();
+            environment.push(("AX_GATEWAY_SOCKET".to_owned(), path));
+            let listener = UnixListener::from_std(socket.listener);
+            listeners
+                .push(Listener::Socket(listener.map_err(|source| OpenError::Listen { source })?));
+            file = Some(socket.file);
+        }
         let Config { models: providers, tools: servers, on_divergence, limits, egress } = config;
         let meter = Meter::new(limits, setup.used, setup.rates, setup.rated);
+        let of_session = scope.rsplit_once('/').map_or("", |(session, _)| session);
+        let meter = meter.within(of_session.to_owned(), setup.namespace, setup.quotas);
         let (for_tools, for_models) = journal.into_iter().partition(is_of_a_tool);
         let models = Models::new(
             providers,
@@ -116,7 +175,7 @@ impl Gateway {
             meter,
             Arc::clone(&session),
         )?;
-        let models = Arc::new(models.under(calls.clone(), stop.clone()));
+        let models = Arc::new(models.under(calls.clone(), stop.clone(), trace.clone()));
         let tools = Tools::new(tools::Setup {
             servers,
             spawn,
@@ -127,6 +186,7 @@ impl Gateway {
             session: Arc::clone(&session),
             tasks: calls.clone(),
             stop: stop.clone(),
+            trace,
         });
         let (resolve, ending) = (egress::system_resolver(), stop.clone());
         let egress = Egress::new(egress, resolve, Arc::clone(&session), ending);
@@ -137,10 +197,19 @@ impl Gateway {
             models: models_door,
             egress: egress_door,
             tools,
+            denials: Arc::new(Denials::new(Arc::clone(&session))),
             placeholder: placeholder.into(),
         };
-        drop(tokio::spawn(door::serve(listener, Arc::new(door), stop.clone())));
-        Ok(Self { session, models, egress, environment, toolbox, calls, stop })
+        let door = Arc::new(door);
+        for listener in listeners {
+            drop(tokio::spawn(door::serve(listener, Arc::clone(&door), stop.clone())));
+        }
+        Ok(Self { session, models, egress, environment, toolbox, calls, stop, socket: file })
+    }
+
+    /// Where its socket is, if it has one.
+    pub fn socket(&self) -> Option<&Path> {
+        self.socket.as_ref().map(sockets::File::path)
     }
 
     /// Whether a key is one of the gateway's, which no harness may use.
@@ -196,12 +265,34 @@ impl Drop for Gateway {
     }
 }
 
+async fn loopback() -> Result<(u16, TcpListener), OpenError> {
+    let listen = async || -> io::Result<_> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        Ok((listener.local_addr()?.port(), listener))
+    };
+    listen().await.map_err(|source| OpenError::Listen { source })
+}
+
 fn is_of_a_tool(recorded: &Recorded) -> bool {
     recorded.key.as_str().starts_with(&format!("{KEY_PREFIX}tool:"))
 }
 
-/// The variables that vendors' clients read, and one of ours for each provider.
-fn environment(config: &Config, port: u16, placeholder: &str) -> Vec<(String, String)> {
+/// The variables that vendors' clients read, and one of ours for each provider. Without a port
+/// there are only the words that serve as keys.
+fn environment(config: &Config, port: Option<u16>, placeholder: &str) -> Vec<(String, String)> {
+    let mut all = port.map_or_else(Vec::new, |port| addresses(config, port, placeholder));
+    let keys = config.models.iter().flat_map(|provider| match provider.provider {
+        Kind::Anthropic => &["ANTHROPIC_API_KEY"][..],
+        Kind::Openai => &["OPENAI_API_KEY"],
+        Kind::Gemini => &["GEMINI_API_KEY", "GOOGLE_API_KEY"],
+    });
+    let keys: BTreeSet<_> = keys.chain(&["AX_GATEWAY_KEY"]).collect();
+    all.extend(keys.into_iter().map(|name| ((*name).to_owned(), placeholder.to_owned())));
+    all
+}
+
+/// The addresses of what can be reached through a port.
+fn addresses(config: &Config, port: u16, placeholder: &str) -> Vec<(String, String)> {
     let mut all = vec![("AX_GATEWAY_URL".to_owned(), format!("http://127.0.0.1:{port}"))];
     let mut vendors = Vec::new();
     for provider in &config.models {
@@ -213,18 +304,12 @@ fn environment(config: &Config, port: u16, placeholder: &str) -> Vec<(String, St
             continue;
         }
         vendors.push(provider.provider);
-        let (urls, keys): (&[(&str, &str)], &[&str]) = match provider.provider {
-            Kind::Anthropic => (&[("ANTHROPIC_BASE_URL", "")], &["ANTHROPIC_API_KEY"]),
-            Kind::Openai => {
-                (&[("OPENAI_BASE_URL", "/v1"), ("OPENAI_API_BASE", "/v1")], &["OPENAI_API_KEY"])
-            }
-            Kind::Gemini => (
-                &[("GOOGLE_GEMINI_BASE_URL", ""), ("GEMINI_NEXT_GEN_API_BASE_URL", "")],
-                &["GEMINI_API_KEY", "GOOGLE_API_KEY"],
-            ),
+        let urls: &[(&str, &str)] = match provider.provider {
+            Kind::Anthropic => &[("ANTHROPIC_BASE_URL", "")],
+            Kind::Openai => &[("OPENAI_BASE_URL", "/v1"), ("OPENAI_API_BASE", "/v1")],
+            Kind::Gemini => &[("GOOGLE_GEMINI_BASE_URL", ""), ("GEMINI_NEXT_GEN_API_BASE_URL", "")],
         };
         all.extend(urls.iter().map(|(name, path)| ((*name).to_owned(), format!("{url}{path}"))));
-        all.extend(keys.iter().map(|name| ((*name).to_owned(), placeholder.to_owned())));
     }
     for server in &config.tools {
         let name = server.name.to_ascii_uppercase().replace('-', "_");
@@ -241,6 +326,5 @@ fn environment(config: &Config, port: u16, placeholder: &str) -> Vec<(String, St
     all.extend(
         ["NO_PROXY", "no_proxy"].map(|name| (name.to_owned(), "127.0.0.1,localhost".into())),
     );
-    all.push(("AX_GATEWAY_KEY".to_owned(), placeholder.to_owned()));
     all
 }

@@ -11,6 +11,7 @@
 
 pub mod canonical;
 mod config;
+mod denials;
 mod door;
 mod egress;
 mod expression;
@@ -20,12 +21,15 @@ mod gateway;
 mod models;
 mod policy;
 mod probe;
+mod proof;
 pub mod provider;
 mod session;
+mod sockets;
 mod tools;
 
 pub use config::{Config, ConfigError};
-pub use gateway::{Gateway, OpenError, Setup};
-pub use models::{Rates, Used, connections};
+pub use gateway::{Gateway, Listen, OpenError, Port, Setup};
+pub use models::{Period, Quota, Quotas, QuotasError, Rates, Used, connections};
 pub use session::{KEY_PREFIX, Recorded, Told};
+pub use sockets::{Socket, Sockets};
 pub use tools::{Offered, Said, Spawn, Spawned, ToolCommand, Toolbox};

@@ -2,14 +2,20 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+#[path = "models/bodies.rs"]
+mod bodies;
 #[path = "models/conversation.rs"]
 mod conversation;
+#[path = "models/hostile.rs"]
+mod hostile;
 #[path = "models/limits.rs"]
 mod limits;
+#[path = "models/socket.rs"]
+mod socket;
 
 use ax_core::session::{Body, Frame, Prefix, StepKey};
 use ax_fakemodel::{FakeModel, Options, Script};
-use ax_gateway::{Config, Gateway, Rates, Recorded, Setup, Told, Used};
+use ax_gateway::{Config, Gateway, Listen, Quotas, Rates, Recorded, Setup, Told, Used};
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -96,6 +102,10 @@ impl World {
     }
 
     async fn attempt(&self) -> Attempt {
+        self.attempt_at(Listen::default()).await
+    }
+
+    async fn attempt_at(&self, listen: Listen) -> Attempt {
         let (frames, mut said) = mpsc::channel(16);
         let (journal, sent) = {
             let log = self.log.lock().unwrap();
@@ -104,6 +114,7 @@ impl World {
         };
         let setup = Setup {
             config: Config::parse(&self.section).unwrap(),
+            listen,
             http: ax_gateway::connections().unwrap(),
             frames,
             may_act: Box::new(|| true),
@@ -116,6 +127,9 @@ impl World {
             used: Used::default(),
             rates: Rates::default(),
             rated: String::new(),
+            quotas: Quotas::default(),
+            namespace: String::new(),
+            trace: None,
         };
         let gateway = Arc::new(Gateway::open(setup).await.unwrap());
         let (log, sync, weak) = (Arc::clone(&self.log), self.sync, Arc::downgrade(&gateway));

@@ -11,7 +11,8 @@ mod probe;
 
 use ax_core::session::{Answer, Body, Digest, EffectClass, Failure, Frame, StepKey};
 use ax_gateway::{
-    Config, Gateway, Rates, Recorded, Setup, Spawn, Spawned, Told, ToolCommand, Used,
+    Config, Gateway, Listen, Quotas, Rates, Recorded, Setup, Spawn, Spawned, Told, ToolCommand,
+    Used,
 };
 use rmcp::model::{CallToolRequestParams, CallToolResult};
 use rmcp::service::RunningService;
@@ -74,6 +75,7 @@ impl World {
         };
         let setup = Setup {
             config: Config::parse(&self.section).unwrap(),
+            listen: Listen::default(),
             http: ax_gateway::connections().unwrap(),
             frames,
             may_act: Box::new(|| true),
@@ -86,6 +88,9 @@ impl World {
             used: Used::default(),
             rates: Rates::default(),
             rated: String::new(),
+            quotas: Quotas::default(),
+            namespace: String::new(),
+            trace: None,
         };
         let gateway = Arc::new(Gateway::open(setup).await.unwrap());
         let (log, weak) = (Arc::clone(&self.log), Arc::downgrade(&gateway));

@@ -10,7 +10,7 @@ use crate::launch::{Exit, Io, Launch, Launcher};
 use crate::process::ProcessHarness;
 use crate::supervise::Options;
 use ax_core::session::{Failure, Frame};
-use ax_gateway::Toolbox;
+use ax_gateway::{Listen, Port, Quotas, Sockets, Toolbox};
 use futures::future::BoxFuture;
 use serde_json::Value;
 use std::sync::{Arc, OnceLock};
@@ -31,6 +31,10 @@ pub struct Adapters {
     http: Arc<OnceLock<reqwest::Client>>,
     /// How fast agents call models through gateways.
     rates: ax_gateway::Rates,
+    /// What namespaces may use of models.
+    quotas: Quotas,
+    /// Where gateways listen.
+    sockets: Sockets,
 }
 
 impl Adapters {
@@ -41,10 +45,17 @@ impl Adapters {
             acp: AcpHarness::new(options.clone()),
             ax1: Ax1Harness::new(options.clone()),
             builtin: BuiltinHarness::new(options.clone()),
+            sockets: Sockets::new(options.run_dir.clone()),
             options,
             http: Arc::default(),
             rates: ax_gateway::Rates::default(),
+            quotas: Quotas::default(),
         }
+    }
+
+    /// Says what namespaces may use of models through gateways.
+    pub fn within(self, quotas: Quotas) -> Self {
+        Self { quotas, ..self }
     }
 
     /// Checks the `harness` section of a manifest.
@@ -96,8 +107,13 @@ impl Adapters {
     async fn behind_gateway(self, launch: Launch, io: Io) -> Result<Exit, Failure> {
         let http = self.connections()?;
         let (rates, options) = (self.rates.clone(), self.options.clone());
+        // A program that speaks TCP needs none.
+        let socket = self.sockets.open();
+        let socket = socket.inspect_err(|error| tracing::warn!(%error, "a gateway has no socket"));
+        let listen = Listen { socket: socket.ok(), port: Port::Loopback };
+        let shared = gateway::Shared { http, rates, quotas: self.quotas.clone(), options };
         let adapter = |launch, io, tools| self.adapter(launch, io, Some(tools));
-        gateway::run(http, rates, options, launch, io, adapter).await
+        gateway::run(shared, listen, launch, io, adapter).await
     }
 }
 
@@ -153,7 +169,12 @@ impl Launcher for Adapters {
     }
 
     fn reap_orphans(&self) -> BoxFuture<'static, ()> {
-        // All use the same run directory.
-        self.process.reap_orphans()
+        let (sockets, orphans) = (self.sockets.clone(), self.process.reap_orphans());
+        Box::pin(async move {
+            // All adapters use the same run directory.
+            orphans.await;
+            let swept = tokio::task::spawn_blocking(move || sockets.sweep()).await;
+            swept.expect("removing files does not panic");
+        })
     }
 }

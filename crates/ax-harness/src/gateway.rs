@@ -6,7 +6,9 @@ use crate::launch::{AskResult, Exit, Io, JournalEntry, JournalKind, Launch, Told
 use crate::process::tail::Tail;
 use crate::supervise::{Options, Spec, Supervised};
 use ax_core::session::{Answer, Failure, Frame, StepKey};
-use ax_gateway::{Config, Gateway, Rates, Recorded, Setup, Spawn, Spawned, ToolCommand, Toolbox};
+use ax_gateway::{
+    Config, Gateway, Listen, Quotas, Rates, Recorded, Setup, Spawn, Spawned, ToolCommand, Toolbox,
+};
 use futures::future::BoxFuture;
 use serde_json::Value;
 use std::ffi::OsString;
@@ -37,11 +39,22 @@ pub(crate) fn validate(section: &Value) -> Result<(), ConfigError> {
     Err(ConfigError { path, cause: error.cause, suggestion })
 }
 
+/// What all gateways have in common.
+pub(crate) struct Shared {
+    /// Connections to the outside.
+    pub(crate) http: reqwest::Client,
+    /// How fast agents call.
+    pub(crate) rates: Rates,
+    /// What namespaces may use.
+    pub(crate) quotas: Quotas,
+    /// The supervisors of tool servers.
+    pub(crate) options: Options,
+}
+
 /// Runs an attempt behind a gateway.
 pub(crate) async fn run(
-    http: reqwest::Client,
-    rates: Rates,
-    options: Options,
+    Shared { http, rates, quotas, options }: Shared,
+    listen: Listen,
     mut launch: Launch,
     io: Io,
     adapter: impl FnOnce(Launch, Io, Toolbox) -> BoxFuture<'static, Exit>,
@@ -53,6 +66,7 @@ pub(crate) async fn run(
     let programs = TaskTracker::new();
     let setup = Setup {
         config,
+        listen,
         http,
         frames: io.frames.clone(),
         may_act: Box::new(move || may_act.now()),
@@ -65,6 +79,9 @@ pub(crate) async fn run(
         used: launch.used,
         rates,
         rated: format!("{}/{}", launch.key.namespace.as_str(), launch.agent.name),
+        quotas,
+        namespace: launch.key.namespace.as_str().to_owned(),
+        trace: traced(&launch),
     };
     let gateway = Gateway::open(setup).await.map_err(|error| failure("gateway", &error))?;
     launch.env.extend(gateway.environment().iter().cloned());
@@ -78,6 +95,12 @@ pub(crate) async fn run(
     programs.close();
     programs.wait().await;
     Ok(exit)
+}
+
+/// The span that the attempt is in, if it is traced.
+fn traced(launch: &Launch) -> Option<String> {
+    let named = launch.env.iter().find(|(name, _)| name == "TRACEPARENT");
+    named.map(|(_, value)| value.clone())
 }
 
 /// Returns what starts tool servers: under supervisors, in the directory of the harness, with the

@@ -25,7 +25,7 @@ pub mod supervise;
 
 pub use acp::AcpHarness;
 pub use adapters::Adapters;
-pub use ax_gateway::Used;
+pub use ax_gateway::{Period, Quota, Quotas, Used};
 pub use ax1::Ax1Harness;
 pub use builtin::BuiltinHarness;
 pub use config::ConfigError;

@@ -9,7 +9,7 @@ use crate::time::now;
 use ax_core::id::SessionId;
 use ax_core::time::Timestamp;
 use ax_engine::{Code, Engine, Observer, SystemClock, SystemEntropy, WaitState, codec};
-use ax_harness::{Adapters, supervise};
+use ax_harness::{Adapters, Period, Quota, Quotas, supervise};
 use ax_log::{EmbeddedLog, EventLog, Filter, ListQuery, OpenError, Options, StateMask};
 use ax_server::ops::{Metrics, Probes, Watch};
 use ax_server::tls::Tls;
@@ -241,13 +241,33 @@ async fn engine(
         runs_max,
         log: Arc::clone(log),
         blobs,
-        launcher: Arc::new(Adapters::new(supervisors(data))),
+        launcher: Arc::new(Adapters::new(supervisors(data)).within(quotas(data, config)?)),
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy),
     };
     let observer: Arc<dyn Observer> = Arc::<Watch>::clone(&watch);
     let engine = Engine::open_observed(options, observer).await?;
     Ok((engine, watch, exporter))
+}
+
+/// What namespaces may use of models, and have used.
+fn quotas(data: &DataDir, config: &Config) -> Result<Quotas, Failure> {
+    let of = |name: &str| config.number(&format!("limits.models.{name}"));
+    let quota = Quota {
+        period: match config.text("limits.models.period") {
+            Some("day") => Period::Day,
+            _ => Period::Month,
+        },
+        calls: of("calls"),
+        tokens: of("tokens"),
+        dollars: of("dollars"),
+        calls_per_minute: of("calls_per_minute"),
+        tokens_per_minute: of("tokens_per_minute"),
+    };
+    Quotas::open(quota, data.model_use()).map_err(|error| {
+        let hint = "remove the file: what was used so far is then forgotten";
+        Failure::new(Code::Damaged, error.to_string()).because(&error.source).hint(hint)
+    })
 }
 
 fn supervisors(data: &DataDir) -> supervise::Options {

@@ -18,6 +18,7 @@ mod manifest;
 mod out;
 mod paths;
 mod provider;
+mod secrecy;
 mod service;
 mod takeover;
 mod telemetry;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
     if args.get(1).is_some_and(|arg| arg == "__supervise") {
         return ax_harness::supervise::main(args.into_iter().skip(2));
     }
+    let secrecy = secrecy::keep();
     let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
         Err(error) => return refused(&error, &args),
@@ -57,6 +59,9 @@ fn main() -> ExitCode {
     let given = cli.given();
     let config = config::load(&given);
     let logs = telemetry::Logs::start(&config, level(&cli.command), out.watched);
+    if let Err(error) = secrecy {
+        tracing::warn!(%error, "core dumps of this process cannot be prevented");
+    }
     let mut global = cli.global.or_environment();
     global.data = config.path("data");
     let context = Context { global, out, config: Arc::new(config), given, logs };

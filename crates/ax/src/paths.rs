@@ -73,6 +73,11 @@ impl DataDir {
         self.root.join("run")
     }
 
+    /// What namespaces have used of models in this period.
+    pub(crate) fn model_use(&self) -> PathBuf {
+        self.root.join("models.json")
+    }
+
     pub(crate) fn server_log(&self) -> PathBuf {
         self.root.join("server.log")
     }

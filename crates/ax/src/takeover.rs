@@ -21,6 +21,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
+use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep, timeout};
 
 /// How long one question to a server may take.
@@ -94,10 +95,14 @@ pub(crate) async fn end(data: &DataDir, server: &Holder, out: &Out) -> Result<()
         Err(errno) => return Err(cannot_end(data, pid, &errno.into())),
     };
     // From here on the descriptor means this process, whoever gets its number.
-    let holds = lock_holder(&path).and_then(|holder| match holder {
+    let mut holds = lock_holder(&path).and_then(|holder| match holder {
         Some(holder) if holder == pid => has_open(pid, &path),
         _ => Ok(false),
     });
+    // A server lets nobody but root look at what it has open; that it listens says who it is.
+    if holds.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
+        holds = listens(pid, &server.socket).await;
+    }
     if !holds.map_err(|error| cannot_end(data, pid, &error))? {
         return Ok(());
     }
@@ -188,6 +193,12 @@ fn holder_in(locks: &str, device: (u32, u32), inode: u64) -> Option<Pid> {
     elsewhere
 }
 
+/// Whether a process listens at a socket: the kernel takes connections while it does nothing.
+async fn listens(pid: Pid, socket: &Path) -> io::Result<bool> {
+    let peer = UnixStream::connect(socket).await?.peer_cred()?;
+    Ok(peer.pid() == Some(pid.as_raw_pid()))
+}
+
 /// Whether a process has a file open.
 fn has_open(pid: Pid, path: &Path) -> io::Result<bool> {
     let about = fs::metadata(path)?;
@@ -220,6 +231,16 @@ mod tests {
         drop(file);
         assert_eq!(lock_holder(&path).unwrap(), None);
         assert!(!has_open(me, &path).unwrap());
+    }
+
+    #[tokio::test]
+    async fn who_listens_at_a_socket_is_known_though_it_does_not_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let _silent = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        assert!(listens(rustix::process::getpid(), &path).await.unwrap());
+        assert!(!listens(Pid::from_raw(1).unwrap(), &path).await.unwrap());
+        assert!(listens(Pid::from_raw(1).unwrap(), &dir.path().join("none")).await.is_err());
     }
 
     #[test]

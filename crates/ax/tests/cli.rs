@@ -12,6 +12,7 @@ mod cli {
     mod help;
     mod inputs;
     mod kills;
+    mod models;
     mod ops;
     mod people;
     mod reload;

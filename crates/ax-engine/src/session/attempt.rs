@@ -2,6 +2,7 @@
 
 use super::Task;
 use crate::inner::Inner;
+use crate::trace;
 use crate::transcript::Reader;
 use crate::{Code, Error};
 use ax_core::id::{AttemptId, ExecId, SessionKey};
@@ -367,6 +368,9 @@ impl Task {
         sent.extend(sent_now);
         let mut used = Used { execution: under_way.usage, session: state.usage };
         used.session.add(&under_way.usage);
+        let (input, sent_within) = reader.input(under_way.input, &files).await?;
+        let makes_spans = self.inner.observer.makes_spans();
+        let within = trace::of_attempt(makes_spans, &sent_within, &self.key, exec, attempt);
         Ok(Launch {
             key: self.key.clone(),
             agent,
@@ -374,11 +378,11 @@ impl Task {
             attempt,
             history,
             input_seq: under_way.input,
-            input: reader.input(under_way.input, &files).await?,
+            input,
             journal,
             doubts: under_way.in_doubt().cloned().collect(),
             sent,
-            env: Vec::new(),
+            env: within.map(|within| ("TRACEPARENT".to_owned(), within)).into_iter().collect(),
             used,
             workspace,
         })

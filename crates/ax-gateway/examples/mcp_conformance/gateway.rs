@@ -2,7 +2,7 @@
 
 use crate::Outcome;
 use ax_core::session::{self as core, EffectClass, StepKey};
-use ax_gateway::{Config, Gateway, Setup, Told};
+use ax_gateway::{Config, Gateway, Listen, Quotas, Setup, Told};
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 use http::{Request, Response};
@@ -32,6 +32,7 @@ pub(crate) async fn open(upstream: &str) -> Outcome<Open> {
     let (frames, mut said) = mpsc::channel(64);
     let setup = Setup {
         config: Config::parse(&section)?,
+        listen: Listen::default(),
         http: ax_gateway::connections()?,
         frames,
         may_act: Box::new(|| true),
@@ -44,6 +45,9 @@ pub(crate) async fn open(upstream: &str) -> Outcome<Open> {
         used: ax_gateway::Used::default(),
         rates: ax_gateway::Rates::default(),
         rated: String::new(),
+        quotas: Quotas::default(),
+        namespace: String::new(),
+        trace: None,
     };
     let gateway = Arc::new(Gateway::open(setup).await?);
     let session = Arc::downgrade(&gateway);

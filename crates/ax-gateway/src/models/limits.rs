@@ -1,6 +1,7 @@
 //! What model calls may cost, and how many there may be in a minute. What is over a limit is not
 //! asked; the harness hears of it in the words of its provider, and can still end well.
 
+use super::quotas::Quotas;
 use crate::config::{Amount, Limits, Rate};
 use ax_core::session::Usage;
 use std::collections::HashMap;
@@ -68,7 +69,7 @@ struct Bucket {
 
 impl Rates {
     /// Lets a call in: says how long it waits for its turn.
-    fn admit(&self, who: &str, rate: &Rate) -> Result<Duration, Over> {
+    pub(super) fn admit(&self, who: &str, rate: &Rate) -> Result<Duration, Over> {
         let mut buckets = self.lock();
         if buckets.len() >= RATES_MAX && !buckets.contains_key(who) {
             let now = Instant::now();
@@ -89,7 +90,7 @@ impl Rates {
         Ok(wait)
     }
 
-    fn spend(&self, who: &str, rate: &Rate, tokens: u64) {
+    pub(super) fn spend(&self, who: &str, rate: &Rate, tokens: u64) {
         if let Some(bucket) = self.lock().get_mut(who) {
             // More than a day of debt is no use to anybody.
             bucket.tokens = (bucket.tokens - figure(tokens)).max(-figure(tokens_max(rate)));
@@ -120,7 +121,7 @@ impl Bucket {
 
 /// A count as a number to calculate with; exact below 2⁵³.
 #[expect(clippy::cast_precision_loss, reason = "no such count is that large")]
-const fn figure(count: u64) -> f64 {
+pub(super) const fn figure(count: u64) -> f64 {
     count as f64
 }
 
@@ -132,11 +133,22 @@ pub(crate) struct Meter {
     rates: Rates,
     /// Whose rate it is.
     who: String,
+    quotas: Quotas,
+    /// Whose quota it is.
+    namespace: String,
+    /// Which session this is, among those of all namespaces.
+    session: String,
 }
 
 impl Meter {
     pub(crate) fn new(limits: Limits, used: Used, rates: Rates, who: String) -> Self {
-        Self { limits, used: Mutex::new(used), rates, who }
+        let (quotas, namespace, session) = (Quotas::default(), String::new(), String::new());
+        Self { limits, used: Mutex::new(used), rates, who, quotas, namespace, session }
+    }
+
+    /// Says which session this is, and what its namespace may use.
+    pub(crate) fn within(self, session: String, namespace: String, quotas: Quotas) -> Self {
+        Self { quotas, namespace, session, ..self }
     }
 
     /// Lets a call to a provider in: says how long it waits for its turn.
@@ -150,10 +162,12 @@ impl Meter {
                 check(whose, limit, so_far)?;
             }
         }
-        let wait = match &self.limits.rate {
-            Some(rate) => self.rates.admit(&self.whose(provider), rate)?,
-            None => Duration::ZERO,
-        };
+        let of_namespace = self.quotas.admit(&self.namespace)?;
+        let mut wait = of_namespace;
+        for (who, rate) in self.rates_of(provider) {
+            let own = self.rates.admit(&who, rate);
+            wait = wait.max(own.inspect_err(|_| self.quotas.take_back(&self.namespace))?);
+        }
         // It counts from here on: what several ask at a time is not over the limit either.
         used.execution.model_calls += 1;
         used.session.model_calls += 1;
@@ -166,13 +180,19 @@ impl Meter {
         let but_calls = Usage { model_calls: 0, ..*usage };
         used.execution.add(&but_calls);
         used.session.add(&but_calls);
-        if let Some(rate) = &self.limits.rate {
-            self.rates.spend(&self.whose(provider), rate, tokens(usage));
+        self.quotas.spent(&self.namespace, usage);
+        for (who, rate) in self.rates_of(provider) {
+            self.rates.spend(&who, rate, tokens(usage));
         }
     }
 
-    fn whose(&self, provider: &str) -> String {
-        format!("{}/{provider}", self.who)
+    /// The rates that hold for a call to a provider, and whose they are.
+    fn rates_of(&self, provider: &str) -> impl Iterator<Item = (String, &Rate)> {
+        let of_session = self.limits.session_rate.as_ref();
+        let of_session = of_session.map(|rate| (format!("session {}", self.session), rate));
+        let of_agent = self.limits.rate.as_ref();
+        let of_agent = of_agent.map(|rate| (format!("{}/{provider}", self.who), rate));
+        of_session.into_iter().chain(of_agent)
     }
 
     fn used(&self) -> MutexGuard<'_, Used> {
@@ -188,11 +208,11 @@ const fn tokens_max(rate: &Rate) -> u64 {
     }
 }
 
-const fn tokens(usage: &Usage) -> u64 {
+pub(super) const fn tokens(usage: &Usage) -> u64 {
     usage.input_tokens.saturating_add(usage.output_tokens)
 }
 
-fn check(whose: &str, limit: &Amount, used: &Usage) -> Result<(), Over> {
+pub(super) fn check(whose: &str, limit: &Amount, used: &Usage) -> Result<(), Over> {
     let over = |what: &str, limit: String, used: String| {
         Err(Over::Budget { what: format!("{what} of the {whose}"), limit, used })
     };
@@ -241,6 +261,20 @@ mod tests {
         let meter = Meter::new(meter.limits, used, Rates::default(), String::new());
         let over = meter.admit("p").unwrap_err().message();
         assert_eq!(over, "the budget of US dollars of the session is used up: 0.5 of 0.5");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_has_a_rate_of_its_own_over_all_providers() {
+        let session_rate = Some(Rate { calls: Some(1), tokens: None });
+        let limits = Limits { session_rate, ..Limits::default() };
+        let rates = Rates::default();
+        let meter = |session: &str| {
+            let meter = Meter::new(limits.clone(), Used::default(), rates.clone(), "w".into());
+            meter.within(session.into(), "n".into(), Quotas::default())
+        };
+        assert_eq!(meter("one").admit("p"), Ok(Duration::ZERO));
+        assert!(matches!(meter("one").admit("q"), Err(Over::Rate { .. })));
+        assert_eq!(meter("other").admit("q"), Ok(Duration::ZERO));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,39 +1,44 @@
 //! The way of a model call: who asks, which answer belongs to it, and if there is none yet, asking
 //! the provider.
 
+mod body;
 mod book;
 mod chain;
 mod events;
 mod exchange;
+mod headers;
 mod limits;
+mod quotas;
 mod recorded;
 mod upstream;
 mod wire;
 
 use crate::config::{Kind, OnDivergence, Provider};
+use crate::denials::Noted;
 use crate::gateway::OpenError;
+use crate::proof::{WRONG_KEY, without_key};
 use crate::session::{self, KEY_PREFIX, Recorded, Session};
 use ax_core::session::{
     Body, Digest, EffectClass, Failure, Frame, Prefix, StepKey, StepKind, Usage,
 };
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
+use body::{Room, Unread};
 use book::{Book, Diverged, Found};
 use bytes::Bytes;
 use chain::Placed;
 pub(crate) use events::{Events, data};
 use exchange::{End, Exchange};
-use futures::Stream;
 use futures::stream;
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Response, StatusCode};
 use http_body::Frame as BodyFrame;
-use http_body_util::{BodyExt as _, Limited, StreamBody};
+use http_body_util::StreamBody;
 use hyper::body::Incoming;
 pub(crate) use limits::Meter;
 use limits::Over;
 pub use limits::{Rates, Used};
+pub use quotas::{Period, Quota, Quotas, QuotasError};
 pub(crate) use recorded::Answer;
 use recorded::Head;
 use serde_json::{Map, Value, json};
@@ -44,7 +49,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 pub use upstream::connections;
@@ -52,34 +57,9 @@ use upstream::{Upstream, Wanted};
 use wire::{Asked, Call};
 pub(crate) use wire::{Canon, Reading, Wire};
 
-/// The largest request, in bytes.
-const REQUEST_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// How long a harness may take for a request's body.
-const BODY_MAX: Duration = Duration::from_secs(120);
 /// How long a question that nobody has asked before waits for those that are due in its place:
 /// a program that asks several at once asks them in any order.
 const DUE_MAX: Duration = Duration::from_secs(1);
-/// Headers of a harness that are not sent on: those of its connection, and whatever says who it is.
-const NOT_SENT: [HeaderName; 17] = [
-    header::ACCEPT_ENCODING,
-    header::AUTHORIZATION,
-    header::CONNECTION,
-    header::CONTENT_LENGTH,
-    header::COOKIE,
-    header::EXPECT,
-    header::FORWARDED,
-    header::HOST,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("x-api-key"),
-    HeaderName::from_static("x-goog-api-key"),
-];
-
 /// Everything between a harness and its models.
 #[derive(Debug)]
 pub(crate) struct Models {
@@ -90,10 +70,13 @@ pub(crate) struct Models {
     /// What was answered from the journal and is not noted yet.
     replayed: Mutex<Usage>,
     book: Mutex<Book>,
+    room: Room,
     /// A question was asked.
     asked: Notify,
     calls: TaskTracker,
     stop: CancellationToken,
+    /// The trace that calls are part of.
+    trace: Option<HeaderValue>,
 }
 
 impl Models {
@@ -127,27 +110,35 @@ impl Models {
             meter,
             replayed: Mutex::default(),
             book: Mutex::new(Book::new(journal, sent)),
+            room: Room::new(),
             asked: Notify::new(),
             calls: TaskTracker::new(),
             stop: CancellationToken::new(),
+            trace: None,
         })
     }
 
-    /// Says who counts its calls and who ends them.
-    pub(crate) fn under(self, calls: TaskTracker, stop: CancellationToken) -> Self {
-        Self { calls, stop, ..self }
+    /// Says who counts its calls, who ends them, and which trace they are part of.
+    pub(crate) fn under(
+        self,
+        calls: TaskTracker,
+        stop: CancellationToken,
+        trace: Option<HeaderValue>,
+    ) -> Self {
+        Self { calls, stop, trace, ..self }
     }
 
     pub(crate) fn has(&self, name: &str) -> bool {
         self.upstreams.contains_key(name)
     }
 
-    /// Answers a request whose first segment is the name of a provider.
+    /// Answers a request whose first segment is the name of a provider. `holds` says whether it
+    /// has shown whose it is.
     pub(crate) async fn answer(
         self: &Arc<Self>,
         head: Parts,
         body: Incoming,
-        placeholder: &str,
+        holds: bool,
     ) -> Response<Reply> {
         let path_and_query = head.uri.path_and_query().map_or("/", |path| path.as_str());
         let (name, _) = path_and_query[1..].split_once('/').unwrap_or_default();
@@ -158,34 +149,30 @@ impl Models {
         let plain_path = path.split('?').next().unwrap_or_default();
         let Some(call) = Call::of(upstream.provider.provider, &head.method, plain_path) else {
             let message = "the gateway lets no such request through; see docs/gateway.md";
-            return refuse(Wire::Chat, StatusCode::NOT_FOUND, message);
+            return deny(Wire::Chat, StatusCode::NOT_FOUND, message);
         };
         let wire = call.wire();
-        if !holds(&head.headers, path, placeholder) {
-            let message = "this is not the key that the runtime gave to this harness";
-            return refuse(wire, StatusCode::UNAUTHORIZED, message);
+        if !holds {
+            return deny(wire, StatusCode::UNAUTHORIZED, WRONG_KEY);
         }
-        let body = match timeout(BODY_MAX, Limited::new(body, REQUEST_BYTES_MAX).collect()).await {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(_)) => {
-                let message = format!("a request may have {REQUEST_BYTES_MAX} bytes");
-                return refuse(wire, StatusCode::PAYLOAD_TOO_LARGE, &message);
+        let body = match self.room.read(&head.headers, body).await {
+            Ok(body) => body,
+            Err(Unread::Broken) => {
+                return refuse(wire, StatusCode::BAD_REQUEST, &Unread::Broken.to_string());
             }
-            Err(_) => return refuse(wire, StatusCode::REQUEST_TIMEOUT, "the request has no end"),
+            Err(unread) => return deny(wire, unread.status(), &unread.to_string()),
         };
         let mut wanted = Wanted {
             wire,
             method: head.method,
             path: without_key(path),
-            headers: sent_on(&head.headers),
-            body,
+            headers: headers::sent_on(&head.headers, self.trace.as_ref()),
+            body: body.bytes,
+            _place: Arc::new(body.place),
             model: String::new(),
         };
-        if let Call::Free(_) = call {
-            return match upstream.pass(&wanted).await {
-                Ok(answer) => reply(answer.head, Reply::whole(answer.chunks.concat().into())),
-                Err(message) => refuse(wire, StatusCode::BAD_GATEWAY, &message),
-            };
+        if !matches!(call, Call::Model(_)) {
+            return self.pass(upstream, &wanted, call).await;
         }
         let parsed: Map<String, Value> = match serde_json::from_slice(&wanted.body) {
             Ok(parsed) => parsed,
@@ -201,6 +188,18 @@ impl Models {
             Ok(taken) => deliver(wire, taken).await,
             Err(Refused::Here(message)) => refuse(wire, StatusCode::CONFLICT, &message),
             Err(Refused::Over(over)) => refuse_over(wire, &over),
+        }
+    }
+
+    /// Passes on what is not recorded.
+    async fn pass(&self, upstream: &Upstream, wanted: &Wanted, call: Call) -> Response<Reply> {
+        // Who lost the session to another changes nothing outside.
+        if matches!(call, Call::Drop(_)) && (self.session.is_closing() || !self.session.may_act()) {
+            return refuse(wanted.wire, StatusCode::CONFLICT, "the attempt is over");
+        }
+        match upstream.pass(wanted).await {
+            Ok((head, pieces)) => reply(head, Reply::passed(pieces, self.stop.clone())),
+            Err(message) => refuse(wanted.wire, StatusCode::BAD_GATEWAY, &message),
         }
     }
 
@@ -429,43 +428,6 @@ fn secret(provider: &Provider, key: &str) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// Whether a request has the word that this harness was given, in any of the places for a key.
-pub(crate) fn holds(headers: &HeaderMap, path: &str, placeholder: &str) -> bool {
-    let text = |name: HeaderName| headers.get(name)?.to_str().ok();
-    let bearer = text(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
-    let query = path.split_once('?').map(|(_, query)| query).unwrap_or_default();
-    let query = query.split('&').find_map(|field| field.strip_prefix("key="));
-    let api_key = text(HeaderName::from_static("x-api-key"));
-    let goog = text(HeaderName::from_static("x-goog-api-key"));
-    let given = [bearer, api_key, goog, query];
-    // The hashes are compared, so that the time it takes says nothing.
-    let right = blake3::hash(placeholder.as_bytes());
-    given.into_iter().flatten().any(|given| blake3::hash(given.as_bytes()) == right)
-}
-
-/// Whether a request to the proxy has that word as its password (RFC 7617).
-pub(crate) fn holds_basic(headers: &HeaderMap, placeholder: &str) -> bool {
-    let given = headers.get(header::PROXY_AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let encoded = given.and_then(|given| given.split_once(' '));
-    let encoded = encoded.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic"));
-    let decoded = encoded.and_then(|(_, word)| BASE64_STANDARD.decode(word.trim()).ok());
-    let decoded = decoded.unwrap_or_default();
-    let password = decoded.splitn(2, |byte| *byte == b':').nth(1).unwrap_or_default();
-    blake3::hash(password) == blake3::hash(placeholder.as_bytes())
-}
-
-/// Returns a path and its query without the field that may hold a key.
-pub(crate) fn without_key(path: &str) -> String {
-    let Some((path, query)) = path.split_once('?') else { return path.to_owned() };
-    let kept: Vec<_> = query.split('&').filter(|field| !field.starts_with("key=")).collect();
-    if kept.is_empty() { path.to_owned() } else { format!("{path}?{}", kept.join("&")) }
-}
-
-fn sent_on(headers: &HeaderMap) -> HeaderMap {
-    let sent = headers.iter().filter(|(name, _)| !NOT_SENT.contains(name));
-    sent.map(|(name, value)| (name.clone(), value.clone())).collect()
-}
-
 /// Returns an answer of the gateway's own.
 fn own_error(wire: Wire, status: StatusCode, message: &str) -> Answer {
     let mut headers = HeaderMap::new();
@@ -499,6 +461,13 @@ fn refuse_over(wire: Wire, over: &Over) -> Response<Reply> {
     }
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::TOO_MANY_REQUESTS);
     reply(Head { status, headers }, Reply::whole(body.to_string().into()))
+}
+
+/// Refuses what a harness should not do, so that it is noted.
+fn deny(wire: Wire, status: StatusCode, message: &str) -> Response<Reply> {
+    let mut response = refuse(wire, status, message);
+    drop(response.extensions_mut().insert(Noted(message.into())));
+    response
 }
 
 fn reply(head: Head, body: Reply) -> Response<Reply> {
@@ -550,6 +519,15 @@ impl Reply {
     pub(crate) fn whole(bytes: Bytes) -> Self {
         let piece = Ok(BodyFrame::data(bytes));
         Self(StreamBody::new(Box::pin(stream::iter([piece]))))
+    }
+
+    /// A body that is passed on as it comes, until the attempt is over.
+    fn passed(
+        pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+        stop: CancellationToken,
+    ) -> Self {
+        let pieces = pieces.take_until(stop.cancelled_owned());
+        Self(StreamBody::new(Box::pin(pieces.map_ok(BodyFrame::data))))
     }
 
     fn of(taken: Taken) -> Self {

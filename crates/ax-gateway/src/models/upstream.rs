@@ -5,17 +5,20 @@ use super::exchange::{End, Exchange};
 use super::recorded::{Answer, Head};
 use super::wire::{Canon, Reading, Wire};
 use crate::config::{Kind, Provider};
-use crate::provider::{causes, pause};
+use crate::provider::{causes, hidden, pause};
 use crate::session::Session;
 use ax_core::session::{StepKey, Usage};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
+use futures::stream::{self, BoxStream};
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use regex_lite::Regex;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 /// How long a connection may take.
@@ -70,6 +73,8 @@ pub(crate) struct Wanted {
     pub(crate) path: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    /// Its place among the requests of the attempt.
+    pub(crate) _place: Arc<OwnedSemaphorePermit>,
     pub(crate) model: String,
 }
 
@@ -104,10 +109,30 @@ impl Upstream {
     }
 
     /// Sends something on that is not journaled.
-    pub(crate) async fn pass(&self, wanted: &Wanted) -> Result<Answer, String> {
+    pub(crate) async fn pass(
+        &self,
+        wanted: &Wanted,
+    ) -> Result<(Head, BoxStream<'static, io::Result<Bytes>>), String> {
         let response = self.send(wanted, wanted.body.clone(), &wanted.path).await?;
         let head = Head::new(response.status(), response.headers());
-        Ok(Answer { head, chunks: vec![whole(response).await?] })
+        if !head.status.is_success() {
+            let body = self.without_key(whole(response).await?);
+            return Ok((head, stream::iter([Ok(body)]).boxed()));
+        }
+        let pieces = stream::try_unfold(response, |mut response| async {
+            match timeout(SILENCE_MAX, response.chunk()).await {
+                Ok(Ok(piece)) => Ok(piece.map(|piece| (piece, response))),
+                Ok(Err(error)) => Err(io::Error::other(causes(&error.without_url()))),
+                Err(_) => Err(io::Error::other(silence())),
+            }
+        });
+        Ok((head, pieces.boxed()))
+    }
+
+    /// Takes the key out of an error in which a provider repeats it.
+    fn without_key(&self, body: Bytes) -> Bytes {
+        let key = self.key.as_ref().and_then(|key| key.to_str().ok()).unwrap_or_default();
+        hidden(key.strip_prefix("Bearer ").unwrap_or(key), body)
     }
 
     /// Carries a call out, until its answer is whole and recorded, or cannot be had. Returns what
@@ -215,16 +240,16 @@ impl Upstream {
         };
         let head = Head::new(response.status(), response.headers());
         if head.status.is_success() && head.is_stream() {
-            return stream(response, head, wanted.wire, exchange).await;
+            return read_stream(response, head, wanted.wire, exchange).await;
         }
         let body = match whole(response).await {
             Ok(body) => body,
             Err(message) => return Tried::Failed(again(message)),
         };
-        let answer = Answer { head, chunks: vec![body] };
-        if !answer.head.status.is_success() {
-            return Tried::Failed(refused(answer));
+        if !head.status.is_success() {
+            return Tried::Failed(refused(Answer { head, chunks: vec![self.without_key(body)] }));
         }
+        let answer = Answer { head, chunks: vec![body] };
         let mut reading = Reading::new(wanted.wire);
         reading.body(&answer.chunks[0]);
         if !reading.is_whole() {
@@ -276,7 +301,12 @@ impl Wanted {
 }
 
 /// Reads a stream; shows each event when it is whole, but not the one that ends it.
-async fn stream(response: reqwest::Response, head: Head, wire: Wire, exchange: &Exchange) -> Tried {
+async fn read_stream(
+    response: reqwest::Response,
+    head: Head,
+    wire: Wire,
+    exchange: &Exchange,
+) -> Tried {
     let mut bytes = response.bytes_stream();
     let (mut events, mut reading) = (Events::default(), Reading::new(wire));
     let (mut chunks, mut held) = (Vec::new(), Vec::new());

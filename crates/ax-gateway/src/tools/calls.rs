@@ -4,9 +4,9 @@ use super::ledger::{Found, Ledger, Taken};
 use super::server::{Asked, CallError, Server};
 use super::{Answer, server};
 use crate::canonical;
-use crate::door;
 use crate::policy::{Policy, Verdict};
 use crate::probe::Probe;
+use crate::proof;
 use crate::session::{self, Closed, KEY_PREFIX, Session, Told};
 use ax_core::session::{
     self as core, AskKind, Body, Digest, EffectClass, Failure, Frame, StepKey, StepKind, Usage,
@@ -209,7 +209,7 @@ impl Calls {
         let asked = Asked::plain(&probe.tool, probe.arguments(arguments, &key).await?);
         for tried in 1.. {
             // An answer that somebody keeps under a key is of no use: what is asked changes.
-            let probing = format!("{key}/probe/{}", door::placeholder());
+            let probing = format!("{key}/probe/{}", proof::placeholder());
             if !self.session.may_act() {
                 return Err("the session may be another's".into());
             }

@@ -91,27 +91,30 @@ pub(super) async fn connect(
     spawn: &Spawn,
     stop: &CancellationToken,
     listener: &Listener,
+    trace: Option<&HeaderValue>,
 ) -> Result<Connection, String> {
     let either = ClientLifecycleMode::Auto {
         preferred_versions: vec![ProtocolVersion::LATEST],
         legacy_version: Some(ProtocolVersion::LATEST_WITH_INITIALIZE),
     };
-    let newest = try_connect(config, spawn, stop, listener, either).await;
+    let newest = try_connect(config, spawn, (stop, trace), listener, either).await;
     let Err(why) = newest else { return newest };
+    let why = config.hidden(why);
     // A server that does not know the first word of today may end, or say something odd.
     tracing::debug!(server = config.name, why, "trying the handshake of earlier versions");
-    try_connect(config, spawn, stop, listener, ClientLifecycleMode::Initialize).await
+    try_connect(config, spawn, (stop, trace), listener, ClientLifecycleMode::Initialize).await
 }
 
 async fn try_connect(
     config: &ToolServer,
     spawn: &Spawn,
-    stop: &CancellationToken,
+    (stop, trace): (&CancellationToken, Option<&HeaderValue>),
     listener: &Listener,
     lifecycle: ClientLifecycleMode,
 ) -> Result<Connection, String> {
     if let Some(url) = &config.url {
-        let transport = StreamableHttpClientTransport::with_client(http()?, address(config, url)?);
+        let transport =
+            StreamableHttpClientTransport::with_client(http(config, trace)?, address(config, url)?);
         let running = listener.clone().serve_with_lifecycle(transport, lifecycle).await;
         let running = running.map_err(|error| error.to_string())?;
         return Ok(Arc::new(Live { running, _program: None }));
@@ -130,7 +133,7 @@ async fn try_connect(
 fn address(config: &ToolServer, url: &str) -> Result<StreamableHttpClientTransportConfig, String> {
     let mut address = StreamableHttpClientTransportConfig::with_uri(url.to_owned());
     if let Some(variable) = &config.api_key_env {
-        let key = std::env::var(variable).map_err(|_| {
+        let key = config.key().ok_or_else(|| {
             format!("the environment variable {variable} is not set where the runtime runs")
         })?;
         address = address.auth_header(key);
@@ -139,20 +142,41 @@ fn address(config: &ToolServer, url: &str) -> Result<StreamableHttpClientTranspo
 }
 
 /// Connections to servers at an address: without redirects, which would take a key elsewhere.
-fn http() -> Result<Http, String> {
+fn http(config: &ToolServer, trace: Option<&HeaderValue>) -> Result<Http, String> {
+    let traced = trace.map(|trace| (HeaderName::from_static("traceparent"), trace.clone()));
     // A connection that was left open may be gone when it is needed.
     let client = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT_MAX)
         .pool_max_idle_per_host(0)
         .tcp_nodelay(true)
+        .default_headers(traced.into_iter().collect())
         .build();
-    client.map(Http).map_err(|error| error.to_string())
+    let client = client.map_err(|error| error.to_string())?;
+    Ok(Http { client, server: config.clone() })
 }
 
 /// Sends the key of a call in a header, too.
 #[derive(Clone, Debug)]
-struct Http(reqwest::Client);
+struct Http {
+    client: reqwest::Client,
+    server: ToolServer,
+}
+
+type HttpError = StreamableHttpError<reqwest::Error>;
+
+impl Http {
+    /// Takes the key out of an error in which the server repeats it: it is logged by others.
+    fn without_key(&self, error: HttpError) -> HttpError {
+        match error {
+            StreamableHttpError::UnexpectedServerResponse(said) => {
+                let said = self.server.hidden(said.into_owned());
+                StreamableHttpError::UnexpectedServerResponse(said.into())
+            }
+            other => other,
+        }
+    }
+}
 
 /// The headers of a message: those of all messages, and the key of a call.
 type Headers = HashMap<HeaderName, HeaderValue>;
@@ -194,8 +218,10 @@ impl StreamableHttpClient for Http {
         limits: StreamableHttpResponseLimits,
     ) -> Result<StreamableHttpPostResponse, StreamableHttpError<Self::Error>> {
         let headers = with_key(&message, headers);
-        let client = &self.0;
-        client.post_message_with_response_limits(uri, message, session, auth, headers, limits).await
+        let client = &self.client;
+        let said =
+            client.post_message_with_response_limits(uri, message, session, auth, headers, limits);
+        said.await.map_err(|error| self.without_key(error))
     }
 
     async fn delete_session(
@@ -205,7 +231,8 @@ impl StreamableHttpClient for Http {
         auth: Option<String>,
         headers: Headers,
     ) -> Result<(), StreamableHttpError<Self::Error>> {
-        self.0.delete_session(uri, session, auth, headers).await
+        let said = self.client.delete_session(uri, session, auth, headers).await;
+        said.map_err(|error| self.without_key(error))
     }
 
     async fn get_stream(
@@ -216,7 +243,8 @@ impl StreamableHttpClient for Http {
         auth: Option<String>,
         headers: Headers,
     ) -> Result<BoxStream<'static, Result<Sse, SseError>>, StreamableHttpError<Self::Error>> {
-        self.0.get_stream(uri, session, last, auth, headers).await
+        let said = self.client.get_stream(uri, session, last, auth, headers).await;
+        said.map_err(|error| self.without_key(error))
     }
 
     async fn get_stream_with_max_sse_event_size(
@@ -228,8 +256,10 @@ impl StreamableHttpClient for Http {
         headers: Headers,
         size: usize,
     ) -> Result<BoxStream<'static, Result<Sse, SseError>>, StreamableHttpError<Self::Error>> {
-        let client = &self.0;
-        client.get_stream_with_max_sse_event_size(uri, session, last, auth, headers, size).await
+        let client = &self.client;
+        let said =
+            client.get_stream_with_max_sse_event_size(uri, session, last, auth, headers, size);
+        said.await.map_err(|error| self.without_key(error))
     }
 }
 

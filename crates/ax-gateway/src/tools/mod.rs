@@ -17,7 +17,7 @@ use ax_core::session::{self as core, StepKey};
 use bytes::Bytes;
 use calls::Calls;
 pub use connect::{Spawn, Spawned, ToolCommand};
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -73,14 +73,18 @@ pub(crate) struct Setup {
     pub(crate) session: Arc<Session>,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
+    /// The trace that calls are part of.
+    pub(crate) trace: Option<HeaderValue>,
 }
 
 impl Tools {
     pub(crate) fn new(setup: Setup) -> Self {
-        let Setup { servers, spawn, scope, journal, doubts, asks, session, tasks, stop } = setup;
+        let Setup { servers, spawn, scope, journal, doubts, asks, session, tasks, stop, trace } =
+            setup;
         let ledger = Ledger::new(journal, doubts);
         let calls = Arc::new(Calls::new(ledger, asks, session, scope, tasks, stop.clone()));
-        let server = |config| Arc::new(Server::new(config, Arc::clone(&spawn), stop.clone()));
+        let server =
+            |config| Arc::new(Server::new(config, Arc::clone(&spawn), stop.clone(), trace.clone()));
         let servers: Vec<_> = servers.into_iter().map(server).collect();
         let toolbox = Toolbox::new(servers.clone(), Arc::clone(&calls));
         let servers = servers.into_iter().map(|server| {

@@ -7,6 +7,7 @@ use super::listener::{Listener, Said};
 use crate::config::ToolServer;
 use crate::policy::{self, Policy};
 use ax_core::session::StepKey;
+use http::HeaderValue;
 use rmcp::Peer;
 use rmcp::model::{
     CallToolRequest, CallToolRequestParams, CallToolResponse, CancelledNotificationParam,
@@ -40,6 +41,7 @@ pub(super) struct Server {
     config: ToolServer,
     spawn: Spawn,
     stop: CancellationToken,
+    trace: Option<HeaderValue>,
     listener: Listener,
     connection: Mutex<Option<Connection>>,
     /// The tools that were last listed.
@@ -110,9 +112,15 @@ pub(super) enum CallError {
 }
 
 impl Server {
-    pub(super) fn new(config: ToolServer, spawn: Spawn, stop: CancellationToken) -> Self {
+    pub(super) fn new(
+        config: ToolServer,
+        spawn: Spawn,
+        stop: CancellationToken,
+        trace: Option<HeaderValue>,
+    ) -> Self {
         let (listener, connection) = (Listener::new(), Mutex::default());
-        Self { config, spawn, stop, listener, connection, listed: std::sync::Mutex::default() }
+        let listed = std::sync::Mutex::default();
+        Self { config, spawn, stop, trace, listener, connection, listed }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -183,10 +191,10 @@ impl Server {
         };
         match asked {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(ServiceError::McpError(error))) => Err(error),
+            Ok(Err(ServiceError::McpError(error))) => Err(self.without_key(error)),
             Ok(Err(error)) => {
                 self.forget(&connection).await;
-                Err(gone(error.to_string()))
+                Err(gone(self.config.hidden(error.to_string())))
             }
             Err(_) => Err(gone(format!("no answer within {} s", START_MAX.as_secs()))),
         }
@@ -234,10 +242,10 @@ impl Server {
         };
         match answer {
             Ok(answer) => Ok(result(answer)),
-            Err(ServiceError::McpError(error)) => Err(CallError::Said(error)),
+            Err(ServiceError::McpError(error)) => Err(CallError::Said(self.without_key(error))),
             Err(error) => {
                 self.forget(&connection).await;
-                Err(CallError::Broken(error.to_string()))
+                Err(CallError::Broken(self.config.hidden(error.to_string())))
             }
         }
     }
@@ -263,14 +271,21 @@ impl Server {
         .await
     }
 
+    /// Takes the key out of an error in which a server repeats it.
+    fn without_key(&self, mut error: ErrorData) -> ErrorData {
+        error.message = self.config.hidden(error.message.into_owned()).into();
+        error
+    }
+
     async fn connection(&self) -> Result<Connection, String> {
         let mut kept = self.connection.lock().await;
         if let Some(connection) = kept.as_ref().filter(|connection| !connection.is_closed()) {
             return Ok(Arc::clone(connection));
         }
-        let connect = connect::connect(&self.config, &self.spawn, &self.stop, &self.listener);
+        let (stop, trace) = (&self.stop, self.trace.as_ref());
+        let connect = connect::connect(&self.config, &self.spawn, stop, &self.listener, trace);
         let connection = match timeout(START_MAX, connect).await {
-            Ok(connected) => connected?,
+            Ok(connected) => connected.map_err(|why| self.config.hidden(why))?,
             Err(_) => return Err(format!("it is not ready within {} s", START_MAX.as_secs())),
         };
         *kept = Some(Arc::clone(&connection));

@@ -4,7 +4,8 @@ use super::{ASK_KILL, ASK_START, ASK_TERMINATE, tree};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{
-    Pid, Signal, WaitOptions, getpid, kill_process_group, set_child_subreaper, setsid, wait,
+    Pid, Resource, Rlimit, Signal, WaitOptions, getpid, kill_process_group, set_child_subreaper,
+    setrlimit, setsid, wait,
 };
 use std::ffi::OsString;
 use std::fs::File;
@@ -35,6 +36,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn supervise(command: &[OsString]) -> io::Result<()> {
+    // A harness holds what it was told. Its limit is that of its supervisor.
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     // Fails only for a process group leader, which has left the terminal's group already.
     let _already_leader = setsid();

@@ -55,7 +55,9 @@ impl Registry {
     pub(crate) fn reap_orphans(&self) {
         let Ok(files) = fs::read_dir(&self.dir) else { return };
         let own = own_prefix();
-        for path in files.filter_map(|file| Some(file.ok()?.path())) {
+        // A link is where the sockets of gateways are.
+        let is_entry = |file: &fs::DirEntry| file.file_type().is_ok_and(|kind| kind.is_file());
+        for path in files.filter_map(Result::ok).filter(is_entry).map(|file| file.path()) {
             let Some(token) = path.file_name().and_then(|name| name.to_str()) else { continue };
             if token.starts_with(&own) {
                 continue;

@@ -68,6 +68,10 @@ impl Observer for Watch {
         self.spans.is_some()
     }
 
+    fn makes_spans(&self) -> bool {
+        self.spans.is_some()
+    }
+
     fn woke(&self, key: &SessionKey, state: &State, history: &[(Seq, Event)]) {
         let mut track = Track::default();
         for (seq, event) in history {

@@ -9,6 +9,7 @@ use super::metrics::{Metrics, outcome_name, reason_name};
 use ax_core::id::{AttemptId, ExecId, Seq, SessionKey};
 use ax_core::session::{AgentRef, Event, Failure, Kind, Outcome, State, StepKey, StepKind, Usage};
 use ax_core::time::Timestamp;
+use ax_engine::trace::{self, Context};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
@@ -70,53 +71,6 @@ struct Step {
     seq: Seq,
     began_at: Timestamp,
     again: bool,
-}
-
-/// Which trace an execution belongs to.
-#[derive(Clone, Debug, Default)]
-struct Context {
-    trace: Vec<u8>,
-    /// The span of the client's request, if it sent one.
-    parent: Vec<u8>,
-    /// The client said that it does not record this.
-    unsampled: bool,
-}
-
-impl Context {
-    /// Reads a W3C `traceparent`; makes a trace of its own if there is none.
-    fn of(traceparent: &str, key: &SessionKey, exec: ExecId) -> Self {
-        Self::read(traceparent).unwrap_or_else(|| Self {
-            trace: derive(key, &format!("trace {exec}"), 16),
-            ..Self::default()
-        })
-    }
-
-    fn read(traceparent: &str) -> Option<Self> {
-        let mut fields = traceparent.split('-');
-        let version = fields.next()?;
-        let trace = hex(fields.next()?, 16)?;
-        let parent = hex(fields.next()?, 8)?;
-        let flags = hex(fields.next()?, 1)?;
-        let unsampled = flags.first().is_some_and(|flags| flags & 1 == 0);
-        let known = version != "ff" && hex(version, 1).is_some();
-        known.then_some(Self { trace, parent, unsampled })
-    }
-}
-
-/// Reads so many bytes, not all of them zero unless it is one.
-fn hex(text: &str, bytes: usize) -> Option<Vec<u8>> {
-    if text.len() != 2 * bytes || !text.is_ascii() {
-        return None;
-    }
-    let read = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).ok();
-    let found = (0..text.len()).step_by(2).map(read).collect::<Option<Vec<_>>>()?;
-    (bytes == 1 || found.iter().any(|byte| *byte != 0)).then_some(found)
-}
-
-/// Makes an id that is the same whenever it is made.
-fn derive(key: &SessionKey, what: &str, bytes: usize) -> Vec<u8> {
-    let text = format!("{} {} {what}", key.namespace.as_str(), key.session);
-    blake3::derive_key("agentexecutor span id v1", text.as_bytes())[..bytes].to_vec()
 }
 
 impl Track {
@@ -243,11 +197,11 @@ impl Exec {
     }
 
     fn id(&self, key: &SessionKey) -> Vec<u8> {
-        derive(key, &format!("{}", self.id), 8)
+        trace::execution_id(key, self.id)
     }
 
     fn attempt_id(&self, key: &SessionKey, attempt: AttemptId) -> Vec<u8> {
-        derive(key, &format!("{} attempt {}", self.id, attempt.0), 8)
+        trace::attempt_id(key, self.id, attempt)
     }
 
     /// A span of this execution.
@@ -362,7 +316,7 @@ impl Exec {
             attributes.push(text("error.type", code));
         }
         let span = Span {
-            span_id: derive(key, &format!("step at {}", begun.seq), 8),
+            span_id: trace::derive(key, &format!("step at {}", begun.seq), 8),
             parent_span_id: self.attempt_id(key, attempt),
             attributes,
             status,

@@ -91,6 +91,9 @@ impl Setting {
 /// How many of something somebody may ask for: some, and none without an end.
 const MANY: Kind = Kind::Number(1, 1_000_000);
 
+/// What a namespace may use of models.
+const MODELS: Kind = Kind::Number(1, 1_000_000_000_000);
+
 /// Every setting, in the order of the documentation.
 pub(crate) const SETTINGS: &[Setting] = &[
     Setting::new("data", Kind::Path, "").flag("--data"),
@@ -115,6 +118,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting::new("limits.namespace.burst", MANY, "10000").reloads(),
     Setting::new("limits.namespace.calls", MANY, "1024").reloads(),
     Setting::new("limits.namespace.streams", MANY, "16384").reloads(),
+    Setting::new("limits.models.period", Kind::OneOf(&["day", "month"]), "month"),
+    Setting::new("limits.models.calls", MODELS, ""),
+    Setting::new("limits.models.tokens", MODELS, ""),
+    Setting::new("limits.models.dollars", MODELS, ""),
+    Setting::new("limits.models.calls_per_minute", MODELS, ""),
+    Setting::new("limits.models.tokens_per_minute", MODELS, ""),
     Setting::new("engine.runs_max", Kind::Number(1, 4096), "64").flag("--runs-max"),
     Setting::new("engine.idle_exit", Kind::Duration, "").flag("--idle-exit"),
     Setting::new("log.level", Kind::Filter, "").also("AX_LOG").reloads(),

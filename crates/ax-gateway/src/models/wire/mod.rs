@@ -33,8 +33,10 @@ pub(crate) enum Wire {
 pub(crate) enum Call {
     /// It asks a model: it is journaled.
     Model(Wire),
-    /// It costs nothing and changes nothing, such as a list of models.
+    /// It costs nothing and changes nothing, such as a list of models or a stored answer.
     Free(Wire),
+    /// It ends or forgets a stored answer, which costs nothing.
+    Drop(Wire),
 }
 
 impl Call {
@@ -45,12 +47,24 @@ impl Call {
             Kind::Openai => Wire::Chat,
             Kind::Gemini => Wire::Gemini,
         };
-        if matches!(*method, Method::GET | Method::HEAD) {
-            let lists = path.ends_with("/models") || path.contains("/models/");
-            return lists.then_some(Self::Free(wire));
+        let stored = stored(kind, path);
+        match *method {
+            Method::GET | Method::HEAD => {
+                let lists = path.ends_with("/models") || path.contains("/models/");
+                let fetched = stored.filter(|(_, what)| matches!(*what, "" | "input_items"));
+                let wire = fetched.map(|(wire, _)| wire).or(lists.then_some(wire));
+                return wire.map(Self::Free);
+            }
+            Method::DELETE => {
+                return stored
+                    .filter(|(_, what)| what.is_empty())
+                    .map(|(wire, _)| Self::Drop(wire));
+            }
+            Method::POST => {}
+            _ => return None,
         }
-        if *method != Method::POST {
-            return None;
+        if let Some((wire, "cancel")) = stored {
+            return Some(Self::Drop(wire));
         }
         let ends = |end: &str| path.ends_with(end);
         Some(match kind {
@@ -69,9 +83,24 @@ impl Call {
 
     pub(crate) const fn wire(self) -> Wire {
         match self {
-            Self::Model(wire) | Self::Free(wire) => wire,
+            Self::Model(wire) | Self::Free(wire) | Self::Drop(wire) => wire,
         }
     }
+}
+
+/// Reads the path of a stored answer, `…/KIND/ID` or `…/KIND/ID/WHAT`: its format and what of it.
+fn stored(kind: Kind, path: &str) -> Option<(Wire, &str)> {
+    let (wire, word) = match kind {
+        Kind::Anthropic => return None,
+        Kind::Openai => (Wire::Responses, "responses"),
+        Kind::Gemini => (Wire::Interactions, "interactions"),
+    };
+    let mut last = path.rsplit('/');
+    let (one, two, three) = (last.next()?, last.next()?, last.next()?);
+    let (id, what) = if two == word { (one, "") } else { (two, one) };
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let is_id = !id.is_empty() && id.bytes().all(plain);
+    (is_id && (two == word || three == word)).then_some((wire, what))
 }
 
 /// What a request asks, in the parts that it is stored in.
@@ -296,4 +325,42 @@ fn tagged(tag: &str, value: &Value) -> Value {
 
 fn number(value: &Value, name: &str) -> u64 {
     value.get(name).and_then(Value::as_u64).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stored_answer_is_read_and_dropped_for_nothing_and_no_more() {
+        let check = |kind, method: Method, path: &str, expect: Option<Call>| {
+            assert_eq!(Call::of(kind, &method, path), expect, "{method} {path}");
+        };
+        let (responses, interactions) = (Wire::Responses, Wire::Interactions);
+        check(Kind::Openai, Method::GET, "/v1/responses/resp_1", Some(Call::Free(responses)));
+        let items = "/v1/responses/resp_1/input_items";
+        check(Kind::Openai, Method::GET, items, Some(Call::Free(responses)));
+        check(Kind::Openai, Method::DELETE, "/v1/responses/resp_1", Some(Call::Drop(responses)));
+        let cancel = "/v1/responses/resp_1/cancel";
+        check(Kind::Openai, Method::POST, cancel, Some(Call::Drop(responses)));
+        check(Kind::Openai, Method::POST, "/v1/responses", Some(Call::Model(responses)));
+        let one = "/v1beta/interactions/int-1";
+        check(Kind::Gemini, Method::GET, one, Some(Call::Free(interactions)));
+        check(Kind::Gemini, Method::DELETE, one, Some(Call::Drop(interactions)));
+        for (kind, method, path) in [
+            (Kind::Openai, Method::GET, "/v1/responses"),
+            (Kind::Openai, Method::GET, "/v1/responses/"),
+            (Kind::Openai, Method::GET, "/v1/responses/a.b"),
+            (Kind::Openai, Method::GET, "/v1/responses/a/files"),
+            (Kind::Openai, Method::GET, "/v1/interactions/a"),
+            (Kind::Openai, Method::POST, "/v1/responses/a"),
+            (Kind::Openai, Method::DELETE, "/v1/responses/a/cancel"),
+            (Kind::Openai, Method::DELETE, "/v1/models/m"),
+            (Kind::Openai, Method::PUT, "/v1/responses/a"),
+            (Kind::Anthropic, Method::GET, "/v1/responses/a"),
+            (Kind::Gemini, Method::DELETE, "/v1beta/files/a"),
+        ] {
+            check(kind, method, path, None);
+        }
+    }
 }
