@@ -9,6 +9,7 @@ use crate::tools::{self, Spawn, Toolbox, Tools};
 use ax_core::session::{Answer, Failure, Frame, Prefix, StepKey};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -43,6 +44,8 @@ pub struct Setup {
     pub rates: Rates,
     /// Whose rate it is: namespace and agent.
     pub rated: String,
+    /// Where files for the harness may be put, in a directory of their own. Made when needed.
+    pub files: PathBuf,
 }
 
 impl fmt::Debug for Setup {
@@ -65,6 +68,26 @@ pub enum OpenError {
         /// The variable that should hold it.
         variable: String,
     },
+    /// What is to be added to requests is not at hand.
+    #[error(
+        "the environment variable {variable} {why} where the runtime runs; set it to the secret \
+         for {host}, or name another variable in gateway.egress[].inject.apiKeyEnv"
+    )]
+    Credential {
+        /// For which host.
+        host: String,
+        /// The variable that should hold it.
+        variable: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The hosts to whose requests something is added cannot be vouched for.
+    #[error("the certificates for hosts with credentials cannot be made: {source}")]
+    Trust {
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
     /// No port can be had.
     #[error("the gateway cannot listen: {source}")]
     Listen {
@@ -81,6 +104,8 @@ pub struct Gateway {
     models: Arc<Models>,
     egress: Arc<Egress>,
     environment: Vec<(String, String)>,
+    /// What has the harness believe the gateway; gone with it.
+    _files: Option<egress::Files>,
     toolbox: Toolbox,
     /// Calls under way, which go on without the harness.
     calls: TaskTracker,
@@ -93,7 +118,8 @@ impl Gateway {
     ///
     /// # Errors
     ///
-    /// Fails without a provider's key, or if no port of the loopback interface can be had.
+    /// Fails without a provider's key or another secret that is to be added to requests, and if no
+    /// port of the loopback interface can be had.
     pub async fn open(setup: Setup) -> Result<Self, OpenError> {
         let Setup { config, http, frames, may_act, journal, doubts, sent, asks, .. } = setup;
         let (scope, spawn) = (setup.scope, setup.spawn);
@@ -103,7 +129,7 @@ impl Gateway {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(listen)?;
         let port = listener.local_addr().map_err(listen)?.port();
         let placeholder = door::placeholder();
-        let environment = environment(&config, port, &placeholder);
+        let mut environment = environment(&config, port, &placeholder);
         let Config { models: providers, tools: servers, on_divergence, limits, egress } = config;
         let meter = Meter::new(limits, setup.used, setup.rates, setup.rated);
         let (for_tools, for_models) = journal.into_iter().partition(is_of_a_tool);
@@ -128,8 +154,10 @@ impl Gateway {
             tasks: calls.clone(),
             stop: stop.clone(),
         });
+        let (rules, files) = egress::open(egress, setup.files).await?;
+        environment.extend(files.iter().flat_map(egress::Files::environment));
         let (resolve, ending) = (egress::system_resolver(), stop.clone());
-        let egress = Egress::new(egress, resolve, Arc::clone(&session), ending);
+        let egress = Egress::new(rules, resolve, Arc::clone(&session), ending);
         let egress = Arc::new(egress);
         let (models_door, egress_door) = (Arc::clone(&models), Arc::clone(&egress));
         let toolbox = tools.toolbox();
@@ -140,7 +168,7 @@ impl Gateway {
             placeholder: placeholder.into(),
         };
         drop(tokio::spawn(door::serve(listener, Arc::new(door), stop.clone())));
-        Ok(Self { session, models, egress, environment, toolbox, calls, stop })
+        Ok(Self { session, models, egress, environment, _files: files, toolbox, calls, stop })
     }
 
     /// Whether a key is one of the gateway's, which no harness may use.

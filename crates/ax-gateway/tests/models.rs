@@ -116,6 +116,7 @@ impl World {
             used: Used::default(),
             rates: Rates::default(),
             rated: String::new(),
+            files: std::env::temp_dir(),
         };
         let gateway = Arc::new(Gateway::open(setup).await.unwrap());
         let (log, sync, weak) = (Arc::clone(&self.log), self.sync, Arc::downgrade(&gateway));

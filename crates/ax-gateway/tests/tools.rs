@@ -86,6 +86,7 @@ impl World {
             used: Used::default(),
             rates: Rates::default(),
             rated: String::new(),
+            files: std::env::temp_dir(),
         };
         let gateway = Arc::new(Gateway::open(setup).await.unwrap());
         let (log, weak) = (Arc::clone(&self.log), Arc::downgrade(&gateway));

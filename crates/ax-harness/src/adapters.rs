@@ -154,6 +154,16 @@ impl Launcher for Adapters {
 
     fn reap_orphans(&self) -> BoxFuture<'static, ()> {
         // All use the same run directory.
-        self.process.reap_orphans()
+        let reaped = self.process.reap_orphans();
+        let gateways = self.options.gateways();
+        Box::pin(async move {
+            reaped.await;
+            // Its files vouch for keys that are gone.
+            if let Err(error) = tokio::fs::remove_dir_all(&gateways).await
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!(path = %gateways.display(), %error, "old files stay behind");
+            }
+        })
     }
 }

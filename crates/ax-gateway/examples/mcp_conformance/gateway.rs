@@ -44,6 +44,7 @@ pub(crate) async fn open(upstream: &str) -> Outcome<Open> {
         used: ax_gateway::Used::default(),
         rates: ax_gateway::Rates::default(),
         rated: String::new(),
+        files: std::env::temp_dir(),
     };
     let gateway = Arc::new(Gateway::open(setup).await?);
     let session = Arc::downgrade(&gateway);
