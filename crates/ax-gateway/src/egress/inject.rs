@@ -52,14 +52,6 @@ impl Scheme {
             Self::Http => 80,
         }
     }
-
-    /// The word in addresses.
-    pub(super) const fn word(self) -> &'static str {
-        match self {
-            Self::Https => "https",
-            Self::Http => "http",
-        }
-    }
 }
 
 impl Inject {

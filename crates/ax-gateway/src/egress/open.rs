@@ -141,8 +141,8 @@ impl Opened {
         }
         let slow = |_| Denied::Unreachable(format!("{} does not answer", self.place));
         let stream = self.egress.stream(&self.out, &self.place).await?;
-        let name = ServerName::try_from(self.place.host.clone())
-            .map_err(|error| self.broken(&error))?;
+        let name =
+            ServerName::try_from(self.place.host.clone()).map_err(|error| self.broken(&error))?;
         let tls = TlsConnector::from(Arc::clone(&self.client)).connect(name, stream);
         let tls = timeout(CONNECT_MAX, tls).await.map_err(slow)?;
         let tls = tls.map_err(|error| self.broken(&error))?;

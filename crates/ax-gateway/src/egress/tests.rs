@@ -31,11 +31,7 @@ async fn world(rules: Value, answers: Vec<Vec<SocketAddr>>) -> World {
     world_that_believes(Vec::new(), rules, answers).await
 }
 
-async fn world_that_believes(
-    roots: Roots,
-    rules: Value,
-    answers: Vec<Vec<SocketAddr>>,
-) -> World {
+async fn world_that_believes(roots: Roots, rules: Value, answers: Vec<Vec<SocketAddr>>) -> World {
     let config = Config::parse(&json!({"egress": rules})).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let (rules, files) = Rules::open(config.egress, || roots, dir.path()).unwrap();

@@ -85,7 +85,8 @@ impl Files {
         let own = pem(authority);
         let all = roots.iter().fold(own.clone(), |all, root| all + &pem(root));
         for (path, text) in [(files.authority(), own), (files.bundle(), all)] {
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+            let mut file =
+                OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
             file.write_all(text.as_bytes())?;
         }
         Ok(files)
@@ -105,9 +106,8 @@ impl Files {
     pub(crate) fn environment(&self) -> Vec<(String, String)> {
         let all = REPLACES.map(|name| (name, self.bundle()));
         let added = ADDS.map(|name| (name, self.authority()));
-        let text = |(name, path): (&str, PathBuf)| {
-            (name.to_owned(), path.to_string_lossy().into_owned())
-        };
+        let text =
+            |(name, path): (&str, PathBuf)| (name.to_owned(), path.to_string_lossy().into_owned());
         all.into_iter().chain(added).map(text).collect()
     }
 }

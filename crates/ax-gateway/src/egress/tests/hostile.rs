@@ -52,7 +52,8 @@ async fn what_would_show_the_secret_or_end_the_protocol_is_refused() {
         refused(&mut world, &origin, status, &request).await;
     }
     let wrong = "GET / HTTP/1.1\r\nhost: a.test\r\n";
-    for line in ["x: a\rauthorization: b", "x: a\0b", "x : a", "x: a\r\n y: b", "transfer-encoding: x"]
+    for line in
+        ["x: a\rauthorization: b", "x: a\0b", "x : a", "x: a\r\n y: b", "transfer-encoding: x"]
     {
         let request = format!("{wrong}{line}\r\nconnection: close\r\n\r\n");
         refused(&mut world, &origin, "400", &request).await;
@@ -133,7 +134,7 @@ async fn a_host_that_cannot_prove_its_name_is_told_nothing() {
     let other = Origin::new("b.test").await;
     let unknown = Origin::new("a.test").await;
     let believed = other.roots.clone();
-    for (origin, why) in [(&other, "NotValidForName"), (&unknown, "UnknownIssuer")] {
+    for (origin, why) in [(&other, "not valid for name"), (&unknown, "UnknownIssuer")] {
         let rules = json!([rule("a.test")]);
         let answers = vec![vec![origin.address]];
         let mut world = world_that_believes(believed.clone(), rules, answers).await;

@@ -32,12 +32,18 @@ async fn a_secret_is_added_outside_and_shown_to_nobody_inside() {
     assert_eq!(shown, [format!("Bearer {}", secret()).as_str()], "{asked:?}");
     assert_eq!((asked.line.as_str(), &asked.headers["host"]), ("GET /x/y?token=mine", "a.test"));
     assert!(asked.headers.contains_key("x-mine") && !asked.headers.contains_key("keep-alive"));
-    assert!(said.starts_with("HTTP/1.1 200") && said.contains("x-shown: Bearer [hidden]"), "{said}");
+    assert!(
+        said.starts_with("HTTP/1.1 200") && said.contains("x-shown: Bearer [hidden]"),
+        "{said}"
+    );
     assert!(said.contains("location: https://b.test/?t=Bearer [hidden]"), "{said}");
     let noted = noted(&mut world).await;
-    let place = r#"{"host":"a.test","opened":true,"port":443}"#;
-    assert!(noted[0].starts_with("gateway.egress ") && noted[0].ends_with(place), "{noted:?}");
-    let request: Value = serde_json::from_str(noted[1].split_once(' ').unwrap().1).unwrap();
+    let said_in = |note: &str, name| -> Value {
+        serde_json::from_str(note.strip_prefix(name).unwrap()).unwrap()
+    };
+    let reached = said_in(&noted[0], "gateway.egress ");
+    assert_eq!(reached, json!({"host": "a.test", "port": 443, "opened": true}));
+    let request = said_in(&noted[1], "gateway.request ");
     let expect = json!({"method": "GET", "host": "a.test", "port": 443, "path": "/x/y",
         "status": 200, "sent": 0, "received": 10, "injected": true});
     assert_eq!(request, expect);

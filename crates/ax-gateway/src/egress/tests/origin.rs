@@ -120,7 +120,9 @@ async fn answer(
     Ok(answer)
 }
 
-fn issued(name: &str) -> (CertificateDer<'static>, CertificateDer<'static>, PrivateKeyDer<'static>) {
+fn issued(
+    name: &str,
+) -> (CertificateDer<'static>, CertificateDer<'static>, PrivateKeyDer<'static>) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
