@@ -39,13 +39,15 @@ pub(super) struct Issued {
 ///
 /// Fails if a certificate cannot be made for one of the names.
 pub(super) fn issue(hosts: &BTreeSet<&str>) -> io::Result<Issued> {
-    let mut params = params("Agent Executor egress", Vec::new())?;
+    let key = KeyPair::generate().map_err(io::Error::other)?;
+    // No two have one name, so that nobody takes one for the other.
+    let hash = blake3::hash(key.public_key_raw()).to_hex();
+    let mut params = params(&format!("Agent Executor egress {}", &hash[..16]), Vec::new())?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     let permitted_subtrees = hosts.iter().map(|host| subtree(host)).collect();
     let excluded_subtrees = Vec::new();
     params.name_constraints = Some(NameConstraints { permitted_subtrees, excluded_subtrees });
-    let key = KeyPair::generate().map_err(io::Error::other)?;
     let issuer = CertifiedIssuer::self_signed(params, key).map_err(io::Error::other)?;
     let host = |host: &&str| Ok(((*host).to_owned(), Arc::new(server(host, &issuer)?)));
     let hosts = hosts.iter().map(host).collect::<io::Result<_>>()?;
