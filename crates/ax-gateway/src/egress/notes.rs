@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::task::TaskTracker;
 
-/// The longest path that is noted, in bytes.
-const PATH_BYTES_MAX: usize = 512;
+/// The longest text of a harness that is noted, in bytes.
+const TEXT_BYTES_MAX: usize = 512;
 
 /// The notes of an attempt.
 pub(super) struct Notes {
@@ -45,7 +45,7 @@ pub(super) struct Traffic {
 /// answer is over.
 pub(super) struct Exchange {
     notes: Arc<Notes>,
-    method: Method,
+    method: String,
     place: Place,
     /// Without its query.
     path: String,
@@ -90,6 +90,7 @@ impl Notes {
 
     /// Records what was refused, once for each place and method.
     pub(super) async fn denied(&self, method: &Method, place: &Place, denied: &Denied) {
+        let method = cut(method.as_str());
         let name = format!("{method} {place}");
         let is_new = {
             let mut seen = self.seen();
@@ -98,7 +99,7 @@ impl Notes {
         };
         if is_new {
             let why = denied.to_string();
-            let method = method.as_str();
+            let why = cut(&why);
             let data =
                 json!({"method": method, "host": place.host, "port": place.port, "why": why});
             self.keyed("egress_denied", &name, &data).await;
@@ -127,12 +128,11 @@ impl Notes {
             seen.requests <= REQUESTS_MAX
         };
         let path = path.split(['?', '#']).next().unwrap_or_default();
-        let end = path.floor_char_boundary(PATH_BYTES_MAX);
         Exchange {
             notes: Arc::clone(self),
-            method: method.clone(),
+            method: cut(method.as_str()).to_owned(),
             place: place.clone(),
-            path: path[..end].to_owned(),
+            path: cut(path).to_owned(),
             injected,
             status: None,
             listed,
@@ -181,7 +181,7 @@ impl Drop for Exchange {
         let [sent, received] =
             [&self.sent, &self.received].map(|count| count.load(Ordering::Relaxed));
         let data = json!({
-            "method": self.method.as_str(),
+            "method": self.method,
             "host": self.place.host,
             "port": self.place.port,
             "path": self.path,
@@ -218,4 +218,8 @@ impl Traffic {
             .map(|count| count.load(Ordering::Relaxed));
         json!({"place": place, "connections": connections, "sent": sent, "received": received})
     }
+}
+
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
 }
