@@ -279,7 +279,7 @@ fn check_url(path: &str, url: &str) -> Result<(), ConfigError> {
 }
 
 /// Checks the name of a variable of the runtime.
-fn check_variable(path: &str, name: Option<&String>) -> Result<(), ConfigError> {
+pub(crate) fn check_variable(path: &str, name: Option<&String>) -> Result<(), ConfigError> {
     if name.is_some_and(|name| name.is_empty() || name.contains(['=', '\0'])) {
         let cause = "is not the name of an environment variable";
         return Err(ConfigError::new(format!("{path}.apiKeyEnv"), cause, ""));

@@ -1,39 +1,54 @@
 //! The way out for everything else: an explicit HTTP proxy that lets nothing through but what the
 //! manifest names. Tunnels (`CONNECT`, RFC 9110 §9.3.6) stay closed to it: their TLS is the
-//! harness' own. Names are resolved here, once, and the connection goes to the address that was
+//! harness' own, but for hosts to whose requests the manifest adds credentials (`open.rs`). Names
+//! are resolved here, once, and the connection goes to the address that was
 //! checked: whoever answers for a name cannot have it mean another one a moment later.
 
 mod address;
+mod authority;
+mod forward;
+mod inject;
+mod notes;
+mod open;
 mod rule;
 #[cfg(test)]
 mod tests;
+mod trust;
 
 use crate::denials::Noted;
-use crate::session::{KEY_PREFIX, Session};
-use ax_core::session::{Body as Content, Frame, StepKey};
+use crate::gateway::OpenError;
+use crate::session::Session;
 use bytes::Bytes;
+use forward::{answered, sent_on};
 use futures::future::BoxFuture;
 use http::header::{self, HeaderName};
 use http::uri::{Authority, Scheme};
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use inject::Credential;
+use notes::{Exchange, Notes, Traffic};
+use open::Opened;
+use rule::Way;
+use serde_json::json;
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::io::{InspectReader, InspectWriter};
 use tokio_util::sync::CancellationToken;
+use trust::{Roots, Trust, system_roots};
 
 pub(crate) use rule::EgressRule;
+pub(crate) use trust::Files;
 
 /// How many connections of an attempt may be open.
 const OPEN_MAX: usize = 256;
@@ -43,6 +58,8 @@ const CONNECT_MAX: Duration = Duration::from_secs(20);
 const DENIED_MAX: usize = 64;
 /// How many places an attempt reaches that are recorded each.
 const PLACES_MAX: usize = 256;
+/// How many requests of an attempt are recorded each; the rest is counted.
+const REQUESTS_MAX: u64 = 256;
 /// Headers that belong to a connection and are not sent on (RFC 9110 §7.6.1).
 const OF_CONNECTION: [HeaderName; 8] = [
     header::CONNECTION,
@@ -64,37 +81,34 @@ pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// The proxy of one attempt.
 pub(crate) struct Egress {
-    rules: Vec<EgressRule>,
+    rules: Rules,
     resolve: Resolve,
     session: Arc<Session>,
     stop: CancellationToken,
-    seen: Mutex<Seen>,
+    notes: Arc<Notes>,
     open: Arc<Semaphore>,
 }
 
-/// What is noted of an attempt.
-#[derive(Debug, Default)]
-struct Seen {
-    denied: BTreeSet<String>,
-    denied_count: u64,
-    places: BTreeMap<String, Arc<Traffic>>,
-    others: Arc<Traffic>,
-    /// It was noted.
-    summed_up: bool,
+/// Where a harness may go, and what is added to its requests.
+pub(crate) struct Rules {
+    /// Those that add something first.
+    rules: Vec<Ready>,
+    trust: Option<Trust>,
 }
 
-/// What went to and came from a place.
-#[derive(Debug, Default)]
-struct Traffic {
-    connections: AtomicU64,
-    sent: AtomicU64,
-    received: AtomicU64,
+/// A rule, and what it adds.
+struct Ready {
+    rule: EgressRule,
+    credential: Option<Box<Credential>>,
 }
 
-/// A connection to a place, counted, and its turn among those that are open.
+/// A connection to a place, its address, and its turn among those that are open.
 struct Out {
-    stream: Counted,
-    turn: OwnedSemaphorePermit,
+    /// Until it is used.
+    stream: Option<Counted>,
+    address: SocketAddr,
+    traffic: Arc<Traffic>,
+    turn: Option<OwnedSemaphorePermit>,
 }
 
 type Count = Box<dyn Fn(&[u8]) + Send>;
@@ -115,6 +129,27 @@ enum Denied {
     Crowded,
     #[error("the attempt may not act any more")]
     Over,
+    #[error("the request is for another host than its tunnel: {0}")]
+    Elsewhere(String),
+    #[error("{0}")]
+    Broken(String),
+    #[error("where credentials are added, no other protocol can follow HTTP")]
+    Upgrade,
+    #[error("where credentials are added, {0} is not let through")]
+    Shows(Method),
+}
+
+impl Denied {
+    const fn status(&self) -> StatusCode {
+        match self {
+            Self::NotNamed(_) | Self::Private(_) => StatusCode::FORBIDDEN,
+            Self::Unknown(_) | Self::Unreachable(_) | Self::Broken(_) => StatusCode::BAD_GATEWAY,
+            Self::Crowded | Self::Over => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Elsewhere(_) => StatusCode::MISDIRECTED_REQUEST,
+            Self::Upgrade => StatusCode::NOT_IMPLEMENTED,
+            Self::Shows(_) => StatusCode::METHOD_NOT_ALLOWED,
+        }
+    }
 }
 
 /// Where a request wants to go.
@@ -139,7 +174,7 @@ impl std::fmt::Display for Place {
 
 impl std::fmt::Debug for Egress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Egress").field("rules", &self.rules).finish_non_exhaustive()
+        f.debug_struct("Egress").finish_non_exhaustive()
     }
 }
 
@@ -155,19 +190,64 @@ pub(crate) fn is_for_proxy(request: &Request<Incoming>) -> bool {
     request.method() == Method::CONNECT || request.uri().scheme().is_some()
 }
 
+impl Rules {
+    /// Reads the secrets that rules name, and makes certificates for the hosts whose tunnels are
+    /// opened. The files that vouch for them are written below `dir`, and gone when they are
+    /// dropped. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// Fails without a secret, or if the certificates cannot be made.
+    pub(crate) fn open(
+        rules: Vec<EgressRule>,
+        roots: impl FnOnce() -> Roots,
+        dir: &Path,
+    ) -> Result<(Self, Option<Files>), OpenError> {
+        let hosts: BTreeSet<&str> = rules
+            .iter()
+            .filter(|rule| rule.scheme() == Some(inject::Scheme::Https))
+            .map(|rule| rule.host.as_str())
+            .collect();
+        let made = (!hosts.is_empty()).then(|| Trust::open(&hosts, &roots(), dir)).transpose();
+        let (trust, files) = made.map_err(|source| OpenError::Trust { source })?.unzip();
+        let ready = |rule: EgressRule| {
+            let inject = rule.inject.as_ref();
+            let credential = inject.map(|inject| inject.credential(&rule.host)).transpose()?;
+            Ok(Ready { rule, credential: credential.map(Box::new) })
+        };
+        let mut rules: Vec<_> = rules.into_iter().map(ready).collect::<Result<_, OpenError>>()?;
+        rules.sort_by_key(|ready| ready.credential.is_none());
+        Ok((Self { rules, trust }, files))
+    }
+}
+
+/// Makes the rules of a manifest ready, with what the system believes; see [`Rules::open`].
+pub(crate) async fn open(
+    rules: Vec<EgressRule>,
+    dir: PathBuf,
+) -> Result<(Rules, Option<Files>), OpenError> {
+    let opened = tokio::task::spawn_blocking(move || Rules::open(rules, system_roots, &dir)).await;
+    opened.unwrap_or_else(|error| Err(OpenError::Trust { source: io::Error::other(error) }))
+}
+
 impl Egress {
     pub(crate) fn new(
-        rules: Vec<EgressRule>,
+        rules: Rules,
         resolve: Resolve,
         session: Arc<Session>,
         stop: CancellationToken,
     ) -> Self {
         let open = Arc::new(Semaphore::new(OPEN_MAX));
-        Self { rules, resolve, session, stop, seen: Mutex::default(), open }
+        let notes = Arc::new(Notes::new(Arc::clone(&session)));
+        Self { rules, resolve, session, stop, notes, open }
     }
 
     /// Answers a request that wants to go out. `holds` says whether it has shown whose it is.
-    pub(crate) async fn answer(&self, request: Request<Incoming>, holds: bool) -> Response<Body> {
+    pub(crate) async fn answer(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        holds: bool,
+    ) -> Response<Body> {
         if !holds {
             let message = "this is not the password that the runtime gave to this harness";
             let mut answer = refuse(StatusCode::PROXY_AUTHENTICATION_REQUIRED, message);
@@ -180,58 +260,113 @@ impl Egress {
             return refuse(StatusCode::BAD_REQUEST, "the request names no host");
         };
         let method = request.method().clone();
-        match self.connect(&method, &place).await {
-            Ok(out) if method == Method::CONNECT => self.tunnel(request, out),
-            Ok(out) => self.forward(request, out, &place).await,
+        let answer = match method {
+            Method::CONNECT => self.tunnel(request, &place).await,
+            _ => self.forward(request, &place).await,
+        };
+        match answer {
+            Ok(answer) => answer,
             Err(denied) => {
-                self.denied(&method, &place, &denied).await;
-                let status = match denied {
-                    Denied::NotNamed(_) | Denied::Private(_) => StatusCode::FORBIDDEN,
-                    Denied::Unknown(_) | Denied::Unreachable(_) => StatusCode::BAD_GATEWAY,
-                    Denied::Crowded | Denied::Over => StatusCode::SERVICE_UNAVAILABLE,
-                };
-                refuse(status, &denied.to_string())
+                self.notes.denied(&method, &place, &denied).await;
+                refusal(&denied)
             }
         }
     }
 
-    /// Connects to a place, if it may be reached.
-    async fn connect(&self, method: &Method, place: &Place) -> Result<Out, Denied> {
-        let rule = self.rules.iter().find(|rule| rule.lets(method, &place.host, place.port));
-        let rule = rule.ok_or_else(|| Denied::NotNamed(format!("{method} {place}")))?;
+    /// Returns the rule that lets a request through.
+    fn rule(&self, way: Way, method: &Method, place: &Place) -> Result<&Ready, Denied> {
+        let lets = |ready: &&Ready| ready.rule.lets(way, method, &place.host, place.port);
+        let ready = self.rules.rules.iter().find(lets);
+        let ready = ready.ok_or_else(|| Denied::NotNamed(format!("{method} {place}")))?;
+        // Its answer is the request, with all that was added; some servers heed small letters.
+        if ready.credential.is_some() && method.as_str().eq_ignore_ascii_case("TRACE") {
+            return Err(Denied::Shows(method.clone()));
+        }
         if !self.session.may_act() || self.session.is_closing() {
             return Err(Denied::Over);
         }
+        Ok(ready)
+    }
+
+    /// Connects to a place that may be reached.
+    async fn connect(&self, rule: &EgressRule, place: &Place) -> Result<Out, Denied> {
         let turn = Arc::clone(&self.open).try_acquire_owned().map_err(|_| Denied::Crowded)?;
         let resolved = timeout(CONNECT_MAX, (self.resolve)(place.host.clone(), place.port)).await;
         let resolved = match resolved {
             Ok(Ok(addresses)) if !addresses.is_empty() => addresses,
             _ => return Err(Denied::Unknown(place.host.clone())),
         };
-        let is_open = |address: &&SocketAddr| rule.private || address::is_public(address.ip());
+        let is_open = |address: &SocketAddr| rule.private || address::is_public(address.ip());
         let mut last = Denied::Private(place.to_string());
-        for address in resolved.iter().filter(is_open) {
-            match timeout(CONNECT_MAX, TcpStream::connect(address)).await {
+        for address in resolved.into_iter().filter(is_open) {
+            match dial(address, place).await {
                 // One's own address is no way around.
-                Ok(Ok(stream)) if !rule.private && is_own(&stream) => {
+                Ok(stream) if !rule.private && is_own(&stream) => {
                     last = Denied::Private(place.to_string());
                 }
-                Ok(Ok(stream)) => {
-                    let stream = counted(stream, &self.reached(place).await);
-                    return Ok(Out { stream, turn });
+                Ok(stream) => {
+                    let opened = rule.opens(&place.host, place.port);
+                    let traffic = self.notes.reached(place, opened).await;
+                    let stream = Some(counted(stream, &traffic));
+                    return Ok(Out { stream, address, traffic, turn: Some(turn) });
                 }
-                Ok(Err(error)) => last = Denied::Unreachable(format!("{place}: {error}")),
-                Err(_) => last = Denied::Unreachable(format!("{place} does not answer")),
+                Err(denied) => last = denied,
             }
         }
         Err(last)
     }
 
-    fn tunnel(&self, request: Request<Incoming>, out: Out) -> Response<Body> {
+    /// Returns the connection of a tunnel that is opened, or another to the same address.
+    async fn stream(&self, out: &Mutex<Out>, place: &Place) -> Result<Counted, Denied> {
+        let (address, traffic) = {
+            let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(stream) = out.stream.take() {
+                return Ok(stream);
+            }
+            (out.address, Arc::clone(&out.traffic))
+        };
+        let stream = dial(address, place).await?;
+        traffic.connected();
+        Ok(counted(stream, &traffic))
+    }
+
+    async fn tunnel(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        place: &Place,
+    ) -> Result<Response<Body>, Denied> {
+        let opens = |ready: &&Ready| ready.rule.opens(&place.host, place.port);
         let stop = self.stop.clone();
+        if let Some(ready) = self.rules.rules.iter().find(opens)
+            && let Some(trust) = &self.rules.trust
+            && let Some(server) = trust.hosts.get(&place.host).cloned()
+        {
+            if !self.session.may_act() || self.session.is_closing() {
+                return Err(Denied::Over);
+            }
+            let mut out = self.connect(&ready.rule, place).await?;
+            let turn = out.turn.take();
+            let opened = Opened {
+                egress: Arc::clone(self),
+                place: place.clone(),
+                client: Arc::clone(&trust.client),
+                out: Mutex::new(out),
+                idle: Mutex::default(),
+            };
+            drop(tokio::spawn(async move {
+                let _turn = turn;
+                let Ok(harness) = hyper::upgrade::on(request).await else { return };
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = opened.serve(harness, server) => {}
+                }
+            }));
+            return Ok(nothing());
+        }
+        let ready = self.rule(Way::Tunnel, request.method(), place)?;
+        let Out { stream, turn, .. } = self.connect(&ready.rule, place).await?;
         drop(tokio::spawn(async move {
-            let Out { mut stream, turn } = out;
-            let _turn = turn;
+            let (_turn, Some(mut stream)) = (turn, stream) else { return };
             let Ok(harness) = hyper::upgrade::on(request).await else { return };
             let mut harness = TokioIo::new(harness);
             tokio::select! {
@@ -239,20 +374,20 @@ impl Egress {
                 _over = tokio::io::copy_bidirectional(&mut harness, &mut stream) => {}
             }
         }));
-        let nothing = Empty::new().map_err(|never| match never {});
-        Response::new(UnsyncBoxBody::new(nothing))
+        Ok(nothing())
     }
 
-    async fn forward(&self, request: Request<Incoming>, out: Out, place: &Place) -> Response<Body> {
-        let unreachable = |error: &dyn std::error::Error| {
-            refuse(StatusCode::BAD_GATEWAY, &format!("{place}: {error}"))
-        };
-        let Out { stream, turn } = out;
+    async fn forward(
+        &self,
+        request: Request<Incoming>,
+        place: &Place,
+    ) -> Result<Response<Body>, Denied> {
+        let broken = |error: hyper::Error| Denied::Unreachable(format!("{place}: {error}"));
+        let ready = self.rule(Way::Plain, request.method(), place)?;
+        let Out { stream, turn, .. } = self.connect(&ready.rule, place).await?;
+        let stream = stream.expect("a new connection is not used yet");
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
-        let (mut sender, connection) = match handshake {
-            Ok(made) => made,
-            Err(error) => return unreachable(&error),
-        };
+        let (mut sender, connection) = handshake.map_err(broken)?;
         let stop = self.stop.clone();
         drop(tokio::spawn(async move {
             let _turn = turn;
@@ -261,97 +396,38 @@ impl Egress {
                 _over = connection => {}
             }
         }));
-        match sender.send_request(sent_on(request, place)).await {
-            Ok(answer) => {
-                let (mut head, body) = answer.into_parts();
-                for name in &OF_CONNECTION {
-                    head.headers.remove(name);
-                }
-                Response::from_parts(head, UnsyncBoxBody::new(body.map_err(io::Error::other)))
-            }
-            Err(error) => unreachable(&error),
+        let credential = ready.credential.as_deref();
+        let exchange = self.exchange(&request, place, credential);
+        let request = sent_on(request, place, 80, credential, &exchange);
+        let answer = sender.send_request(request).await.map_err(broken)?;
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(Denied::Upgrade);
         }
+        Ok(answered(answer, credential, exchange))
     }
 
-    /// Records that a place is reached, once.
-    async fn reached(&self, place: &Place) -> Arc<Traffic> {
-        let name = place.to_string();
-        let (is_new, traffic) = {
-            let mut seen = self.seen();
-            let is_new = !seen.places.contains_key(&name) && seen.places.len() < PLACES_MAX;
-            if is_new {
-                drop(seen.places.insert(name.clone(), Arc::default()));
-            }
-            // What is more than can be listed is counted together.
-            let listed = seen.places.get(&name).unwrap_or(&seen.others);
-            (is_new, Arc::clone(listed))
-        };
-        traffic.connections.fetch_add(1, Ordering::Relaxed);
-        if is_new {
-            let data = json!({"host": place.host, "port": place.port});
-            self.note("egress", &name, &data).await;
-        }
-        traffic
-    }
-
-    /// Records what was refused, once for each place and method.
-    async fn denied(&self, method: &Method, place: &Place, denied: &Denied) {
-        let name = format!("{method} {place}");
-        let is_new = {
-            let mut seen = self.seen();
-            seen.denied_count += 1;
-            seen.denied.len() < DENIED_MAX && seen.denied.insert(name.clone())
-        };
-        if is_new {
-            let why = denied.to_string();
-            let method = method.as_str();
-            let data =
-                json!({"method": method, "host": place.host, "port": place.port, "why": why});
-            self.note("egress_denied", &name, &data).await;
-        }
-    }
-
-    async fn note(&self, what: &str, name: &str, data: &Value) {
-        let hash = blake3::hash(name.as_bytes()).to_hex();
-        let key = StepKey::from(format!("{KEY_PREFIX}{what}:{}", &hash[..32]));
-        let (name, data) = (format!("gateway.{what}"), Content::Text(data.to_string()));
-        // That nobody listens any more ends the attempt elsewhere.
-        let _gone = self.session.say(Frame::Note { key: Some(key), name, data }).await;
+    fn exchange(
+        &self,
+        request: &Request<Incoming>,
+        place: &Place,
+        credential: Option<&Credential>,
+    ) -> Exchange {
+        let path = request.uri().path();
+        let path = credential.map_or_else(|| path.to_owned(), |known| known.hide_in(path));
+        self.notes.exchange(request.method(), place, &path, credential.is_some())
     }
 
     /// Notes how much went where until now. Called when the attempt is over.
     pub(crate) async fn sum_up(&self) {
-        let data = {
-            let seen = self.seen();
-            if seen.summed_up || (seen.places.is_empty() && seen.denied_count == 0) {
-                return;
-            }
-            let places = seen.places.iter().map(|(place, traffic)| traffic.json(place));
-            let others = Some(&seen.others).filter(|others| others.any());
-            let others = others.map(|others| others.json("others"));
-            let places: Vec<_> = places.chain(others).collect();
-            json!({"places": places, "denied": seen.denied_count})
-        };
-        let (name, data) = ("gateway.traffic".to_owned(), Content::Text(data.to_string()));
-        let said = self.session.say(Frame::Note { key: None, name, data }).await;
-        // Who waits for this may be called away before it is said.
-        self.seen().summed_up = said.is_ok();
-    }
-
-    fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        self.notes.sum_up().await;
     }
 }
 
-impl Traffic {
-    fn any(&self) -> bool {
-        self.connections.load(Ordering::Relaxed) > 0
-    }
-
-    fn json(&self, place: &str) -> Value {
-        let [connections, sent, received] = [&self.connections, &self.sent, &self.received]
-            .map(|count| count.load(Ordering::Relaxed));
-        json!({"place": place, "connections": connections, "sent": sent, "received": received})
+async fn dial(address: SocketAddr, place: &Place) -> Result<TcpStream, Denied> {
+    match timeout(CONNECT_MAX, TcpStream::connect(address)).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) => Err(Denied::Unreachable(format!("{place}: {error}"))),
+        Err(_) => Err(Denied::Unreachable(format!("{place} does not answer"))),
     }
 }
 
@@ -393,30 +469,12 @@ fn of_authority(authority: &Authority, default: Option<u16>) -> Option<Place> {
     (!host.is_empty()).then_some(Place { host, port })
 }
 
-/// Writes a request as its server wants it: the path alone, and the host as it was checked.
-fn sent_on(request: Request<Incoming>, place: &Place) -> Request<Incoming> {
-    let (mut head, body) = request.into_parts();
-    let named: Vec<HeaderName> = head
-        .headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    for name in OF_CONNECTION.iter().chain(&named) {
-        head.headers.remove(name);
-    }
-    let host = match place.port {
-        80 => place.bracketed(),
-        _ => place.to_string(),
-    };
-    if let Ok(host) = host.parse() {
-        drop(head.headers.insert(header::HOST, host));
-    }
-    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-    head.uri = path.parse().unwrap_or_else(|_| Uri::from_static("/"));
-    Request::from_parts(head, body)
+fn nothing() -> Response<Body> {
+    Response::new(UnsyncBoxBody::new(Empty::new().map_err(|never| match never {})))
+}
+
+fn refusal(denied: &Denied) -> Response<Body> {
+    refuse(denied.status(), &denied.to_string())
 }
 
 fn refuse(status: StatusCode, message: &str) -> Response<Body> {

@@ -14,7 +14,7 @@ use http::HeaderValue;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
@@ -59,6 +59,8 @@ pub struct Setup {
     /// The W3C `traceparent` of the attempt, if it is traced: models and tool servers at an address
     /// hear of it.
     pub trace: Option<String>,
+    /// Where files for the harness may be put, in a directory of their own. Made when needed.
+    pub files: PathBuf,
 }
 
 /// Where a gateway listens: all ways lead to the same door.
@@ -104,6 +106,26 @@ pub enum OpenError {
         /// The variable that should hold it.
         variable: String,
     },
+    /// What is to be added to requests is not at hand.
+    #[error(
+        "the environment variable {variable} {why} where the runtime runs; set it to the secret \
+         for {host}, or name another variable in gateway.egress[].inject.apiKeyEnv"
+    )]
+    Credential {
+        /// For which host.
+        host: String,
+        /// The variable that should hold it.
+        variable: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The hosts to whose requests something is added cannot be vouched for.
+    #[error("the certificates for hosts with credentials cannot be made: {source}")]
+    Trust {
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
     /// No port can be had.
     #[error("the gateway cannot listen: {source}")]
     Listen {
@@ -120,6 +142,8 @@ pub struct Gateway {
     models: Arc<Models>,
     egress: Arc<Egress>,
     environment: Vec<(String, String)>,
+    /// What has the harness believe the gateway; gone with it.
+    _files: Option<egress::Files>,
     toolbox: Toolbox,
     /// Calls under way, which go on without the harness.
     calls: TaskTracker,
@@ -134,7 +158,8 @@ impl Gateway {
     ///
     /// # Errors
     ///
-    /// Fails without a provider's key, or if no port of the loopback interface can be had.
+    /// Fails without a provider's key or another secret that is to be added to requests, and if no
+    /// port of the loopback interface can be had.
     pub async fn open(setup: Setup) -> Result<Self, OpenError> {
         let Setup { config, http, frames, may_act, journal, doubts, sent, asks, .. } = setup;
         let (scope, spawn) = (setup.scope, setup.spawn);
@@ -188,8 +213,10 @@ impl Gateway {
             stop: stop.clone(),
             trace,
         });
+        let (rules, files) = egress::open(egress, setup.files).await?;
+        environment.extend(files.iter().flat_map(egress::Files::environment));
         let (resolve, ending) = (egress::system_resolver(), stop.clone());
-        let egress = Egress::new(egress, resolve, Arc::clone(&session), ending);
+        let egress = Egress::new(rules, resolve, Arc::clone(&session), ending);
         let egress = Arc::new(egress);
         let (models_door, egress_door) = (Arc::clone(&models), Arc::clone(&egress));
         let toolbox = tools.toolbox();
@@ -204,7 +231,17 @@ impl Gateway {
         for listener in listeners {
             drop(tokio::spawn(door::serve(listener, Arc::clone(&door), stop.clone())));
         }
-        Ok(Self { session, models, egress, environment, toolbox, calls, stop, socket: file })
+        Ok(Self {
+            session,
+            models,
+            egress,
+            environment,
+            _files: files,
+            toolbox,
+            calls,
+            stop,
+            socket: file,
+        })
     }
 
     /// Where its socket is, if it has one.

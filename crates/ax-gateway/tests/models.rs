@@ -130,6 +130,7 @@ impl World {
             quotas: Quotas::default(),
             namespace: String::new(),
             trace: None,
+            files: std::env::temp_dir(),
         };
         let gateway = Arc::new(Gateway::open(setup).await.unwrap());
         let (log, sync, weak) = (Arc::clone(&self.log), self.sync, Arc::downgrade(&gateway));

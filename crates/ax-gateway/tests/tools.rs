@@ -91,6 +91,7 @@ impl World {
             quotas: Quotas::default(),
             namespace: String::new(),
             trace: None,
+            files: std::env::temp_dir(),
         };
         let gateway = Arc::new(Gateway::open(setup).await.unwrap());
         let (log, weak) = (Arc::clone(&self.log), Arc::downgrade(&gateway));

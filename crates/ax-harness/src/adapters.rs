@@ -170,11 +170,18 @@ impl Launcher for Adapters {
 
     fn reap_orphans(&self) -> BoxFuture<'static, ()> {
         let (sockets, orphans) = (self.sockets.clone(), self.process.reap_orphans());
+        let gateways = self.options.gateways();
         Box::pin(async move {
             // All adapters use the same run directory.
             orphans.await;
             let swept = tokio::task::spawn_blocking(move || sockets.sweep()).await;
             swept.expect("removing files does not panic");
+            // Its files vouch for keys that are gone.
+            if let Err(error) = tokio::fs::remove_dir_all(&gateways).await
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!(path = %gateways.display(), %error, "old files stay behind");
+            }
         })
     }
 }

@@ -64,9 +64,11 @@ pub(crate) async fn run(
     launch.journal = rest;
     let may_act = io.may_act.clone();
     let programs = TaskTracker::new();
+    let files = options.gateways();
     let setup = Setup {
         config,
         listen,
+        files,
         http,
         frames: io.frames.clone(),
         may_act: Box::new(move || may_act.now()),

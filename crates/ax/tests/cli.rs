@@ -8,6 +8,7 @@ mod cli {
     pub(crate) mod world;
 
     mod agents;
+    mod egress;
     mod exits;
     mod help;
     mod inputs;

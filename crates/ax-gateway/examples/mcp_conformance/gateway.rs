@@ -48,6 +48,7 @@ pub(crate) async fn open(upstream: &str) -> Outcome<Open> {
         quotas: Quotas::default(),
         namespace: String::new(),
         trace: None,
+        files: std::env::temp_dir(),
     };
     let gateway = Arc::new(Gateway::open(setup).await?);
     let session = Arc::downgrade(&gateway);

@@ -1,11 +1,17 @@
 //! A real proxy between real connections; only names are resolved by the tests.
 
+mod hostile;
+mod inject;
+mod origin;
+
 use super::*;
 use crate::config::Config;
 use crate::proof::Proof;
+use ax_core::session::{Body as Content, Frame};
 use hyper::service::service_fn;
+use serde_json::Value;
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -18,10 +24,18 @@ struct World {
     said: mpsc::Receiver<Frame>,
     resolved: Arc<AtomicUsize>,
     egress: Arc<Egress>,
+    files: Option<Files>,
+    dir: tempfile::TempDir,
 }
 
 async fn world(rules: Value, answers: Vec<Vec<SocketAddr>>) -> World {
+    world_that_believes(Vec::new(), rules, answers).await
+}
+
+async fn world_that_believes(roots: Roots, rules: Value, answers: Vec<Vec<SocketAddr>>) -> World {
     let config = Config::parse(&json!({"egress": rules})).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (rules, files) = Rules::open(config.egress, || roots, dir.path()).unwrap();
     let (frames, said) = mpsc::channel(64);
     let session = Arc::new(Session::new(frames, Box::new(|| true)));
     let resolved = Arc::new(AtomicUsize::new(0));
@@ -31,7 +45,7 @@ async fn world(rules: Value, answers: Vec<Vec<SocketAddr>>) -> World {
         let answer = answers[at.min(answers.len() - 1)].clone();
         Box::pin(async move { Ok(answer) })
     });
-    let egress = Egress::new(config.egress, resolve, session, CancellationToken::new());
+    let egress = Egress::new(rules, resolve, session, CancellationToken::new());
     let egress = Arc::new(egress);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (proxy, serving) = (listener.local_addr().unwrap(), Arc::clone(&egress));
@@ -50,7 +64,7 @@ async fn world(rules: Value, answers: Vec<Vec<SocketAddr>>) -> World {
             });
         }
     });
-    World { proxy, said, resolved, egress }
+    World { proxy, said, resolved, egress, files, dir }
 }
 
 /// A server that answers what it was sent.
@@ -146,11 +160,18 @@ async fn what_is_named_goes_through_and_is_noted_once() {
     assert!(said.ends_with("through the tunnel"), "{said}");
     world.egress.sum_up().await;
     let noted = notes(&mut world.said);
-    assert_eq!(noted.len(), 2, "{noted:?}");
+    assert_eq!(noted.len(), 3, "{noted:?}");
     assert!(
-        noted[1].starts_with("gateway.traffic")
-            && noted[1].contains(r#""connections":2"#)
-            && !noted[1].contains(r#""sent":0"#),
+        noted[1].starts_with("gateway.request")
+            && noted[1].contains(r#""path":"/x""#)
+            && noted[1].contains(r#""status":200"#),
+        "{noted:?}"
+    );
+    assert!(
+        noted[2].starts_with("gateway.traffic")
+            && noted[2].contains(r#""connections":2"#)
+            && noted[2].contains(r#""requests":1"#)
+            && !noted[2].contains(r#""sent":0"#),
         "{noted:?}"
     );
 }

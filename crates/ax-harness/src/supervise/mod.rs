@@ -47,3 +47,11 @@ pub struct Options {
     /// runtime finds them. Created when needed; no other program writes to it.
     pub run_dir: PathBuf,
 }
+
+impl Options {
+    /// The directory, beside that of the supervisors, in which gateways put files for harnesses.
+    /// What is in it belongs to one life of the runtime.
+    pub(crate) fn gateways(&self) -> PathBuf {
+        self.run_dir.with_file_name("gateways")
+    }
+}
