@@ -34,7 +34,8 @@ pub(crate) enum End {
 #[derive(Debug)]
 pub(crate) struct Exchange {
     progress: watch::Sender<Progress>,
-    /// Whether a connection of the harness reads it, or one has read it to its end.
+    /// Whether a connection of the harness reads it, or one has read it to its end. Then its pieces
+    /// are gone.
     taken: AtomicBool,
 }
 
@@ -74,6 +75,14 @@ impl Exchange {
         !self.taken.swap(true, Ordering::AcqRel)
     }
 
+    /// A connection has all of it: nobody reads it any more, so it need not be kept.
+    pub(crate) fn forget(&self) {
+        self.progress.send_if_modified(|progress| {
+            progress.chunks = Vec::new();
+            false
+        });
+    }
+
     /// The connection broke before it had all of it.
     pub(crate) fn give_back(&self) {
         self.taken.store(false, Ordering::Release);
@@ -106,6 +115,17 @@ impl Exchange {
         let shown = |progress: &Progress| progress.head.is_some() || progress.end.is_some();
         let progress = progress.wait_for(shown).await.ok()?;
         progress.head.clone()
+    }
+
+    /// Waits for the end, and returns all pieces as one; nothing if the answer was cut.
+    pub(crate) async fn body(&self) -> Option<Bytes> {
+        let mut progress = self.progress.subscribe();
+        let progress = progress.wait_for(|progress| progress.end.is_some()).await.ok()?;
+        match (&progress.chunks[..], progress.end) {
+            (_, Some(End::Cut) | None) => None,
+            ([only], _) => Some(only.clone()),
+            (chunks, _) => Some(chunks.concat().into()),
+        }
     }
 
     /// Waits for the piece at a position; `Ok(None)` is the end, and an error one too soon.
