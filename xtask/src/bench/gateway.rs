@@ -28,9 +28,10 @@ pub(super) fn nginx() -> Result<PathBuf> {
 
 /// Turns what a piece printed into rows.
 pub(super) fn rows(lines: &[Value]) -> Vec<Row> {
-    let load = load();
     let mut rows: Vec<Row> = lines.iter().flat_map(of).collect();
-    rows.push(plain("load average of the machine, at the end".to_owned(), load));
+    if !rows.is_empty() {
+        rows.push(plain("load average of the machine, at the end".to_owned(), load()));
+    }
     rows
 }
 
