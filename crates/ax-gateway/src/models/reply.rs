@@ -15,6 +15,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+/// How much of a body that is at hand is handed over at a time, in bytes: a connection that breaks
+/// before the last of it has not had it.
+const PIECE_BYTES: usize = 64 * 1024;
+
 /// Puts an answer together.
 pub(super) fn reply(head: Head, body: Reply) -> Response<Reply> {
     let mut response = Response::new(body);
@@ -92,12 +96,20 @@ impl Reply {
             return Self::whole(body);
         }
         let left = body.len() as u64;
-        let piece = stream::once(async move {
+        let pieces = stream::unfold((Some(taken), body), |(mut taken, mut body)| async move {
+            if body.is_empty() {
+                return None;
+            }
+            let piece = body.split_to(body.len().min(PIECE_BYTES));
             // Nobody asks for more once the length is reached.
-            taken.whole();
-            Ok(BodyFrame::data(body))
+            if body.is_empty()
+                && let Some(taken) = taken.take()
+            {
+                taken.whole();
+            }
+            Some((Ok(BodyFrame::data(piece)), (taken, body)))
         });
-        Self::new(Box::pin(piece), Some(left))
+        Self::new(Box::pin(pieces), Some(left))
     }
 
     /// The body of an exchange, as it comes.
