@@ -8,6 +8,7 @@ use serde_json::Value;
 use std::path::PathBuf;
 
 mod engine;
+mod gateway;
 mod log;
 mod serve;
 
@@ -23,6 +24,8 @@ pub(crate) enum Suite {
     Steps,
     /// What the server adds to the log, beside a peer.
     Serve,
+    /// What the gateway adds to model calls, beside a plain reverse proxy.
+    Gateway,
 }
 
 /// One figure.
@@ -36,7 +39,7 @@ pub(crate) struct Row {
     pub(crate) target: Option<(String, bool)>,
 }
 
-/// Runs `bench log`, `bench steps` or `bench serve`.
+/// Runs `bench log`, `bench steps`, `bench serve` or `bench gateway`.
 pub(crate) fn run(arguments: &[String]) -> Result<bool> {
     let mut arguments = arguments.to_vec();
     let write = take_flag(&mut arguments, "--write");
@@ -44,7 +47,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool> {
         Some((name, named)) if name == "log" => (Suite::Log, named),
         Some((name, named)) if name == "steps" => (Suite::Steps, named),
         Some((name, named)) if name == "serve" => (Suite::Serve, named),
-        _ => bail!("bench log, bench steps or bench serve?"),
+        Some((name, named)) if name == "gateway" => (Suite::Gateway, named),
+        _ => bail!("bench log, bench steps, bench serve or bench gateway?"),
     };
     let named: Vec<&str> = named.iter().map(String::as_str).collect();
     let mut ok = true;
@@ -60,6 +64,7 @@ impl Suite {
             Self::Log => "log",
             Self::Steps => "steps",
             Self::Serve => "serve",
+            Self::Gateway => "gateway",
         }
     }
 
@@ -69,6 +74,7 @@ impl Suite {
             Self::Log => &["grid", "sustained", "open", "sleeping", "branch"],
             Self::Steps => &["engine", "sdk", "warm", "resume", "idle"],
             Self::Serve => &["latency", "submits", "memory", "durable-streams", "restate"],
+            Self::Gateway => &["calls", "streams"],
         }
     }
 
@@ -83,6 +89,7 @@ impl Suite {
             (Self::Steps, _) => engine::rows(piece, &engine_piece(piece)?),
             (Self::Serve, "restate") => serve::rows(&restate_piece()?),
             (Self::Serve, _) => serve::rows(&serve_piece(piece)?),
+            (Self::Gateway, _) => gateway::rows(&serve_piece(piece)?),
         };
         if rows.is_empty() {
             bail!("the measurement of {piece} printed nothing");
@@ -125,17 +132,22 @@ fn restate_piece() -> Result<Vec<Value>> {
     lines(&venv.program([]).args([script]).args(programs).stdout()?)
 }
 
-/// Measures the real binary; the piece of the peer installs it first.
+/// Measures the real binary; the piece of the peer installs it first, unless it is nginx.
 fn serve_piece(piece: &str) -> Result<Vec<Value>> {
+    let peer = match piece {
+        "durable-streams" => Some(serve::peer()?),
+        "calls" | "streams" => Some(gateway::nginx()?),
+        _ => None,
+    };
     let build = ["build", "--release", "--quiet", "-p", "ax", "--bins", "--example", "bench_serve"];
     Program::new("cargo").args(build).succeed()?;
     let built = tree::target()?.join("release");
     let program = Program::new(built.join("examples/bench_serve")).args([piece]);
     let program = program.args(["--ax"]).args([built.join("ax")]);
     let program = program.args(["--dir"]).args([place()?]);
-    let program = match piece {
-        "durable-streams" => program.args(["--peer"]).args([serve::peer()?]),
-        _ => program,
+    let program = match peer {
+        Some(peer) => program.args(["--peer"]).args([peer]),
+        None => program,
     };
     lines(&program.stdout()?)
 }

@@ -139,6 +139,12 @@ const LANES: &[Lane] = &[
         work: bench_serve,
         results: Results::Pieces,
     },
+    Lane {
+        name: "bench-gateway",
+        pieces: bench::Suite::Gateway.pieces().len() as u64,
+        work: bench_gateway,
+        results: Results::Pieces,
+    },
 ];
 
 /// How far a lane is; kept in a file between calls.
@@ -340,6 +346,10 @@ fn bench_steps(piece: u64, _seed: u64) -> Result<Counts> {
 
 fn bench_serve(piece: u64, _seed: u64) -> Result<Counts> {
     measure(bench::Suite::Serve, piece)
+}
+
+fn bench_gateway(piece: u64, _seed: u64) -> Result<Counts> {
+    measure(bench::Suite::Gateway, piece)
 }
 
 /// Measures a piece. A target that is missed is written down like one that is reached.

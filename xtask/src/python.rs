@@ -27,11 +27,13 @@ pub(crate) fn sdk() -> Result<Tally> {
     Ok(tally)
 }
 
-/// Lets the vendors' own clients talk to the scripted model server.
+/// Lets the vendors' own clients talk to the scripted model server, directly and through the
+/// gateway.
 pub(crate) fn fakemodel() -> Result<Tally> {
     let venv = Venv::get("fakemodel", &["tests/python/fakemodel/requirements.txt"])?;
-    let server = test::programs()?.join("examples/fakemodel");
-    venv.pytest(&tree::root().join("tests/python/fakemodel"), &[], &[("FAKEMODEL", server)])
+    let built = test::programs()?;
+    let env = [("AX", built.join("ax")), ("FAKEMODEL", built.join("examples/fakemodel"))];
+    venv.pytest(&tree::root().join("tests/python/fakemodel"), &[], &env)
 }
 
 /// Kills a real LangGraph agent in the middle of its work and lets it finish.

@@ -144,10 +144,12 @@ async fn generate(
     let open = Open { ledger: Arc::clone(&server.ledger), seq, becomes: Status::Cut };
     let fault = plan.fault.clone();
     let latency = fault.latency_millis.map_or(plan.latency, Duration::from_millis);
+    let request_id = format.request_id(&seed);
     if let Some(status) = fault.status {
         tokio::time::sleep(latency).await;
         let message = fault.message.unwrap_or_else(|| format!("status {status} on demand"));
         let mut refused = refuse(format, (status, message));
+        refused.headers_mut().extend(request_id);
         if let Some(seconds) = fault.retry_after_seconds {
             refused.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
@@ -172,7 +174,9 @@ async fn generate(
     {
         server.store.put(id, Arc::clone(&production));
     }
-    Ok(deliver(production, fault, open, is_array).await)
+    let mut response = deliver(production, fault, open, is_array).await;
+    response.headers_mut().extend(request_id);
+    Ok(response)
 }
 
 /// Sends an answer in the way that its request wants.

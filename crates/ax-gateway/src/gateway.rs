@@ -124,7 +124,7 @@ pub enum OpenError {
     Trust {
         /// Why not.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// No port can be had.
     #[error("the gateway cannot listen: {source}")]

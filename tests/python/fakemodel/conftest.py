@@ -1,4 +1,4 @@
-"""Real vendor SDKs against the scripted model server.
+"""Real vendor SDKs against the scripted model server, directly and through the gateway.
 
 How to run, from the root of the repository:
 
@@ -6,7 +6,8 @@ How to run, from the root of the repository:
     /tmp/fakemodel-venv/bin/pip install -r tests/python/fakemodel/requirements.txt
     /tmp/fakemodel-venv/bin/pytest tests/python/fakemodel
 
-The server is built with cargo, unless FAKEMODEL names its binary. No network is used.
+The server is built with cargo, unless FAKEMODEL names its binary; so is `ax`, unless AX names it.
+No network is used.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ mod responses;
 
 use crate::answer::Answer;
 use crate::ask::{Ask, Item, str_of};
-use axum::http::{HeaderMap, Method};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -130,6 +130,18 @@ impl Format {
             Self::Gemini => "gemini",
             Self::Interactions => "interactions",
         }
+    }
+
+    /// The header by which this vendor names a request: the same for the same answer.
+    pub(crate) fn request_id(self, seed: &str) -> Option<(HeaderName, HeaderValue)> {
+        let name = match self {
+            Self::Anthropic => "request-id",
+            Self::Chat | Self::Responses => "x-request-id",
+            Self::Gemini | Self::Interactions => return None,
+        };
+        let hash = blake3::hash(format!("{seed} request").as_bytes()).to_hex();
+        let value = HeaderValue::try_from(format!("req_{}", &hash[..24])).ok()?;
+        Some((HeaderName::from_static(name), value))
     }
 
     /// Reads the conversation of a request.

@@ -34,7 +34,8 @@ pub(crate) enum End {
 #[derive(Debug)]
 pub(crate) struct Exchange {
     progress: watch::Sender<Progress>,
-    /// Whether a connection of the harness reads it, or one has read it to its end.
+    /// Whether a connection of the harness reads it, or one has read it to its end. Then nothing
+    /// is left of it but how it ended.
     taken: AtomicBool,
 }
 
@@ -74,6 +75,16 @@ impl Exchange {
         !self.taken.swap(true, Ordering::AcqRel)
     }
 
+    /// A connection has all of it: nobody reads it any more, so it need not be kept.
+    pub(crate) fn forget(&self) {
+        self.progress.send_if_modified(|progress| {
+            // Its values are parts of the buffer of a connection, which they keep alive.
+            progress.head = None;
+            progress.chunks = Vec::new();
+            false
+        });
+    }
+
     /// The connection broke before it had all of it.
     pub(crate) fn give_back(&self) {
         self.taken.store(false, Ordering::Release);
@@ -108,6 +119,17 @@ impl Exchange {
         progress.head.clone()
     }
 
+    /// Waits for the end, and returns all pieces as one; nothing if the answer was cut.
+    pub(crate) async fn body(&self) -> Option<Bytes> {
+        let mut progress = self.progress.subscribe();
+        let progress = progress.wait_for(|progress| progress.end.is_some()).await.ok()?;
+        match (&progress.chunks[..], progress.end) {
+            (_, Some(End::Cut) | None) => None,
+            ([only], _) => Some(only.clone()),
+            (chunks, _) => Some(chunks.concat().into()),
+        }
+    }
+
     /// Waits for the piece at a position; `Ok(None)` is the end, and an error one too soon.
     pub(crate) async fn chunk(&self, at: usize) -> Result<Option<Bytes>, End> {
         let mut progress = self.progress.subscribe();
@@ -118,5 +140,35 @@ impl Exchange {
             (None, Some(End::Cut)) => Err(End::Cut),
             (None, _) => Ok(None),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{HeaderMap, StatusCode};
+
+    #[test]
+    fn what_was_heard_to_its_end_is_not_kept_and_not_heard_again() {
+        let head = Head { status: StatusCode::OK, headers: HeaderMap::new() };
+        let exchange = Exchange::done(head, vec![Bytes::from_static(b"{}")]);
+        assert!(exchange.take());
+        exchange.forget();
+        let left = exchange.progress.borrow().clone();
+        assert!(left.head.is_none() && left.chunks.is_empty());
+        assert!(!exchange.is_void() && !exchange.take());
+    }
+
+    #[tokio::test]
+    async fn a_body_is_there_once_the_answer_is_whole() {
+        let exchange = Exchange::new();
+        let head = Head { status: StatusCode::OK, headers: HeaderMap::new() };
+        for piece in [&b"one "[..], b"two"] {
+            exchange.show(&head, Some(Bytes::from_static(piece)));
+        }
+        exchange.end(End::Whole);
+        assert_eq!(exchange.body().await.unwrap(), "one two");
+        exchange.end(End::Cut);
+        assert!(exchange.body().await.is_none());
     }
 }

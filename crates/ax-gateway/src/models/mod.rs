@@ -10,6 +10,7 @@ mod headers;
 mod limits;
 mod quotas;
 mod recorded;
+mod reply;
 mod upstream;
 mod wire;
 
@@ -23,17 +24,12 @@ use ax_core::session::{
 };
 use body::{Room, Unread};
 use book::{Book, Diverged, Found};
-use bytes::Bytes;
 use chain::Placed;
 pub(crate) use events::{Events, data};
 use exchange::{End, Exchange};
-use futures::stream;
-use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Response, StatusCode};
-use http_body::Frame as BodyFrame;
-use http_body_util::StreamBody;
 use hyper::body::Incoming;
 pub(crate) use limits::Meter;
 use limits::Over;
@@ -41,12 +37,10 @@ pub use limits::{Rates, Used};
 pub use quotas::{Period, Quota, Quotas, QuotasError};
 pub(crate) use recorded::Answer;
 use recorded::Head;
+use reply::{Reply, Taken, deliver, reply};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
-use std::io;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
@@ -230,12 +224,12 @@ impl Models {
             let (step, exchange, begin, wait) = match found {
                 Found::Known(exchange) => {
                     self.asked.notify_waiters();
-                    return Ok(Taken { exchange, whole: false });
+                    return Ok(Taken::new(exchange));
                 }
                 Found::Replayed(exchange) => {
                     self.hear(&exchange, &canon, &placed, (upstream, &asked.model));
                     self.asked.notify_waiters();
-                    return Ok(Taken { exchange, whole: false });
+                    return Ok(Taken::new(exchange));
                 }
                 Found::Again(step, exchange, wait) => (step, exchange, None, wait),
                 Found::New(step, exchange, wait) => {
@@ -254,7 +248,7 @@ impl Models {
                     continue;
                 }
             };
-            let taken = Taken { exchange: Arc::clone(&exchange), whole: false };
+            let taken = Taken::new(Arc::clone(&exchange));
             let chain = placed.prefix.chain;
             let (models, upstream) = (Arc::clone(self), Arc::clone(upstream));
             drop(self.calls.spawn(async move {
@@ -468,94 +462,4 @@ fn deny(wire: Wire, status: StatusCode, message: &str) -> Response<Reply> {
     let mut response = refuse(wire, status, message);
     drop(response.extensions_mut().insert(Noted(message.into())));
     response
-}
-
-fn reply(head: Head, body: Reply) -> Response<Reply> {
-    let mut response = Response::new(body);
-    *response.status_mut() = head.status;
-    *response.headers_mut() = head.headers;
-    response
-}
-
-/// Hands an exchange to the harness as it comes.
-async fn deliver(wire: Wire, taken: Taken) -> Response<Reply> {
-    match taken.exchange.head().await {
-        Some(head) => reply(head, Reply::of(taken)),
-        None => {
-            let message = "the answer could not be recorded: the session takes nothing more";
-            refuse(wire, StatusCode::SERVICE_UNAVAILABLE, message)
-        }
-    }
-}
-
-/// An exchange that is read by a connection; given back if it breaks.
-struct Taken {
-    exchange: Arc<Exchange>,
-    whole: bool,
-}
-
-impl Taken {
-    /// The connection has all of it.
-    fn whole(mut self) {
-        self.whole = true;
-    }
-}
-
-impl Drop for Taken {
-    fn drop(&mut self) {
-        if !self.whole {
-            self.exchange.give_back();
-        }
-    }
-}
-
-type Pieces = Pin<Box<dyn Stream<Item = Result<BodyFrame<Bytes>, io::Error>> + Send>>;
-
-/// The body of an answer to a harness.
-pub(crate) struct Reply(StreamBody<Pieces>);
-
-impl Reply {
-    /// A body that is at hand.
-    pub(crate) fn whole(bytes: Bytes) -> Self {
-        let piece = Ok(BodyFrame::data(bytes));
-        Self(StreamBody::new(Box::pin(stream::iter([piece]))))
-    }
-
-    /// A body that is passed on as it comes, until the attempt is over.
-    fn passed(
-        pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
-        stop: CancellationToken,
-    ) -> Self {
-        let pieces = pieces.take_until(stop.cancelled_owned());
-        Self(StreamBody::new(Box::pin(pieces.map_ok(BodyFrame::data))))
-    }
-
-    fn of(taken: Taken) -> Self {
-        let pieces = stream::unfold((taken, 0), |(taken, at)| async move {
-            match taken.exchange.chunk(at).await {
-                Ok(Some(chunk)) => Some((Ok(BodyFrame::data(chunk)), (taken, at + 1))),
-                Ok(None) => {
-                    taken.whole();
-                    None
-                }
-                Err(_) => {
-                    let error = io::Error::new(io::ErrorKind::UnexpectedEof, "the answer was cut");
-                    Some((Err(error), (taken, at)))
-                }
-            }
-        });
-        Self(StreamBody::new(Box::pin(pieces)))
-    }
-}
-
-impl http_body::Body for Reply {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<BodyFrame<Bytes>, io::Error>>> {
-        Pin::new(&mut self.0).poll_frame(context)
-    }
 }

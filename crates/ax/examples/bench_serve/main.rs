@@ -11,12 +11,15 @@
 //! | `submits` | inputs a second by 64 clients, and the server's CPU time for each |
 //! | `memory` | memory of connections and followers that are idle |
 //! | `durable-streams` | the same appends and followers with a peer's server |
+//! | `calls` | model calls through the gateway, through nginx (the peer), and directly |
+//! | `streams` | the same with answers that come in pieces |
 //!
 //! Each runs beside what the disk, or the log in the library, does in the same run.
 
 #![expect(clippy::unwrap_used, reason = "a measurement has nothing better to do than to stop")]
 #![expect(clippy::print_stdout, reason = "its output is its purpose")]
 
+mod gateway;
 mod latency;
 mod memory;
 mod peer;
@@ -68,6 +71,8 @@ fn main() -> ExitCode {
         "submits" => runtime.block_on(submits::measure(&arguments)),
         "memory" => runtime.block_on(memory::measure(&arguments)),
         "durable-streams" => runtime.block_on(peer::measure(&arguments)),
+        "calls" => runtime.block_on(gateway::calls(&arguments)),
+        "streams" => runtime.block_on(gateway::streams(&arguments)),
         _ => return usage(),
     }
     ExitCode::SUCCESS
@@ -75,8 +80,8 @@ fn main() -> ExitCode {
 
 fn usage() -> ExitCode {
     println!(
-        "usage: bench_serve latency|submits|memory|durable-streams --ax PATH [--peer PATH] \
-         [--dir DIR] [--seconds N]"
+        "usage: bench_serve latency|submits|memory|durable-streams|calls|streams --ax PATH \
+         [--peer PATH] [--dir DIR] [--seconds N]"
     );
     ExitCode::from(2)
 }
