@@ -22,6 +22,7 @@ mod gateway;
 mod launch;
 mod process;
 pub mod supervise;
+mod turn;
 
 pub use acp::AcpHarness;
 pub use adapters::Adapters;
