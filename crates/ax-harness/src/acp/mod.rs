@@ -18,6 +18,9 @@ mod prompt;
 mod updates;
 mod wire;
 
+pub(crate) use permission::{Verdict, fits, verdict};
+pub(crate) use prompt::history_as_text;
+
 use crate::config::ConfigError;
 use crate::launch::{Exit, Io, Launch, Launcher};
 use crate::supervise::Options;
