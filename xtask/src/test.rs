@@ -1,7 +1,7 @@
 //! Every test there is, in lanes, with one line that sums them up.
 
 use crate::command::{Finished, Program};
-use crate::{acp, api, check, machine, mcp, python, sim, take_option, tree};
+use crate::{acp, antigravity, api, check, machine, mcp, python, sim, take_option, tree};
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ pub(crate) const RUST: &[&str] = &[
     "--workspace",
     "-E",
     "not binary(langgraph) and not binary(matrix) and not binary(cut) \
-     and not (package(ax) and binary(acp))",
+     and not (package(ax) and (binary(acp) or binary(antigravity)))",
 ];
 const LANE_LIMIT: Duration = Duration::from_secs(25 * 60);
 
@@ -74,6 +74,7 @@ const LANES: &[Lane] = &[
     ("ax1", |_| python::ax1()),
     ("mcp", |_| mcp::test()),
     ("acp", |_| acp::test()),
+    ("antigravity", |_| antigravity::test()),
 ];
 
 /// Runs all lanes, or those that are named.

@@ -212,7 +212,7 @@ fn starts_a_program(
     has_gateway: bool,
 ) -> bool {
     match harness.get("type").and_then(serde_json::Value::as_str) {
-        Some("process" | "acp") => true,
+        Some("process" | "acp" | "antigravity") => true,
         Some("ax1") => harness.contains_key("command"),
         Some("builtin") => has_gateway,
         _ => false,

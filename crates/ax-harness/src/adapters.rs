@@ -1,6 +1,7 @@
 //! All adapters behind one [`Launcher`].
 
 use crate::acp::AcpHarness;
+use crate::antigravity::AntigravityHarness;
 use crate::ax1::Ax1Harness;
 use crate::builtin::BuiltinHarness;
 use crate::config::{ConfigError, closest};
@@ -16,13 +17,14 @@ use serde_json::Value;
 use std::sync::{Arc, OnceLock};
 
 /// What `harness.type` can be.
-const TYPES: [&str; 5] = ["acp", "ax1", "builtin", "external", "process"];
+const TYPES: [&str; 6] = ["acp", "antigravity", "ax1", "builtin", "external", "process"];
 
 /// Runs whatever kind of harness a manifest names.
 #[derive(Clone, Debug)]
 pub struct Adapters {
     process: ProcessHarness,
     acp: AcpHarness,
+    antigravity: AntigravityHarness,
     ax1: Ax1Harness,
     builtin: BuiltinHarness,
     /// The supervisors of tool servers.
@@ -43,6 +45,7 @@ impl Adapters {
         Self {
             process: ProcessHarness::new(options.clone()),
             acp: AcpHarness::new(options.clone()),
+            antigravity: AntigravityHarness::new(options.clone()),
             ax1: Ax1Harness::new(options.clone()),
             builtin: BuiltinHarness::new(options.clone()),
             sockets: Sockets::new(options.run_dir.clone()),
@@ -67,6 +70,7 @@ impl Adapters {
         match harness.get("type").and_then(Value::as_str) {
             Some("process") => ProcessHarness::validate(harness),
             Some("acp") => AcpHarness::validate(harness),
+            Some("antigravity") => AntigravityHarness::validate(harness),
             Some("ax1") => Ax1Harness::validate(harness),
             Some("builtin") => BuiltinHarness::validate(harness),
             Some("external") => external::validate(harness),
@@ -130,6 +134,7 @@ impl Adapters {
         match launch.agent.harness.get("type").and_then(Value::as_str) {
             Some("process") => self.process.launch(launch, io),
             Some("acp") => self.acp.launch(launch, io),
+            Some("antigravity") => self.antigravity.launch(launch, io),
             Some("ax1") => self.ax1.launch(launch, io),
             Some("builtin") => self.builtin.run(launch, io, tools),
             Some("external") => Box::pin(refuse(external::failure(), io)),

@@ -6,11 +6,13 @@
 //!
 //! Start with [`Launcher`]. [`ProcessHarness`] runs any program, [`BuiltinHarness`] is a loop of
 //! model and tools, [`Ax1Harness`] is a client of servers that speak the AX wire, [`AcpHarness`] a
-//! client of agents that speak the Agent Client Protocol, [`Adapters`] is all of them;
+//! client of agents that speak the Agent Client Protocol, [`AntigravityHarness`] drives the program
+//! of Google Antigravity, [`Adapters`] is all of them;
 //! [`supervise`] sees to it that nothing of a program outlives its attempt.
 
 mod acp;
 mod adapters;
+mod antigravity;
 pub mod ax1;
 mod builtin;
 mod config;
@@ -22,9 +24,11 @@ mod gateway;
 mod launch;
 mod process;
 pub mod supervise;
+mod turn;
 
 pub use acp::AcpHarness;
 pub use adapters::Adapters;
+pub use antigravity::AntigravityHarness;
 pub use ax_gateway::{Period, Quota, Quotas, Used};
 pub use ax1::Ax1Harness;
 pub use builtin::BuiltinHarness;

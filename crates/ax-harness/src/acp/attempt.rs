@@ -1,30 +1,29 @@
 //! One attempt: a process, a session of it, and one prompt.
 
 use super::config::{AfterCrash, Config};
-use super::host::{Host, Pipes};
-use super::link::Link;
-use super::opening::{Opened, last};
+use super::opening::Opened;
 use super::permission::{self, Request, Rule, Verdict};
 use super::place::Place;
 use super::updates::{Updates, note};
-use super::wire::{Heard, Refused};
-use super::{Over, failure};
+use super::wire::{Heard, Refused, Wire};
+use super::{Over, failure, last};
 use crate::launch::{AskResult, Exit, Io, JournalKind, Launch};
-use crate::supervise::Options;
-use ax_core::session::{Failure, Frame};
+use crate::supervise::{Options, Spec};
+use crate::turn::{self, Graces, Host, Link};
+use ax_core::session::Failure;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::pin::pin;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::net::unix::pipe;
+use tokio::process::ChildStdout;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
-/// How long an agent that is gone may have left something on the wire.
-const LAST_WORDS_MAX: Duration = Duration::from_secs(2);
-/// How long after it closed its output it may be found out that an agent is gone.
-const NOTICE_MAX: Duration = Duration::from_millis(500);
+/// The wire to a process.
+type Pipes = Wire<ChildStdout, pipe::Sender>;
+
+/// How long an agent that was hung up on has to end by itself.
+const QUIT_MAX: Duration = Duration::from_millis(500);
 /// How long an agent has to close its session.
 const CLOSE_MAX: Duration = Duration::from_secs(2);
 /// The error code of JSON-RPC for a method that is not there.
@@ -45,77 +44,24 @@ pub(super) async fn run(options: &Options, launch: Launch, io: Io) -> Result<Exi
     .map_err(|error| failure("state", error))?;
     let place = place?;
     io.may_act.check()?;
-    let (mut host, wire) = Host::start(options, &config, &launch, &place)?;
+    let (host, wire) = start(options, &config, &launch, &place)?;
     let (kill, frames) = (io.kill.clone(), io.frames.clone());
-    let over = {
-        let talk = Talk::new(Link::new(io), wire, &config, &launch, &place, &rules);
-        let mut talk = pin!(talk.run());
-        tokio::select! {
-            over = &mut talk => over,
-            () = stopped(&kill, &frames) => Over::Told(failure("killed", "the attempt was killed")),
-            why = host.gone() => match timeout(LAST_WORDS_MAX, &mut talk).await {
-                Ok(over @ (Over::Done | Over::Failed { .. })) => over,
-                _ => Over::Broken(why),
-            },
-        }
-    };
-    let why = match over {
-        Over::Done => return Ok(end(host, None, &kill, &frames).await),
-        Over::Failed { failure, retry } => {
-            return Ok(end(host, Some((failure, retry)), &kill, &frames).await);
-        }
-        Over::Told(why) => why,
-        Over::Canceled(_) => {
-            tokio::select! {
-                () = host.quit() => {}
-                () = stopped(&kill, &frames) => {}
-            }
-            failure("canceled", "the agent was told to stop")
-        }
-        // That the agent is gone says more than that its output broke.
-        Over::Broken(why) if why.code == "output_closed" => {
-            timeout(NOTICE_MAX, host.gone()).await.unwrap_or(why)
-        }
-        Over::Broken(why) => why,
-    };
-    Ok(host.stop(Some(why)).await.map_or(Exit::Said, Exit::Gone))
+    let talk = Talk::new(Link::new(io), wire, &config, &launch, &place, &rules);
+    Ok(turn::carry_out(host, talk.run(), &kill, &frames).await)
 }
 
-/// Waits until nobody wants the attempt to go on.
-async fn stopped(kill: &CancellationToken, frames: &mpsc::Sender<Frame>) {
-    tokio::select! {
-        () = kill.cancelled() => {}
-        () = frames.closed() => {}
-    }
-}
-
-/// Lets the agent end, so that all it knows is on its disk, and says the last word.
-async fn end(
-    mut host: Host,
-    failed: Option<(Failure, bool)>,
-    kill: &CancellationToken,
-    frames: &mpsc::Sender<Frame>,
-) -> Exit {
-    tokio::select! {
-        () = host.quit() => {}
-        () = stopped(kill, frames) => {}
-    }
-    let (why, retry) = failed.unzip();
-    let frame = match host.stop(why).await {
-        Some(failure) => Frame::Fail { failure, retry: retry.unwrap_or(true) },
-        None => Frame::End { result: None },
-    };
-    tokio::select! {
-        sent = frames.send(frame) => match sent {
-            Ok(()) => Exit::Said,
-            Err(_) => Exit::Gone(unsaid()),
-        },
-        () = kill.cancelled() => Exit::Gone(unsaid()),
-    }
-}
-
-fn unsaid() -> Failure {
-    failure("killed", "the attempt was killed before it had said its last word")
+fn start(
+    options: &Options,
+    config: &Config,
+    launch: &Launch,
+    place: &Place,
+) -> Result<(Host, Pipes), Failure> {
+    let command = place.command(config);
+    let env = place.env(config, launch);
+    let spec = Spec { command: &command, dir: &place.workspace, env };
+    let graces = Graces { quit: QUIT_MAX, stop: config.stop_grace() };
+    let (host, output, input) = Host::start(options, spec, graces)?;
+    Ok((host, Wire::new(output, input)))
 }
 
 /// The talk with an agent.

@@ -11,8 +11,6 @@
 
 mod attempt;
 mod config;
-mod host;
-mod link;
 mod opening;
 mod permission;
 mod place;
@@ -20,37 +18,19 @@ mod prompt;
 mod updates;
 mod wire;
 
+pub(crate) use permission::{Verdict, fits, verdict};
+pub(crate) use prompt::history_as_text;
+
 use crate::config::ConfigError;
 use crate::launch::{Exit, Io, Launch, Launcher};
 use crate::supervise::Options;
-use ax_core::session::Failure;
+use crate::turn::{Over, failure, last};
 use config::Config;
 use futures::future::BoxFuture;
 use serde_json::Value;
-use std::time::Duration;
 
 /// The version of the protocol.
 const PROTOCOL: u64 = 1;
-
-/// Why the talk with an agent is over.
-#[derive(Debug)]
-enum Over {
-    /// The turn came to its end.
-    Done,
-    /// The turn failed.
-    Failed {
-        /// Why.
-        failure: Failure,
-        /// Whether another attempt may help.
-        retry: bool,
-    },
-    /// We were told to stop.
-    Told(Failure),
-    /// We were told to cancel, and how long that may take.
-    Canceled(Duration),
-    /// Something is wrong with the agent or with what it says.
-    Broken(Failure),
-}
 
 /// Runs agents of the Agent Client Protocol.
 #[derive(Clone, Debug)]
@@ -79,8 +59,4 @@ impl Launcher for AcpHarness {
         let options = self.options.clone();
         Box::pin(async move { attempt::run(&options, launch, io).await.unwrap_or_else(Exit::Gone) })
     }
-}
-
-fn failure(code: &str, message: impl ToString) -> Failure {
-    Failure { code: code.into(), message: message.to_string() }
 }

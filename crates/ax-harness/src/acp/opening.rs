@@ -5,8 +5,9 @@ use super::place::Marker;
 use super::prompt::{self, Takes};
 use super::updates::note;
 use super::wire::Refused;
-use super::{Over, PROTOCOL, failure};
+use super::{Over, PROTOCOL, last};
 use crate::launch::Launch;
+use crate::turn::tool_servers;
 use ax_core::session::{Body, Frame};
 use serde_json::{Value, json};
 
@@ -195,27 +196,12 @@ fn began_anew(launch: &Launch) -> bool {
 
 /// Returns the tool servers of the gateway, as the agent is told of them.
 fn servers(launch: &Launch, http: bool) -> Result<Value, Over> {
-    let tools = launch.agent.gateway.get("tools").and_then(Value::as_array);
-    let names = tools.into_iter().flatten().filter_map(|server| server.get("name")?.as_str());
-    let mut servers = Vec::new();
-    for name in names {
-        let variable = format!("AX_MCP_{}_URL", name.to_ascii_uppercase().replace('-', "_"));
-        let known = launch.env.iter().rev().find(|(name, _)| *name == variable);
-        let Some((_, url)) = known else {
-            let message = format!("{variable} is not set: the gateway does not stand");
-            return Err(Over::Broken(failure("gateway", message)));
-        };
-        servers.push(json!({"type": "http", "name": name, "url": url, "headers": []}));
-    }
+    let servers = tool_servers(launch).map_err(Over::Broken)?;
     if !servers.is_empty() && !http {
         let message = "the agent takes no tool servers over HTTP, as the gateway's are; take \
             `tools` out of `gateway`";
         return Err(last("config", message));
     }
-    Ok(Value::Array(servers))
-}
-
-/// A failure that another attempt would only repeat.
-pub(super) fn last(code: &str, message: impl ToString) -> Over {
-    Over::Failed { failure: failure(code, message), retry: false }
+    let named = |(name, url)| json!({"type": "http", "name": name, "url": url, "headers": []});
+    Ok(servers.into_iter().map(named).collect())
 }

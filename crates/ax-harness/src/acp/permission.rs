@@ -13,7 +13,7 @@ const TITLE_CHARS_MAX: usize = 2_000;
 
 /// What is to be done about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// Permit it.
     Allow,
     /// Ask a person.
@@ -73,7 +73,7 @@ fn rule(field: &str, rule: &Value) -> Result<Rule, ConfigError> {
     Ok(Rule { kind: text("kind")?, title: text("title")?, policy })
 }
 
-fn verdict(word: &Value, field: &str) -> Result<Verdict, ConfigError> {
+pub(crate) fn verdict(word: &Value, field: &str) -> Result<Verdict, ConfigError> {
     match word.as_str() {
         Some("allow") => Ok(Verdict::Allow),
         Some("ask") => Ok(Verdict::Ask),
@@ -83,7 +83,7 @@ fn verdict(word: &Value, field: &str) -> Result<Verdict, ConfigError> {
 }
 
 /// Whether a text fits a pattern, in which `*` stands for any text.
-fn fits(pattern: &str, text: &str) -> bool {
+pub(crate) fn fits(pattern: &str, text: &str) -> bool {
     let Some((before, rest)) = pattern.split_once('*') else { return pattern == text };
     let Some(mut left) = text.strip_prefix(before) else { return false };
     let mut pieces: Vec<&str> = rest.split('*').collect();

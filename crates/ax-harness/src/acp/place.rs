@@ -14,17 +14,14 @@ use super::config::{AfterCrash, Config};
 use super::failure;
 use crate::environment;
 use crate::launch::Launch;
+use crate::turn::copies::{forget_turns, hide, is_small, put, write};
 use ax_core::session::Failure;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
-use std::os::unix::fs::symlink;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
-/// The largest state that is copied, in bytes and in files.
-const STATE_BYTES_MAX: u64 = 512 * 1024 * 1024;
-const STATE_FILES_MAX: u64 = 50_000;
 /// The file that says which of the agent's sessions is ours.
 const MARKER: &str = "session.json";
 /// The version of that file.
@@ -140,25 +137,6 @@ impl Place {
     }
 }
 
-/// Keeps what is ours out of what an agent is told of its workspace, should that be a repository.
-fn hide(dir: &Path) -> io::Result<()> {
-    match File::create_new(dir.join(".gitignore")) {
-        Ok(mut file) => file.write_all(b"*\n"),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-/// Writes a file that is there whole or not at all.
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let beside = path.with_extension("new");
-    let mut file = File::create(&beside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    File::open(path.parent().unwrap_or(path))?.sync_all()
-}
-
 /// Puts the state back to where a turn began. What an agent made at its first start, such as a name
 /// for its installation, stays: it would be another one the next time.
 fn put_back(turn: &Path, live: &Path) -> io::Result<()> {
@@ -169,72 +147,6 @@ fn put_back(turn: &Path, live: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
-}
-
-/// Puts a copy of a directory in the place of another.
-fn put(from: &Path, to: &Path) -> io::Result<()> {
-    let beside = to.with_extension("new");
-    remove(&beside)?;
-    copy(from, &beside)?;
-    remove(to)?;
-    fs::rename(&beside, to)
-}
-
-fn remove(dir: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Copies files, directories and links; what else there is, such as sockets, is of a process that
-/// is dead.
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let (kind, to) = (entry.file_type()?, to.join(entry.file_name()));
-        if kind.is_dir() {
-            copy(&entry.path(), &to)?;
-        } else if kind.is_symlink() {
-            symlink(fs::read_link(entry.path())?, &to)?;
-        } else if kind.is_file() {
-            fs::copy(entry.path(), &to).map(drop)?;
-        }
-    }
-    Ok(())
-}
-
-/// Removes the copies of earlier executions.
-fn forget_turns(root: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(root)? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with("turn-") {
-            remove(&entry.path())?;
-        }
-    }
-    Ok(())
-}
-
-/// Whether a directory is small enough to be copied for every execution.
-fn is_small(dir: &Path) -> io::Result<bool> {
-    let (mut bytes, mut files, mut dirs) = (0, 0, vec![dir.to_owned()]);
-    while let Some(dir) = dirs.pop() {
-        for entry in fs::read_dir(dir)? {
-            let entry = entry?;
-            let about = entry.metadata()?;
-            if about.is_dir() {
-                dirs.push(entry.path());
-            }
-            (bytes, files) = (bytes + about.len(), files + 1);
-            if bytes > STATE_BYTES_MAX || files > STATE_FILES_MAX {
-                let dir = entry.path();
-                tracing::warn!(dir = %dir.display(), "an agent's state is too large to copy");
-                return Ok(false);
-            }
-        }
-    }
-    Ok(true)
 }
 
 #[cfg(test)]

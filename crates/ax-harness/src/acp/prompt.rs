@@ -1,20 +1,15 @@
 //! What an agent is told: the input, and what was said before it knew us.
 
-use super::failure;
 use crate::launch::{Content, Launch, Role, Turn};
+use crate::turn::said::{BASE64, in_base64, said, words};
 use ax_core::session::{Failure, PartKind};
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
-use std::fs;
 use std::path::Path;
 
 /// The largest content that is sent as it is, in bytes; a larger one is named by its file.
 const CONTENT_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// How much of the conversation is told as text, in bytes.
 const HISTORY_BYTES_MAX: usize = 256 * 1024;
-/// What the media type of a part ends in whose text is the content in base64.
-const BASE64: &str = ";base64";
 
 /// What a prompt may contain beside text and links.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,30 +76,13 @@ fn file_name(path: &Path) -> String {
     path.file_name().map_or_else(|| "file".into(), |name| name.to_string_lossy().into_owned())
 }
 
-fn words(part: &Content) -> Result<String, Failure> {
-    Ok(match &part.file {
-        None => part.text.clone(),
-        Some((path, ..)) => String::from_utf8_lossy(&read(path)?).into_owned(),
-    })
-}
-
-fn in_base64(part: &Content) -> Result<(String, String), Failure> {
-    match (part.media_type.strip_suffix(BASE64), &part.file) {
-        (Some(media_type), _) => Ok((media_type.to_owned(), words(part)?)),
-        (None, Some((path, ..))) => {
-            Ok((part.media_type.clone(), BASE64_STANDARD.encode(read(path)?)))
-        }
-        (None, None) => Ok((part.media_type.clone(), BASE64_STANDARD.encode(&part.text))),
-    }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    fs::read(path)
-        .map_err(|error| failure("input", format!("{} cannot be read: {error}", path.display())))
-}
-
-/// Returns what was said before, as text, for an agent that does not know it.
+/// Returns what was said before, as a block of text, for an agent that does not know it.
 pub(super) fn history(turns: &[Turn]) -> Result<Option<Value>, Failure> {
+    Ok(history_as_text(turns)?.as_deref().map(text))
+}
+
+/// Returns what was said before, as text.
+pub(crate) fn history_as_text(turns: &[Turn]) -> Result<Option<String>, Failure> {
     let mut told = Vec::new();
     let mut room = HISTORY_BYTES_MAX;
     for turn in turns.iter().rev() {
@@ -128,34 +106,16 @@ pub(super) fn history(turns: &[Turn]) -> Result<Option<Value>, Failure> {
     }
     told.reverse();
     let told = told.join("\n\n");
-    let words = format!(
+    Ok(Some(format!(
         "What was said in this conversation before, for your information:\n\n{told}\n\n\
          What follows is what you are asked now."
-    );
-    Ok(Some(text(&words)))
-}
-
-fn said(turn: &Turn) -> Result<String, Failure> {
-    let mut said = Vec::new();
-    for part in &turn.parts {
-        match part.kind {
-            PartKind::Text => said.push(words(part)?),
-            // What an agent thought is its own affair, and its tools' results are in its words.
-            PartKind::Thought | PartKind::ToolResult => {}
-            PartKind::ToolCall => said.push(format!("[used the tool {}]", part.name)),
-            PartKind::Image
-            | PartKind::Audio
-            | PartKind::Video
-            | PartKind::Document
-            | PartKind::Data => said.push(format!("[{} {}]", part.media_type, part.name)),
-        }
-    }
-    Ok(said.join("\n"))
+    )))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn part(kind: PartKind, media_type: &str, text: &str) -> Content {
         let (media_type, name) = (media_type.to_owned(), "n".to_owned());

@@ -60,6 +60,8 @@ pub(crate) enum Template {
     Python,
     /// A LangGraph graph with durable steps
     Langgraph,
+    /// An app of Google's ADK whose effects are not repeated
+    Adk,
     /// A program that knows nothing of ax; its model calls are journaled
     Gateway,
     /// Any agent that speaks the Agent Client Protocol
@@ -72,4 +74,6 @@ pub(crate) enum Template {
     Opencode,
     /// Gemini CLI
     GeminiCli,
+    /// Google Antigravity
+    Antigravity,
 }

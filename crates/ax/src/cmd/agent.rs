@@ -122,6 +122,10 @@ fn files(template: Template, name: &str) -> Vec<(&'static str, String)> {
             }),
             ("agent.py", include_str!("../../templates/langgraph.py").into()),
         ],
+        Template::Adk => vec![
+            ("agent.yaml", manifest(include_str!("../../templates/adk.yaml"))),
+            ("agent.py", include_str!("../../templates/adk.py").into()),
+        ],
         Template::Gateway => vec![
             ("agent.yaml", manifest(include_str!("../../templates/gateway.yaml"))),
             ("agent.py", include_str!("../../templates/gateway.py").into()),
@@ -133,6 +137,7 @@ fn files(template: Template, name: &str) -> Vec<(&'static str, String)> {
         Template::ClaudeCode => vec![coding_agent("claude-code", CLAUDE_CODE, name)],
         Template::Opencode => vec![coding_agent("opencode", OPENCODE, name)],
         Template::GeminiCli => vec![coding_agent("gemini-cli", GEMINI_CLI, name)],
+        Template::Antigravity => vec![coding_agent("antigravity", ANTIGRAVITY, name)],
     }
 }
 
@@ -140,6 +145,7 @@ const CODEX: &str = include_str!("../../../../examples/codex/agent.yaml");
 const CLAUDE_CODE: &str = include_str!("../../../../examples/claude-code/agent.yaml");
 const OPENCODE: &str = include_str!("../../../../examples/opencode/agent.yaml");
 const GEMINI_CLI: &str = include_str!("../../../../examples/gemini-cli/agent.yaml");
+const ANTIGRAVITY: &str = include_str!("../../../../examples/antigravity-direct/agent.yaml");
 
 /// The manifest of an example, under another name.
 fn coding_agent(example: &str, manifest: &str, name: &str) -> (&'static str, String) {
@@ -159,12 +165,14 @@ fn init(
         Template::Builtin => "assistant",
         Template::Python => "counter",
         Template::Langgraph => "graph",
+        Template::Adk => "shop",
         Template::Gateway => "answers",
         Template::Acp => "coder",
         Template::Codex => "codex",
         Template::ClaudeCode => "claude-code",
         Template::Opencode => "opencode",
         Template::GeminiCli => "gemini-cli",
+        Template::Antigravity => "antigravity",
     };
     let name = name.unwrap_or_else(|| named.into());
     let files = files(template, &name);

@@ -24,12 +24,14 @@ fn every_template_is_valid_and_overwrites_nothing() {
         "builtin",
         "python",
         "langgraph",
+        "adk",
         "gateway",
         "acp",
         "codex",
         "claude-code",
         "opencode",
         "gemini-cli",
+        "antigravity",
     ] {
         let written = world.ok(&["agent", "init", template, template, "--name", "mine"]);
         assert!(written.contains("agent.yaml"), "{written}");

@@ -14,7 +14,7 @@ const HEARTBEAT_EVERY: Duration = Duration::from_secs(20);
 
 /// The two channels, and what came over them that nobody has waited for yet.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(crate) struct Link {
     frames: mpsc::Sender<Frame>,
     told: mpsc::Receiver<Told>,
     may_act: MayAct,
@@ -22,12 +22,12 @@ pub(super) struct Link {
     recorded: BTreeSet<String>,
     answers: BTreeMap<String, AskResult>,
     /// Whether a tool is at work, which may say nothing for long.
-    pub(super) works: bool,
+    pub(crate) works: bool,
     heartbeat_due: Instant,
 }
 
 impl Link {
-    pub(super) fn new(io: Io) -> Self {
+    pub(crate) fn new(io: Io) -> Self {
         Self {
             frames: io.frames,
             told: io.told,
@@ -41,12 +41,12 @@ impl Link {
     }
 
     /// Asks whether something may be done outside, at this moment.
-    pub(super) fn may_act(&self) -> Result<(), Over> {
+    pub(crate) fn may_act(&self) -> Result<(), Over> {
         self.may_act.check().map_err(Over::Told)
     }
 
     /// Says something.
-    pub(super) async fn say(&mut self, frame: Frame) -> Result<(), Over> {
+    pub(crate) async fn say(&mut self, frame: Frame) -> Result<(), Over> {
         let frames = self.frames.clone();
         let permit = self.during(frames.reserve()).await?;
         self.heartbeat_due = Instant::now() + HEARTBEAT_EVERY;
@@ -60,7 +60,7 @@ impl Link {
     }
 
     /// Waits until what was said under a key is durable.
-    pub(super) async fn recorded(&mut self, key: &str) -> Result<(), Over> {
+    pub(crate) async fn recorded(&mut self, key: &str) -> Result<(), Over> {
         while !self.recorded.remove(key) {
             self.listen().await?;
         }
@@ -68,7 +68,7 @@ impl Link {
     }
 
     /// Does something that takes its time; drops it if we are told to stop.
-    async fn during<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Over> {
+    pub(crate) async fn during<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Over> {
         let mut work = pin!(work);
         loop {
             tokio::select! {
@@ -79,7 +79,7 @@ impl Link {
     }
 
     /// Takes in the next thing that we are told. May be dropped and called again.
-    pub(super) async fn listen(&mut self) -> Result<(), Over> {
+    pub(crate) async fn listen(&mut self) -> Result<(), Over> {
         tokio::select! {
             told = self.told.recv(), if self.told_open => self.hear(told),
             () = sleep_until(self.heartbeat_due), if self.works => {
@@ -122,7 +122,7 @@ impl Link {
     }
 
     /// Takes an answer that has come.
-    pub(super) fn answer(&mut self) -> Option<(String, AskResult)> {
+    pub(crate) fn answer(&mut self) -> Option<(String, AskResult)> {
         self.answers.pop_first()
     }
 }

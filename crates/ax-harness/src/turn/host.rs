@@ -1,10 +1,6 @@
 //! The agent's process.
 
-use super::config::Config;
 use super::failure;
-use super::place::Place;
-use super::wire::Wire;
-use crate::launch::Launch;
 use crate::process::tail::Tail;
 use crate::supervise::{Ended, Options, Spec, Supervised};
 use ax_core::session::Failure;
@@ -15,32 +11,32 @@ use tokio::time::timeout;
 
 /// How long the pipe of a process that is gone is read, should somebody else hold it open.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
-/// How long an agent that was hung up on has to end by itself.
-const QUIT_MAX: Duration = Duration::from_millis(500);
 
-/// The wire to a process.
-pub(super) type Pipes = Wire<ChildStdout, pipe::Sender>;
+/// How long an agent that was hung up on has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Graces {
+    /// To end by itself, before SIGTERM.
+    pub(crate) quit: Duration,
+    /// Between SIGTERM and SIGKILL.
+    pub(crate) stop: Duration,
+}
 
 /// An agent under its supervisor.
 #[derive(Debug)]
-pub(super) struct Host {
+pub(crate) struct Host {
     process: Supervised,
     stderr: Tail<ChildStderr>,
     ended: Option<Ended>,
-    grace: Duration,
+    graces: Graces,
 }
 
 impl Host {
-    /// Starts the agent.
-    pub(super) fn start(
+    /// Starts the agent; returns its standard output and input as well.
+    pub(crate) fn start(
         options: &Options,
-        config: &Config,
-        launch: &Launch,
-        place: &Place,
-    ) -> Result<(Self, Pipes), Failure> {
-        let command = place.command(config);
-        let env = place.env(config, launch);
-        let spec = Spec { command: &command, dir: &place.workspace, env };
+        spec: Spec<'_>,
+        graces: Graces,
+    ) -> Result<(Self, ChildStdout, pipe::Sender), Failure> {
         let spawn = |why: String| failure("spawn", format!("the agent cannot be started: {why}"));
         let mut process =
             Supervised::start(options, spec).map_err(|error| spawn(error.to_string()))?;
@@ -49,12 +45,11 @@ impl Host {
             return Err(spawn("it has no standard input and output".into()));
         };
         let stderr = Tail::new(process.stderr.take());
-        let host = Self { process, stderr, ended: None, grace: config.stop_grace() };
-        Ok((host, Wire::new(output, input)))
+        Ok((Self { process, stderr, ended: None, graces }, output, input))
     }
 
     /// Waits until the agent is gone. May be dropped and called again.
-    pub(super) async fn gone(&mut self) -> Failure {
+    pub(crate) async fn gone(&mut self) -> Failure {
         loop {
             if let Some(ended) = &self.ended {
                 return why(ended);
@@ -69,16 +64,16 @@ impl Host {
     }
 
     /// Lets an agent that was hung up on end; uses force if it does not.
-    pub(super) async fn quit(&mut self) {
-        if timeout(QUIT_MAX, self.gone()).await.is_err() {
+    pub(crate) async fn quit(&mut self) {
+        if timeout(self.graces.quit, self.gone()).await.is_err() {
             self.process.terminate();
-            let _killed_later = timeout(self.grace, self.gone()).await;
+            let _killed_later = timeout(self.graces.stop, self.gone()).await;
         }
     }
 
     /// Kills what is still there, and waits until everything of it is gone. Adds what the agent
     /// wrote to standard error to the message of a failure.
-    pub(super) async fn stop(mut self, failure: Option<Failure>) -> Option<Failure> {
+    pub(crate) async fn stop(mut self, failure: Option<Failure>) -> Option<Failure> {
         if self.ended.is_none() {
             self.process.kill();
             drop(self.gone().await);
