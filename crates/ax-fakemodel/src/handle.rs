@@ -157,6 +157,7 @@ async fn generate(
         ask,
         seed,
         parts: plan.parts,
+        outcome: plan.outcome,
         usage: plan.usage,
         chunk_chars: plan.chunk_chars,
         body,
