@@ -26,6 +26,7 @@ use crate::supervise::Options;
 use ax_core::session::Failure;
 use config::Config;
 use futures::future::BoxFuture;
+pub(crate) use prompt::history;
 use serde_json::Value;
 use std::time::Duration;
 

@@ -104,7 +104,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
 }
 
 /// Returns what was said before, as text, for an agent that does not know it.
-pub(super) fn history(turns: &[Turn]) -> Result<Option<Value>, Failure> {
+pub(crate) fn history(turns: &[Turn]) -> Result<Option<Value>, Failure> {
     let mut told = Vec::new();
     let mut room = HISTORY_BYTES_MAX;
     for turn in turns.iter().rev() {
