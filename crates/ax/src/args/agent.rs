@@ -72,4 +72,6 @@ pub(crate) enum Template {
     Opencode,
     /// Gemini CLI
     GeminiCli,
+    /// An agent at its provider, behind the Gemini Interactions API
+    DeepResearch,
 }

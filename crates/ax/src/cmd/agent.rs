@@ -133,6 +133,7 @@ fn files(template: Template, name: &str) -> Vec<(&'static str, String)> {
         Template::ClaudeCode => vec![coding_agent("claude-code", CLAUDE_CODE, name)],
         Template::Opencode => vec![coding_agent("opencode", OPENCODE, name)],
         Template::GeminiCli => vec![coding_agent("gemini-cli", GEMINI_CLI, name)],
+        Template::DeepResearch => vec![coding_agent("deep-research", DEEP_RESEARCH, name)],
     }
 }
 
@@ -140,6 +141,7 @@ const CODEX: &str = include_str!("../../../../examples/codex/agent.yaml");
 const CLAUDE_CODE: &str = include_str!("../../../../examples/claude-code/agent.yaml");
 const OPENCODE: &str = include_str!("../../../../examples/opencode/agent.yaml");
 const GEMINI_CLI: &str = include_str!("../../../../examples/gemini-cli/agent.yaml");
+const DEEP_RESEARCH: &str = include_str!("../../../../examples/deep-research/agent.yaml");
 
 /// The manifest of an example, under another name.
 fn coding_agent(example: &str, manifest: &str, name: &str) -> (&'static str, String) {
@@ -165,6 +167,7 @@ fn init(
         Template::ClaudeCode => "claude-code",
         Template::Opencode => "opencode",
         Template::GeminiCli => "gemini-cli",
+        Template::DeepResearch => "deep-research",
     };
     let name = name.unwrap_or_else(|| named.into());
     let files = files(template, &name);

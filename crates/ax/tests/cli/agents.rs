@@ -30,6 +30,7 @@ fn every_template_is_valid_and_overwrites_nothing() {
         "claude-code",
         "opencode",
         "gemini-cli",
+        "deep-research",
     ] {
         let written = world.ok(&["agent", "init", template, template, "--name", "mine"]);
         assert!(written.contains("agent.yaml"), "{written}");
