@@ -207,7 +207,7 @@ impl Run<'_> {
             limit_millis: Some(STEP_MILLIS_MAX),
         };
         self.link.say(begin).await?;
-        let standing = match self.to_the_end(known, steps).await {
+        let standing = match self.follow_up(known, steps).await {
             Ok(mut standing) => {
                 if standing.status == "requires_action" {
                     steps.words().clone_into(&mut standing.words);
@@ -234,7 +234,7 @@ impl Run<'_> {
         Ok(standing)
     }
 
-    async fn to_the_end(&mut self, known: &mut Known, steps: &mut Steps) -> Result<Standing, Stop> {
+    async fn follow_up(&mut self, known: &mut Known, steps: &mut Steps) -> Result<Standing, Stop> {
         let (mut pauses, mut vain) = (Tries::default(), Tries::default());
         let mut stale = false;
         loop {

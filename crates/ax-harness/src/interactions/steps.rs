@@ -462,7 +462,7 @@ mod tests {
             let before = hear(&mut steps, &all[..cut]);
             assert!(cut == 0 || steps.after().is_none(), "events have no names");
             let after = hear(&mut steps, &all);
-            assert_eq!(before.0 + &after.0, "one two three", "cut at {cut}");
+            assert_eq!(before.0 + &after.0, "one twothree", "cut at {cut}");
             assert_eq!([before.1, after.1].concat(), ["out:1:0:"]);
         }
     }

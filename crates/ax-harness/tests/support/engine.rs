@@ -124,8 +124,9 @@ impl Session {
                 let result = result.map(|result| body(&result));
                 (step, JournalKind::Step { kind, name, effect, digest, asked, result })
             }
-            Frame::Output { block: Some(block), key: Some(key), parts } => {
-                let mut text = self.streamed.remove(&block).unwrap_or_default();
+            Frame::Output { block, key: Some(key), parts } => {
+                let streamed = block.and_then(|block| self.streamed.remove(&block));
+                let mut text = streamed.unwrap_or_default();
                 parts.iter().for_each(|part| text.push_str(&body(&part.body)));
                 (key, JournalKind::Output(text))
             }
