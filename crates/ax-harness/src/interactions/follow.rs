@@ -209,7 +209,8 @@ impl Run<'_> {
         self.link.say(begin).await?;
         let standing = match self.follow_up(known, steps).await {
             Ok(mut standing) => {
-                if standing.status == "requires_action" {
+                let asks = standing.status == "requires_action" && steps.calls().next().is_none();
+                if asks {
                     steps.words().clone_into(&mut standing.words);
                 }
                 standing

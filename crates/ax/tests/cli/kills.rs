@@ -123,7 +123,7 @@ fn said(events: &[Value]) -> Vec<(String, String)> {
 }
 
 /// How many answers the provider was paid for.
-fn paid(world: &World) -> usize {
+pub(crate) fn paid(world: &World) -> usize {
     let ledger = std::fs::read_to_string(world.path("ledger.jsonl")).unwrap();
     // What is no line of its own is no entry.
     let entries = ledger.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
