@@ -214,7 +214,7 @@ fn starts_a_program(
     match harness.get("type").and_then(serde_json::Value::as_str) {
         Some("process" | "acp" | "antigravity") => true,
         Some("ax1") => harness.contains_key("command"),
-        Some("builtin") => has_gateway,
+        Some("builtin" | "interactions") => has_gateway,
         _ => false,
     }
 }

@@ -8,7 +8,7 @@ use ax_core::session::{
     Answer, BlockId, Body, Digest, EffectClass, Event, Exec, Failure, Kind, Part, PartKind, Prefix,
     StepKey, StepKind,
 };
-use ax_harness::{AskResult, Asked, Content, JournalEntry, JournalKind, Role, Turn};
+use ax_harness::{AskResult, Asked, Content, JournalEntry, JournalKind, KEEP_NOTE, Role, Turn};
 use ax_log::{EventLog, ReadLimit};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -84,13 +84,8 @@ impl Reader<'_> {
         Ok(contents)
     }
 
-    /// Returns what was said in the executions before this one, oldest first, and which requests
-    /// to models the log holds of them.
-    pub(crate) async fn history(
-        &self,
-        exec: &Exec,
-        dir: &Path,
-    ) -> Result<(Vec<Turn>, Vec<Prefix>), Error> {
+    /// Returns what a new attempt is told of the executions before this one.
+    pub(crate) async fn history(&self, exec: &Exec, dir: &Path) -> Result<Before, Error> {
         let to = exec.journal_from.prev();
         let after = Seq(to.0.saturating_sub(HISTORY_EVENTS_MAX));
         let mut talk = Conversation::default();
@@ -111,7 +106,11 @@ impl Reader<'_> {
             turns.push(Turn { role, parts: self.contents(&parts, dir).await? });
         }
         turns.reverse();
-        Ok((turns, sent))
+        let kept = match talk.kept {
+            Some(body) => Some(self.bodies.text(self.key, &body).await?),
+            None => None,
+        };
+        Ok(Before { history: turns, kept, sent })
     }
 
     /// Returns what earlier attempts of an execution recorded, in that order, and which requests
@@ -177,6 +176,17 @@ impl Reader<'_> {
             Draft::Checkpoint => JournalKind::Checkpoint,
         }))
     }
+}
+
+/// What was before an execution.
+#[derive(Debug)]
+pub(crate) struct Before {
+    /// What was said, oldest first.
+    pub(crate) history: Vec<Turn>,
+    /// What the harness kept, as JSON.
+    pub(crate) kept: Option<String>,
+    /// The requests to models that the log holds.
+    pub(crate) sent: Vec<Prefix>,
 }
 
 /// How a step began.
@@ -339,6 +349,7 @@ struct Conversation {
     inputs: BTreeMap<Seq, Vec<Part>>,
     turns: Vec<(Role, Vec<Part>)>,
     streamed: Streamed,
+    kept: Option<Body>,
     /// Where the messages without a key of the running attempt begin among the turns.
     loose: Vec<usize>,
 }
@@ -368,6 +379,7 @@ impl Conversation {
                 }
                 self.turns.push((Role::Agent, said));
             }
+            Kind::Note { name, data, .. } if name == KEEP_NOTE => self.kept = Some(data),
             // What was said without a key is said again.
             Kind::AttemptLost { .. }
             | Kind::ActorSuspended

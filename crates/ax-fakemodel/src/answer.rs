@@ -1,6 +1,7 @@
 //! An answer before it takes the form of a format.
 
 use crate::ask::Ask;
+use crate::script::Outcome;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -34,6 +35,8 @@ pub(crate) struct Answer {
     /// The hash of the request and its occurrence; every identifier is made of it.
     pub(crate) seed: String,
     pub(crate) parts: Vec<Part>,
+    /// How it ends, in formats that have more than one way.
+    pub(crate) outcome: Option<Outcome>,
     pub(crate) usage: Usage,
     pub(crate) chunk_chars: usize,
 }

@@ -159,6 +159,7 @@ async fn generate(
         ask,
         seed,
         parts: plan.parts,
+        outcome: plan.outcome,
         usage: plan.usage,
         chunk_chars: plan.chunk_chars,
         body,

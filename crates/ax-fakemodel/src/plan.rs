@@ -4,7 +4,7 @@ use crate::answer::{Part, Usage, tokens, tokens_of};
 use crate::ask::Ask;
 use crate::fault::Fault;
 use crate::prompt;
-use crate::script::{Otherwise, Script, Turn};
+use crate::script::{Otherwise, Outcome, Script, Turn};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ pub(crate) struct Plan {
     /// All turns that fitted, also those that let it pass because of `skip` or `times`.
     pub(crate) fitted: Vec<usize>,
     pub(crate) parts: Vec<Part>,
+    pub(crate) outcome: Option<Outcome>,
     pub(crate) usage: Usage,
     pub(crate) chunk_chars: usize,
     pub(crate) chunk_delay: Duration,
@@ -74,6 +75,7 @@ pub(crate) fn plan(
         fitted,
         usage: turn.usage.unwrap_or_else(estimate),
         parts,
+        outcome: turn.outcome,
         chunk_chars: pace.chunk_chars.or(defaults.chunk_chars).unwrap_or(CHUNK_CHARS),
         chunk_delay: millis(pace.chunk_delay_millis, defaults.chunk_delay_millis),
         latency: millis(pace.latency_millis, defaults.latency_millis),

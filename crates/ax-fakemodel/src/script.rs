@@ -82,6 +82,9 @@ pub struct Turn {
     /// tools.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
+    /// How an interaction ends; completed, or with its calls, unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
     /// Tool calls after the text.
     #[serde(default)]
     pub calls: Vec<Call>,
@@ -94,6 +97,32 @@ pub struct Turn {
     /// What goes wrong.
     #[serde(default)]
     pub fault: Fault,
+}
+
+/// How an interaction ends that does not end well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It fails, and says why.
+    Failed,
+    /// It breaks off.
+    Incomplete,
+    /// It waits for an answer.
+    RequiresAction,
+    /// The budget is used up.
+    BudgetExceeded,
+}
+
+impl Outcome {
+    /// The word of the format for it.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Incomplete => "incomplete",
+            Self::RequiresAction => "requires_action",
+            Self::BudgetExceeded => "budget_exceeded",
+        }
+    }
 }
 
 /// What a request must be like; all that is given must hold.

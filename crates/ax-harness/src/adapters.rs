@@ -7,6 +7,7 @@ use crate::builtin::BuiltinHarness;
 use crate::config::{ConfigError, closest};
 use crate::external;
 use crate::gateway;
+use crate::interactions::InteractionsHarness;
 use crate::launch::{Exit, Io, Launch, Launcher};
 use crate::process::ProcessHarness;
 use crate::supervise::Options;
@@ -17,7 +18,8 @@ use serde_json::Value;
 use std::sync::{Arc, OnceLock};
 
 /// What `harness.type` can be.
-const TYPES: [&str; 6] = ["acp", "antigravity", "ax1", "builtin", "external", "process"];
+const TYPES: [&str; 7] =
+    ["acp", "antigravity", "ax1", "builtin", "external", "interactions", "process"];
 
 /// Runs whatever kind of harness a manifest names.
 #[derive(Clone, Debug)]
@@ -27,6 +29,7 @@ pub struct Adapters {
     antigravity: AntigravityHarness,
     ax1: Ax1Harness,
     builtin: BuiltinHarness,
+    interactions: InteractionsHarness,
     /// The supervisors of tool servers.
     options: Options,
     /// Connections of gateways, made when they are first needed.
@@ -48,6 +51,7 @@ impl Adapters {
             antigravity: AntigravityHarness::new(options.clone()),
             ax1: Ax1Harness::new(options.clone()),
             builtin: BuiltinHarness::new(options.clone()),
+            interactions: InteractionsHarness::default(),
             sockets: Sockets::new(options.run_dir.clone()),
             options,
             http: Arc::default(),
@@ -74,6 +78,7 @@ impl Adapters {
             Some("ax1") => Ax1Harness::validate(harness),
             Some("builtin") => BuiltinHarness::validate(harness),
             Some("external") => external::validate(harness),
+            Some("interactions") => InteractionsHarness::validate(harness),
             Some(other) => Err(unknown(other)),
             None => Err(ConfigError::new("type", "is missing or not a text")
                 .suggest(format!("use one of {}", TYPES.join(", ")))),
@@ -89,8 +94,14 @@ impl Adapters {
     /// Says which field is wrong.
     pub fn validate_gateway(gateway: &Value, kind: &str) -> Result<(), ConfigError> {
         gateway::validate(gateway)?;
-        if kind == "builtin" && gateway.get("models").is_some_and(|models| !models.is_null()) {
-            let cause = "the built-in harness asks its model itself".to_owned();
+        let itself = match kind {
+            "builtin" => Some("the built-in harness asks its model itself"),
+            "interactions" => Some("this harness asks the provider itself"),
+            _ => None,
+        };
+        let models = gateway.get("models").filter(|models| !models.is_null());
+        if let (Some(cause), Some(_)) = (itself, models) {
+            let cause = cause.to_owned();
             let suggestion = Some("leave `models` out, or use `type: process`".to_owned());
             return Err(ConfigError { path: "gateway.models".into(), cause, suggestion });
         }
@@ -138,6 +149,7 @@ impl Adapters {
             Some("ax1") => self.ax1.launch(launch, io),
             Some("builtin") => self.builtin.run(launch, io, tools),
             Some("external") => Box::pin(refuse(external::failure(), io)),
+            Some("interactions") => self.interactions.run(launch, io, tools),
             _ => {
                 let wrong = Self::validate(&launch.agent.harness).err();
                 let message = wrong.map_or_else(String::new, |wrong| match &wrong.suggestion {

@@ -90,6 +90,9 @@ pub enum Exit {
     Gone(Failure),
 }
 
+/// The name of the note by which a harness keeps something for the executions to come.
+pub const KEEP_NOTE: &str = "harness.keep";
+
 /// Everything an attempt begins with.
 #[derive(Clone, Debug)]
 pub struct Launch {
@@ -105,6 +108,9 @@ pub struct Launch {
     pub workspace: PathBuf,
     /// What was said in earlier executions, oldest first.
     pub history: Vec<Turn>,
+    /// What was kept in earlier executions: the data of the newest note named [`KEEP_NOTE`], as
+    /// JSON.
+    pub kept: Option<String>,
     /// The position of the input.
     pub input_seq: Seq,
     /// The input.

@@ -7,8 +7,9 @@
 //! Start with [`Launcher`]. [`ProcessHarness`] runs any program, [`BuiltinHarness`] is a loop of
 //! model and tools, [`Ax1Harness`] is a client of servers that speak the AX wire, [`AcpHarness`] a
 //! client of agents that speak the Agent Client Protocol, [`AntigravityHarness`] drives the program
-//! of Google Antigravity, [`Adapters`] is all of them;
-//! [`supervise`] sees to it that nothing of a program outlives its attempt.
+//! of Google Antigravity, [`InteractionsHarness`] is a client of agents behind the Gemini
+//! Interactions API, [`Adapters`] is all of them; [`supervise`] sees to it that nothing of a
+//! program outlives its attempt.
 
 mod acp;
 mod adapters;
@@ -21,8 +22,12 @@ mod external;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gateway;
+mod interactions;
 mod launch;
+mod link;
+mod outside;
 mod process;
+mod sse;
 pub mod supervise;
 mod turn;
 
@@ -33,8 +38,9 @@ pub use ax_gateway::{Period, Quota, Quotas, Used};
 pub use ax1::Ax1Harness;
 pub use builtin::BuiltinHarness;
 pub use config::ConfigError;
+pub use interactions::InteractionsHarness;
 pub use launch::{
-    AgentInfo, AskResult, Asked, Content, Exit, Io, JournalEntry, JournalKind, Launch, Launcher,
-    MayAct, Role, Told, Turn,
+    AgentInfo, AskResult, Asked, Content, Exit, Io, JournalEntry, JournalKind, KEEP_NOTE, Launch,
+    Launcher, MayAct, Role, Told, Turn,
 };
 pub use process::ProcessHarness;

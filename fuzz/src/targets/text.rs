@@ -82,6 +82,20 @@ pub(super) fn targets() -> Vec<Target> {
             decode: Box::new(|bytes| answer(ax_harness::fuzzing::frame(bytes))),
         },
         Target {
+            name: "interactions",
+            examples: interactions(),
+            words: JSON,
+            memory_factor: 400,
+            decode: Box::new(|bytes| answer(ax_harness::fuzzing::interactions(bytes).map(drop))),
+        },
+        Target {
+            name: "interactions",
+            examples: interactions(),
+            words: JSON,
+            memory_factor: 400,
+            decode: Box::new(|bytes| answer(ax_harness::fuzzing::interactions(bytes).map(drop))),
+        },
+        Target {
             name: "name",
             examples: vec![b"friday".to_vec(), b"ses_00000000000000000000000000000001".to_vec()],
             words: &["ses_", "exec_", "\u{0}", "\u{202e}", "/", "..", "%2e"],
@@ -147,6 +161,28 @@ fn frames() -> Vec<Vec<u8>> {
         r#"{"type":"fail","code":"c","message":"m"}"#,
     ];
     lines.iter().map(|line| line.as_bytes().to_vec()).collect()
+}
+
+/// Streams of the Interactions API.
+fn interactions() -> Vec<Vec<u8>> {
+    let streams = [
+        r#"{"event_type":"interaction.created","interaction":{"id":"i","status":"in_progress"}}"#,
+        r#"{"event_type":"step.start","index":0,"step":{"type":"model_output"},"event_id":"e-1"}
+{"event_type":"step.delta","index":0,"delta":{"type":"text","text":"hello"},"event_id":"e-2"}
+{"event_type":"step.stop","index":0,"event_id":"e-3"}"#,
+        r#"{"event_type":"step.start","index":1,"step":{"type":"function_call","id":"c","name":"n"}}
+{"event_type":"step.delta","index":1,"delta":{"type":"arguments_delta","arguments":"{}"}}
+{"event_type":"step.delta","index":2,"delta":{"type":"image","data":"aGk=","mime_type":"x"}}
+{"event_type":"step.stop","index":1}"#,
+        r#"{"event_type":"interaction.completed","interaction":{"usage":{"total_input_tokens":1}}}
+{"event_type":"error","error":{"code":"c","message":"m"}}
+[DONE]"#,
+    ];
+    let stream = |events: &str| {
+        let events = events.lines().map(|event| format!("data: {event}\n\n"));
+        events.collect::<String>().into_bytes()
+    };
+    streams.into_iter().map(stream).collect()
 }
 
 /// A name that is accepted names the same session again.

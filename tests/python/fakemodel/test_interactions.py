@@ -93,3 +93,21 @@ def test_work_in_the_background_is_fetched_canceled_and_deleted(client, model):
         client.get(begun.id)
     assert getattr(error.value, "status_code", getattr(error.value, "code", None)) == 404
     assert model.ledger()["totals"]["paid_count"] == 2
+
+
+@pytest.mark.parametrize("outcome", ["failed", "incomplete", "budget_exceeded", "requires_action"])
+def test_work_in_the_background_can_end_otherwise(client, model, outcome):
+    model.script({"text": "a plan", "outcome": outcome}, defaults={"chunk_delay_millis": 2})
+    begun = client.create(agent="deep-research-preview-04-2026", input="go", background=True)
+    done = client.get(begun.id)
+    while done.status == "in_progress":
+        done = client.get(begun.id)
+    assert (done.status, done.steps[0].content[0].text) == (outcome, "a plan")
+    events = list(client.get(begun.id, stream=True))
+    assert events[-1].event_type == "interaction.completed"
+    assert events[-1].interaction.status == outcome
+    errors = [e.error.message for e in events if e.event_type == "error"]
+    assert errors == (["failed on demand"] if outcome == "failed" else [])
+    if outcome == "requires_action":
+        after = client.create(model="gemini-x", input="yes", previous_interaction_id=begun.id)
+        assert after.previous_interaction_id == begun.id

@@ -3,7 +3,7 @@
 use super::Task;
 use crate::inner::Inner;
 use crate::trace;
-use crate::transcript::Reader;
+use crate::transcript::{Before, Reader};
 use crate::{Code, Error};
 use ax_core::id::{AttemptId, ExecId, SessionKey};
 use ax_core::session::{BlockId, Failure, Frame, Kind, PartKind, Refusal, Reply, Stop};
@@ -363,7 +363,7 @@ impl Task {
         let files = workspace.join(".ax").join("blobs");
         let reader = Reader { log: self.inner.log.as_ref(), bodies: &self.bodies, key: &self.key };
         let durable = self.session.durable();
-        let (history, mut sent) = reader.history(under_way, &files).await?;
+        let Before { history, kept, mut sent } = reader.history(under_way, &files).await?;
         let (journal, sent_now) = reader.journal(under_way, durable).await?;
         sent.extend(sent_now);
         let mut used = Used { execution: under_way.usage, session: state.usage };
@@ -377,6 +377,7 @@ impl Task {
             exec,
             attempt,
             history,
+            kept,
             input_seq: under_way.input,
             input,
             journal,

@@ -3,6 +3,7 @@
 use super::{Frame, Stage};
 use crate::answer::{Answer, CREATED_AT, Part, SIGNATURE};
 use crate::ask::{Item, Role, str_of, text_of};
+use crate::script::Outcome;
 use serde_json::{Value, json};
 
 pub(super) fn items(body: &Value) -> Vec<Item> {
@@ -69,6 +70,9 @@ pub(super) fn frames(answer: &Answer) -> Vec<Frame> {
         }
         push("step.stop", json!({"index": index}));
     }
+    if let Some(error) = error(answer) {
+        push("error", json!({"error": error}));
+    }
     push("interaction.completed", json!({"interaction": interaction(answer, done(answer))}));
     frames.push(Frame { bytes: "event: done\ndata: [DONE]\n\n".into() });
     frames
@@ -125,7 +129,16 @@ fn event(kind: &str, mut fields: Value, number: usize) -> Frame {
     Frame::named(kind, &fields)
 }
 
+/// What went wrong, if the answer fails.
+fn error(answer: &Answer) -> Option<Value> {
+    let failed = answer.outcome == Some(Outcome::Failed);
+    failed.then(|| json!({"code": "internal", "message": "failed on demand"}))
+}
+
 fn done(answer: &Answer) -> &'static str {
+    if let Some(outcome) = answer.outcome {
+        return outcome.word();
+    }
     if answer.has_calls() { "requires_action" } else { "completed" }
 }
 
@@ -142,6 +155,9 @@ fn interaction(answer: &Answer, status: &str) -> Value {
     let named = if answer.body.get("agent").is_some() { "agent" } else { "model" };
     interaction[named] = answer.ask.model.clone().into();
     if status == done(answer) {
+        if let Some(error) = error(answer) {
+            interaction["errors"] = json!([error]);
+        }
         interaction["usage"] = json!({
             "total_input_tokens": usage.input_tokens,
             "total_output_tokens": usage.output_tokens,

@@ -168,6 +168,7 @@ mod tests {
             attempt: AttemptId(1),
             workspace: workspace.to_owned(),
             history: Vec::new(),
+            kept: None,
             input_seq: Seq(2),
             input: Vec::new(),
             journal: Vec::new(),

@@ -77,7 +77,7 @@ fn file_name(path: &Path) -> String {
 }
 
 /// Returns what was said before, as a block of text, for an agent that does not know it.
-pub(super) fn history(turns: &[Turn]) -> Result<Option<Value>, Failure> {
+pub(crate) fn history(turns: &[Turn]) -> Result<Option<Value>, Failure> {
     Ok(history_as_text(turns)?.as_deref().map(text))
 }
 

@@ -1,7 +1,7 @@
 //! What earlier attempts recorded, looked up by key and checked against what would be done now.
 
-use super::link::Stop;
 use crate::launch::{JournalEntry, JournalKind};
+use crate::link::Stop;
 use ax_core::session::{Digest, Failure, StepKey, StepKind};
 use std::collections::BTreeMap;
 

@@ -8,9 +8,7 @@
 mod chain;
 mod config;
 mod journal;
-mod link;
 mod model;
-mod outside;
 mod record;
 mod talk;
 mod tools;
@@ -19,15 +17,16 @@ mod turns;
 use crate::config::ConfigError;
 use crate::environment;
 use crate::launch::{Exit, Io, Launch, Launcher};
+use crate::link::{Link, Stop};
+use crate::outside::Outside;
 use crate::supervise::Options;
-use ax_core::session::{Failure, Frame};
+use ax_core::session::Failure;
 use ax_gateway::Toolbox;
 use config::Config;
 use futures::future::BoxFuture;
 use journal::Journal;
-use link::{Link, Stop};
 use model::Client;
-use outside::Outside;
+pub(crate) use model::{connections, error_message};
 use serde_json::Value;
 use std::sync::{Arc, OnceLock};
 use talk::Talk;
@@ -69,7 +68,7 @@ impl BuiltinHarness {
             let ran = harness.attempt(launch, toolbox, &mut link).await;
             match ran {
                 Ok(()) => Exit::Said,
-                Err(stop) => last_word(&mut link, stop).await,
+                Err(stop) => link.last_word(stop).await,
             }
         })
     }
@@ -89,7 +88,7 @@ impl BuiltinHarness {
     fn prepare(&self, launch: Launch, outside: Outside) -> Result<Setup, Failure> {
         let config = Config::parse(&launch.agent.harness)
             .map_err(|error| Failure { code: "config".into(), message: error.to_string() })?;
-        let http = self.connections.get_or_init(model::connections).clone()?;
+        let http = self.connections.get_or_init(connections).clone()?;
         let client = Client::new(http, config.model.clone())?;
         let own = config.tools.iter().map(|tool| tool.kind.schema());
         let schemas = own.chain(outside.schemas()).collect();
@@ -105,24 +104,5 @@ impl BuiltinHarness {
 impl Launcher for BuiltinHarness {
     fn launch(&self, launch: Launch, io: Io) -> BoxFuture<'static, Exit> {
         self.run(launch, io, None)
-    }
-}
-
-/// Says why the harness stops, if anybody wants to know.
-async fn last_word(link: &mut Link, stop: Stop) -> Exit {
-    let frame = match stop {
-        Stop::Told(failure) => return Exit::Gone(failure),
-        Stop::Failed { failure, retry } => Frame::Fail { failure, retry },
-        Stop::Diverged { step, expected, found } => Frame::Diverged { step, expected, found },
-    };
-    let diverged = match &frame {
-        Frame::Diverged { step, .. } => Some(format!("at {step} something else was recorded")),
-        _ => None,
-    };
-    match (link.say(frame).await, diverged) {
-        (Ok(()), None) => Exit::Said,
-        (Ok(()), Some(message)) => Exit::Gone(Failure { code: "divergence".into(), message }),
-        (Err(Stop::Told(failure)), _) => Exit::Gone(failure),
-        (Err(_), _) => unreachable!("saying something only fails when told to stop"),
     }
 }

@@ -3,10 +3,10 @@
 //! A model's text is in the output that was streamed; the step's result only names the block.
 
 use super::journal::Journal;
-use super::link::Stop;
 use super::model::{Reason, Reply};
 use super::talk::{Call, Piece};
 use super::tools::Returned;
+use crate::link::Stop;
 use ax_core::session::{Failure, StepKey};
 use serde_json::{Map, Value, json};
 

@@ -2,13 +2,13 @@
 
 use super::config::{Config, Tool};
 use super::journal::{Journal, Step};
-use super::link::{Link, Stop};
 use super::model::{CallError, Client, OWN_ID, Reason, Reply, Streamed};
-use super::outside::Outside;
 use super::record::{self, Recorded};
 use super::talk::{Call, Piece, Talk};
 use super::tools::{Returned, Tools};
 use crate::launch::Role;
+use crate::link::{Link, Stop};
+use crate::outside::Outside;
 use ax_core::session::{
     BlockId, Body, EffectClass, Failure, Frame, PartKind, StepKey, StepKind, Usage,
 };

@@ -4,11 +4,11 @@
 use super::{Rig, Running};
 use ax_core::id::{AttemptId, Seq};
 use ax_core::session::{
-    BlockId, Body, Digest, EffectClass, Frame, PartKind, StepKey, StepKind, Usage,
+    Answer, BlockId, Body, Digest, EffectClass, Frame, PartKind, StepKey, StepKind, Usage,
 };
-use ax_harness::{Asked, Exit, JournalEntry, JournalKind, Launch, Launcher, Told};
+use ax_harness::{AskResult, Asked, Exit, JournalEntry, JournalKind, Launch, Launcher, Told};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 #[derive(Clone, Debug)]
@@ -35,6 +35,8 @@ pub struct Session {
     /// Everything that was recorded.
     pub frames: Vec<Frame>,
     pub usage: Usage,
+    /// What persons say, one after the other, to what they are asked.
+    pub answers: VecDeque<Answer>,
     /// `once` steps of unknown outcome.
     pub unknown: Vec<StepKey>,
     open: BTreeMap<StepKey, Begun>,
@@ -61,6 +63,7 @@ impl Session {
             journal: Vec::new(),
             frames: Vec::new(),
             usage: Usage::default(),
+            answers: VecDeque::new(),
             unknown: Vec::new(),
             open: BTreeMap::new(),
             streamed: BTreeMap::new(),
@@ -121,12 +124,25 @@ impl Session {
                 let result = result.map(|result| body(&result));
                 (step, JournalKind::Step { kind, name, effect, digest, asked, result })
             }
-            Frame::Output { block: Some(block), key: Some(key), parts } => {
-                let mut text = self.streamed.remove(&block).unwrap_or_default();
+            Frame::Output { block, key: Some(key), parts } => {
+                let streamed = block.and_then(|block| self.streamed.remove(&block));
+                let mut text = streamed.unwrap_or_default();
                 parts.iter().for_each(|part| text.push_str(&body(&part.body)));
                 (key, JournalKind::Output(text))
             }
-            Frame::Note { key: Some(key), name, .. } => (key, JournalKind::Note { name }),
+            Frame::Note { key: Some(key), name, .. } => {
+                if let Some(before) = self.journal.iter().find(|entry| entry.key == key) {
+                    let before = Some(before.clone());
+                    return Some(Told::Recorded { key, seq, before });
+                }
+                (key, JournalKind::Note { name })
+            }
+            Frame::Ask { key, .. } => {
+                let result = AskResult::Answered(self.answers.pop_front()?);
+                let kind = JournalKind::Ask(Some(result.clone()));
+                self.journal.push(JournalEntry { key: key.clone(), seq, kind });
+                return Some(Told::Answered { key, result });
+            }
             _ => return None,
         };
         assert!(self.journal.iter().all(|entry| entry.key != key), "{key} is recorded already");

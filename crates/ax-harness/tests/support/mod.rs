@@ -56,6 +56,7 @@ impl Rig {
             attempt: AttemptId(1),
             workspace: self.workspace(),
             history: Vec::new(),
+            kept: None,
             input_seq: Seq(2),
             input: vec![text("hello")],
             journal: Vec::new(),

@@ -76,4 +76,6 @@ pub(crate) enum Template {
     GeminiCli,
     /// Google Antigravity
     Antigravity,
+    /// An agent at its provider, behind the Gemini Interactions API
+    DeepResearch,
 }

@@ -138,6 +138,7 @@ fn files(template: Template, name: &str) -> Vec<(&'static str, String)> {
         Template::Opencode => vec![coding_agent("opencode", OPENCODE, name)],
         Template::GeminiCli => vec![coding_agent("gemini-cli", GEMINI_CLI, name)],
         Template::Antigravity => vec![coding_agent("antigravity", ANTIGRAVITY, name)],
+        Template::DeepResearch => vec![coding_agent("deep-research", DEEP_RESEARCH, name)],
     }
 }
 
@@ -146,6 +147,7 @@ const CLAUDE_CODE: &str = include_str!("../../../../examples/claude-code/agent.y
 const OPENCODE: &str = include_str!("../../../../examples/opencode/agent.yaml");
 const GEMINI_CLI: &str = include_str!("../../../../examples/gemini-cli/agent.yaml");
 const ANTIGRAVITY: &str = include_str!("../../../../examples/antigravity-direct/agent.yaml");
+const DEEP_RESEARCH: &str = include_str!("../../../../examples/deep-research/agent.yaml");
 
 /// The manifest of an example, under another name.
 fn coding_agent(example: &str, manifest: &str, name: &str) -> (&'static str, String) {
@@ -173,6 +175,7 @@ fn init(
         Template::Opencode => "opencode",
         Template::GeminiCli => "gemini-cli",
         Template::Antigravity => "antigravity",
+        Template::DeepResearch => "deep-research",
     };
     let name = name.unwrap_or_else(|| named.into());
     let files = files(template, &name);

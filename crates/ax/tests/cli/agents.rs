@@ -32,6 +32,7 @@ fn every_template_is_valid_and_overwrites_nothing() {
         "opencode",
         "gemini-cli",
         "antigravity",
+        "deep-research",
     ] {
         let written = world.ok(&["agent", "init", template, template, "--name", "mine"]);
         assert!(written.contains("agent.yaml"), "{written}");

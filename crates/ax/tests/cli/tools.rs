@@ -1,5 +1,6 @@
 //! Tool calls of a program through the gateway, and a server that is killed in the middle of one.
 
+use super::kills::paid;
 use super::world::{World, wait};
 use serde_json::{Value, json};
 
@@ -18,8 +19,16 @@ print(urllib.request.urlopen(request, timeout=60).read().decode())
 /// A world whose agent makes one call that must not happen twice.
 fn world(tool: &str, probe: &Value) -> World {
     let world = World::new();
-    let server = concat!(env!("CARGO_MANIFEST_DIR"), "/../ax-gateway/tests/support/tools.py");
     world.write("calls.py", CALLS.replace("TOOL", tool));
+    let harness =
+        json!({"type": "process", "protocol": "text", "command": ["python3", "calls.py"]});
+    apply(&world, &harness, tool, probe);
+    world
+}
+
+/// Applies an agent that has the tool of a tool server.
+fn apply(world: &World, harness: &Value, tool: &str, probe: &Value) {
+    let server = concat!(env!("CARGO_MANIFEST_DIR"), "/../ax-gateway/tests/support/tools.py");
     let shop = json!({
         "name": "shop",
         "command": ["python3", server],
@@ -32,14 +41,13 @@ fn world(tool: &str, probe: &Value) -> World {
         "metadata": {"name": "buyer"},
         "spec": {
             "sandbox": "process",
-            "harness": {"type": "process", "protocol": "text", "command": ["python3", "calls.py"]},
+            "harness": harness,
             "gateway": {"tools": [shop]},
         },
     });
     world.write("effects", "");
     world.write("buyer.yaml", manifest.to_string());
     world.ok(&["agent", "apply", "-f", "buyer.yaml"]);
-    world
 }
 
 fn probe(fails: bool) -> Value {
@@ -105,4 +113,28 @@ fn a_person_is_asked_when_the_probe_cannot_tell() {
     world.ok(&["answer", "buys", "--choose", "retry"]);
     world.wait_state("buys", "completed");
     assert_eq!((effects(&world, "pay"), effects(&world, "find")), (2, 1));
+}
+
+#[test]
+fn a_function_of_an_agent_at_its_provider_has_one_effect_and_is_paid_once() {
+    let world = World::new();
+    let script = json!({"version": 1, "turns": [
+        {"when": {"turn": 0}, "text": "I pay.",
+         "calls": [{"tool": "shop__pay", "arguments": {"seconds": 2}}]},
+        {"when": {"turn": 1, "result": ""}, "text": "It is paid."},
+    ]});
+    world.write("model.json", script.to_string());
+    let play = ["fakemodel", "--script", "model.json", "--listen", "127.0.0.1:0"];
+    let mut model = world.start(&[&play[..], &["--ledger", "ledger.jsonl"]].concat());
+    let address = model.line();
+    let harness = json!({"type": "interactions", "model": "gemini-x", "base_url": address});
+    apply(&world, &harness, "pay", &probe(false));
+    cut_short(&world, "pay", true);
+    let _server = world.serve();
+    world.wait_state("buys", "completed");
+    assert_eq!((effects(&world, "pay"), effects(&world, "find")), (1, 1));
+    assert!(events(&world, "askRaised").is_empty());
+    assert_eq!(paid(&world), 2);
+    let log = world.ok(&["events", "buys", "--json"]);
+    assert!(log.contains("It is paid.") && log.matches("I pay.").count() == 1, "{log}");
 }

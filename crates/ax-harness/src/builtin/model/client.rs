@@ -1,9 +1,9 @@
 //! The HTTP side: one request, its status, its stream.
 
-use super::sse::{Event, Parser};
 use super::{Decoder, Reply, StreamError, Streamed};
 use crate::builtin::config::Model;
 use crate::builtin::talk::Talk;
+use crate::sse::{Event, Parser};
 use ax_core::session::Failure;
 use ax_gateway::provider::{causes, pause};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -54,7 +54,7 @@ impl fmt::Debug for Secret {
 }
 
 /// Makes the connections of all executions.
-pub(in crate::builtin) fn connections() -> Result<reqwest::Client, Failure> {
+pub(crate) fn connections() -> Result<reqwest::Client, Failure> {
     // Somebody else in the process may have chosen one already.
     let _chosen_already = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder()
@@ -283,7 +283,7 @@ fn silence() -> String {
 }
 
 /// Returns what an error's body says: its code and message, or its text.
-fn error_message(body: &[u8]) -> String {
+pub(crate) fn error_message(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let parsed: Option<Value> = serde_json::from_str(&text).ok();
     // Gemini puts the object into a list when it streams.

@@ -5,9 +5,9 @@ mod chat;
 mod client;
 mod gemini;
 mod responses;
-mod sse;
 
-pub(super) use client::{CallError, Client, connections};
+pub(super) use client::{CallError, Client};
+pub(crate) use client::{connections, error_message};
 
 use super::config::{Model, Provider};
 use super::talk::{Call, Piece, Talk};

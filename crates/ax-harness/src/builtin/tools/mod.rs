@@ -6,7 +6,8 @@ mod search;
 mod shell;
 mod workspace;
 
-use super::link::{Link, Stop};
+use crate::link::{Link, Stop};
+pub(super) use crate::outside::Returned;
 use crate::supervise::Options;
 use ax_core::session::EffectClass;
 use serde::Deserialize;
@@ -125,30 +126,6 @@ impl Kind {
         };
         let input = json!({"type": "object", "properties": properties, "required": required});
         json!({"name": self.name(), "description": description, "input": input})
-    }
-}
-
-/// What a tool returned.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Returned {
-    /// What the model is told.
-    pub(super) text: String,
-    /// Whether it failed.
-    pub(super) error: bool,
-}
-
-impl Returned {
-    pub(super) fn error(text: impl Into<String>) -> Self {
-        Self { text: text.into(), error: true }
-    }
-}
-
-impl From<Result<String, String>> for Returned {
-    fn from(result: Result<String, String>) -> Self {
-        match result {
-            Ok(text) => Self { text, error: false },
-            Err(text) => Self { text, error: true },
-        }
     }
 }
 

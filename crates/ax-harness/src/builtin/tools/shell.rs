@@ -2,7 +2,7 @@
 
 use super::output::HeadAndTail;
 use super::{OUTPUT_BYTES_MAX, Returned, Tools, parse};
-use crate::builtin::link::{Link, Stop};
+use crate::link::{Link, Stop};
 use crate::supervise::{Ended, Spec, Status, Supervised};
 use serde::Deserialize;
 use serde_json::Value;

@@ -1,7 +1,6 @@
 //! Tools of tool servers, which the gateway calls and journals.
 
-use super::link::{Link, Stop};
-use super::tools::Returned;
+use crate::link::{Link, Stop};
 use ax_core::session::Failure;
 use ax_gateway::{Offered, Said, Toolbox};
 use serde_json::{Value, json};
@@ -11,6 +10,30 @@ const BETWEEN: &str = "__";
 
 /// The longest name that providers take.
 const NAME_BYTES_MAX: usize = 64;
+
+/// What a tool returned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Returned {
+    /// What the model is told.
+    pub(super) text: String,
+    /// Whether it failed.
+    pub(super) error: bool,
+}
+
+impl Returned {
+    pub(super) fn error(text: impl Into<String>) -> Self {
+        Self { text: text.into(), error: true }
+    }
+}
+
+impl From<Result<String, String>> for Returned {
+    fn from(result: Result<String, String>) -> Self {
+        match result {
+            Ok(text) => Self { text, error: false },
+            Err(text) => Self { text, error: true },
+        }
+    }
+}
 
 /// The tools of an attempt that are not the harness' own.
 #[derive(Debug, Default)]

@@ -1,8 +1,8 @@
-//! The harness' end of the conversation with the engine.
+//! The end of the conversation with the engine, for harnesses that are a part of the runtime.
 
-use crate::launch::{Io, MayAct, Told};
+use crate::launch::{AskResult, Exit, Io, JournalEntry, JournalKind, MayAct, Told};
 use ax_core::session::{Failure, Frame, StepKey};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -57,6 +57,10 @@ pub(super) struct Link {
     told_open: bool,
     granted: BTreeSet<StepKey>,
     recorded: BTreeSet<StepKey>,
+    answers: BTreeMap<StepKey, AskResult>,
+    /// Whether it only waits for a person, and shows no life meanwhile.
+    waits: bool,
+    canceled: Option<Duration>,
     heartbeat_due: Instant,
 }
 
@@ -70,6 +74,9 @@ impl Link {
             told_open: true,
             granted: BTreeSet::new(),
             recorded: BTreeSet::new(),
+            answers: BTreeMap::new(),
+            waits: false,
+            canceled: None,
             heartbeat_due: Instant::now() + HEARTBEAT_EVERY,
         }
     }
@@ -109,6 +116,43 @@ impl Link {
         Ok(())
     }
 
+    /// Waits for what comes of a question.
+    pub(super) async fn answer(&mut self, key: &StepKey) -> Result<AskResult, Stop> {
+        loop {
+            if let Some(result) = self.answers.remove(key) {
+                return Ok(result);
+            }
+            self.waits = true;
+            let heard = self.listen().await;
+            self.waits = false;
+            heard?;
+        }
+    }
+
+    /// Returns how long it has to stop, if it was told to because somebody canceled.
+    pub(super) const fn canceled(&self) -> Option<Duration> {
+        self.canceled
+    }
+
+    /// Says why the harness stops, if anybody wants to know.
+    pub(super) async fn last_word(&mut self, stop: Stop) -> Exit {
+        let frame = match stop {
+            Stop::Told(failure) => return Exit::Gone(failure),
+            Stop::Failed { failure, retry } => Frame::Fail { failure, retry },
+            Stop::Diverged { step, expected, found } => Frame::Diverged { step, expected, found },
+        };
+        let diverged = match &frame {
+            Frame::Diverged { step, .. } => Some(format!("at {step} something else was recorded")),
+            _ => None,
+        };
+        match (self.say(frame).await, diverged) {
+            (Ok(()), None) => Exit::Said,
+            (Ok(()), Some(message)) => Exit::Gone(Failure { code: "divergence".into(), message }),
+            (Err(Stop::Told(failure)), _) => Exit::Gone(failure),
+            (Err(_), _) => unreachable!("saying something only fails when told to stop"),
+        }
+    }
+
     /// Does something that takes its time; drops it if the harness has to stop.
     pub(super) async fn during<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Stop> {
         let mut work = pin!(work);
@@ -126,7 +170,7 @@ impl Link {
             () = self.kill.cancelled() => Err(Stop::told("killed", "the attempt was killed")),
             () = self.frames.closed() => Err(Stop::told("killed", "nobody listens any more")),
             told = self.told.recv(), if self.told_open => self.hear(told),
-            () = sleep_until(self.heartbeat_due) => {
+            () = sleep_until(self.heartbeat_due), if !self.waits => {
                 self.heartbeat_due = Instant::now() + HEARTBEAT_EVERY;
                 // A full channel shows as much life as a heartbeat.
                 let _full = self.frames.try_send(Frame::Heartbeat);
@@ -141,16 +185,26 @@ impl Link {
             Some(Told::Granted { step }) => {
                 self.granted.insert(step);
             }
-            Some(Told::Recorded { key, .. }) => {
+            Some(Told::Recorded { key, before, .. }) => {
+                // It was answered before it was asked again.
+                if let Some(JournalEntry { kind: JournalKind::Ask(Some(result)), .. }) = before {
+                    self.answers.insert(key.clone(), result);
+                }
                 self.recorded.insert(key);
             }
-            Some(Told::Cancel { reason, .. }) => return Err(Stop::told("canceled", reason)),
+            Some(Told::Answered { key, result }) => {
+                self.answers.insert(key, result);
+            }
+            Some(Told::Cancel { grace_millis, reason }) => {
+                self.canceled = Some(Duration::from_millis(grace_millis));
+                return Err(Stop::told("canceled", reason));
+            }
             Some(Told::Park { .. }) => return Err(Stop::told("parked", "the harness was parked")),
             Some(Told::Refused { code, message, .. }) => {
                 return Err(Stop::told("refused", format!("{message} ({code})")));
             }
-            // It never asks, sleeps or waits for a signal.
-            Some(Told::Answered { .. } | Told::Fired { .. } | Told::Signaled { .. }) => {}
+            // It never sleeps or waits for a signal.
+            Some(Told::Fired { .. } | Told::Signaled { .. }) => {}
         }
         Ok(())
     }
