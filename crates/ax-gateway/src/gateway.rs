@@ -188,9 +188,8 @@ impl Gateway {
             stop: stop.clone(),
             trace,
         });
-        let (resolve, ending) = (egress::system_resolver(), stop.clone());
-        let egress = Egress::new(egress, resolve, Arc::clone(&session), ending);
-        let egress = Arc::new(egress);
+        let resolve = egress::system_resolver();
+        let egress = Arc::new(Egress::new(egress, resolve, Arc::clone(&session), stop.clone()));
         let (models_door, egress_door) = (Arc::clone(&models), Arc::clone(&egress));
         let toolbox = tools.toolbox();
         let door = Door {
