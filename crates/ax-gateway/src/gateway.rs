@@ -215,9 +215,8 @@ impl Gateway {
         });
         let (rules, files) = egress::open(egress, setup.files).await?;
         environment.extend(files.iter().flat_map(egress::Files::environment));
-        let (resolve, ending) = (egress::system_resolver(), stop.clone());
-        let egress = Egress::new(rules, resolve, Arc::clone(&session), ending);
-        let egress = Arc::new(egress);
+        let resolve = egress::system_resolver();
+        let egress = Arc::new(Egress::new(rules, resolve, Arc::clone(&session), stop.clone()));
         let (models_door, egress_door) = (Arc::clone(&models), Arc::clone(&egress));
         let toolbox = tools.toolbox();
         let door = Door {

@@ -4,7 +4,8 @@
 
 mod support;
 
-use ax_core::session::{Body, Frame, PartKind};
+use ax_core::session::{Body, EffectClass, Frame, PartKind};
+use ax_fakemodel::{FakeModel, Options, Script};
 use ax_harness::{Adapters, Exit, Launch, Launcher, MayAct, Told};
 use ax_proto::ax1::harness_service_server::{HarnessService, HarnessServiceServer};
 use ax_proto::ax1::{self, content, harness_request, harness_response};
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use support::engine::Session;
 use support::model::{Fault, Model, say};
-use support::{Rig, Running, gone, python, sh, text, until};
+use support::{Rig, Running, gone, python, sh, text};
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
@@ -48,22 +49,25 @@ enum Kind {
     Acp,
     Ax1,
     Builtin,
+    Interactions,
 }
 
-const KINDS: [Kind; 5] = [Kind::Lines, Kind::Frames, Kind::Acp, Kind::Ax1, Kind::Builtin];
+const KINDS: [Kind; 6] =
+    [Kind::Lines, Kind::Frames, Kind::Acp, Kind::Ax1, Kind::Builtin, Kind::Interactions];
 
 /// An attempt that is about to begin, and what must live as long as it does.
 struct Stage {
     rig: Rig,
     launch: Launch,
     launcher: Arc<dyn Launcher>,
-    model: Option<Model>,
+    /// How often a model was asked, if there is one.
+    asked: Option<Box<dyn Fn() -> usize>>,
 }
 
 impl Stage {
     async fn set(kind: Kind, scene: Scene) -> Self {
         let rig = Rig::new();
-        let mut model = None;
+        let mut asked: Option<Box<dyn Fn() -> usize>> = None;
         let harness = match kind {
             Kind::Lines => lines(scene),
             Kind::Frames => python(frames(scene)),
@@ -74,26 +78,36 @@ impl Stage {
                 if scene == Scene::Hang {
                     started.fault(Fault::Silence);
                 }
-                model.insert(started).harness("anthropic", json!([]))
+                let harness = started.harness("anthropic", json!([]));
+                asked = Some(Box::new(move || started.requests().len()));
+                harness
+            }
+            Kind::Interactions => {
+                let started = provider(scene).await;
+                let base_url = started.base_url() + "/v1beta";
+                asked = Some(Box::new(move || started.ledger().len()));
+                json!({"type": "interactions", "agent": "deep-research", "base_url": base_url})
             }
         };
         let mut launch = rig.launch(harness);
         launch.input = vec![text(&input(scene))];
         let launcher: Arc<dyn Launcher> = Arc::new(Adapters::new(rig.options()));
-        Self { rig, launch, launcher, model }
+        Self { rig, launch, launcher, asked }
     }
 
     fn start(&self, may_act: MayAct) -> Running {
         Running::start_while(&self.launcher, self.launch.clone(), may_act)
     }
 
+    fn is_at_work(&self) -> bool {
+        let begun = || self.rig.workspace().join("begun").exists();
+        self.asked.as_ref().map_or_else(begun, |asked| asked() > 0)
+    }
+
     /// Waits until the harness is at work.
     async fn at_work(&self, running: &mut Running) {
-        if let Some(model) = &self.model {
-            return until("the model is asked", || !model.requests().is_empty()).await;
-        }
         let begun_at = Instant::now();
-        while !self.rig.workspace().join("begun").exists() {
+        while !self.is_at_work() {
             assert!(begun_at.elapsed() < END_MAX, "it never begins");
             tokio::select! {
                 frame = running.frames.recv() => record(running, &frame.unwrap()).await,
@@ -105,10 +119,14 @@ impl Stage {
 
 /// Answers as the engine does, as far as the harnesses of these tests wait for it.
 async fn record(running: &Running, frame: &Frame) {
-    if let Frame::Note { key: Some(key), .. } = frame {
-        let seq = ax_core::id::Seq(9);
-        running.tell(Told::Recorded { key: key.clone(), seq, before: None }).await;
-    }
+    let told = match frame.clone() {
+        Frame::Note { key: Some(key), .. } | Frame::StepEnd { step: key, .. } => {
+            Told::Recorded { key, seq: ax_core::id::Seq(9), before: None }
+        }
+        Frame::StepBegin { step, effect: EffectClass::Once, .. } => Told::Granted { step },
+        _ => return,
+    };
+    running.tell(told).await;
 }
 
 fn flood() -> String {
@@ -157,6 +175,15 @@ time.sleep(600)"
         }
         Scene::Die => "begin()\nos.kill(os.getpid(), signal.SIGKILL)",
     }
+}
+
+/// Starts a provider at which agents run.
+async fn provider(scene: Scene) -> FakeModel {
+    let delay_millis = if scene == Scene::Hang { 600_000 } else { 0 };
+    let script = json!({"version": 1, "turns": [
+        {"text": words(scene), "pace": {"chunk_delay_millis": delay_millis}}]});
+    let script = Script::from_json(&script.to_string()).unwrap();
+    FakeModel::start(Options { script, ..Options::default() }).await.unwrap()
 }
 
 fn acp() -> Value {
@@ -322,8 +349,8 @@ async fn laws_3_and_4_what_is_said_arrives_in_order_and_in_full_and_the_end_come
 
 #[tokio::test]
 async fn law_4_what_dies_without_a_word_is_gone_and_has_not_ended() {
-    // The built-in harness is a task of the runtime: it dies with it.
-    for kind in KINDS.into_iter().filter(|kind| *kind != Kind::Builtin) {
+    // The others are tasks of the runtime: they die with it.
+    for kind in [Kind::Lines, Kind::Frames, Kind::Acp, Kind::Ax1] {
         let stage = Stage::set(kind, Scene::Die).await;
         let mut session = Session::of(&stage.launcher, stage.launch.clone());
         let exit = session.attempt(None).await.unwrap();
@@ -339,8 +366,7 @@ async fn law_5_nothing_is_begun_for_a_session_that_may_be_anothers() {
         let stage = Stage::set(kind, Scene::Hang).await;
         let exit = soon(kind, stage.start(MayAct::when(|| false)).exit()).await;
         assert_eq!(gone(exit).code, "killed", "{kind:?}");
-        assert!(!stage.rig.workspace().join("begun").exists(), "{kind:?}");
-        assert!(stage.model.is_none_or(|model| model.requests().is_empty()), "{kind:?}");
+        assert!(!stage.is_at_work(), "{kind:?}");
         stage.rig.assert_nothing_runs();
     }
 }

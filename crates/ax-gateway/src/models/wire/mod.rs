@@ -52,7 +52,7 @@ impl Call {
             Method::GET | Method::HEAD => {
                 let lists = path.ends_with("/models") || path.contains("/models/");
                 let fetched = stored.filter(|(_, what)| matches!(*what, "" | "input_items"));
-                let wire = fetched.map(|(wire, _)| wire).or(lists.then_some(wire));
+                let wire = fetched.map(|(wire, _)| wire).or_else(|| lists.then_some(wire));
                 return wire.map(Self::Free);
             }
             Method::DELETE => {
