@@ -210,10 +210,10 @@ async fn a_question_of_the_agent_is_answered() {
     running.tell(Told::Answered { key, result }).await;
     assert_eq!(step(&mut running, &mut frames).await, None);
     assert_eq!(running.exit().await, Exit::Said);
-    let responses =
+    let mut responses =
         heard(&rig).into_iter().filter_map(|told| told.get("questionResponse").cloned());
     let answers = json!([{"multipleChoiceAnswer": {"selectedChoiceIndices": [1]}}]);
-    assert_eq!(responses.last().unwrap()["response"]["answers"], answers);
+    assert_eq!(responses.next_back().unwrap()["response"]["answers"], answers);
 }
 
 #[tokio::test]

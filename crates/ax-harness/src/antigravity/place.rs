@@ -143,7 +143,7 @@ impl Place {
     /// Returns where the model is, and the key to it.
     pub(super) fn model(&self, config: &Config, launch: &Launch) -> Result<Model, Failure> {
         let of = |wanted: &str| {
-            let given = config.env.iter().map(|(name, value)| (name, value));
+            let given = config.env.iter();
             let of_gateway = launch.env.iter().map(|(name, value)| (name, value));
             let mut all = of_gateway.chain(given).filter(|(name, _)| *name == wanted);
             all.next_back().map(|(_, value)| self.fill(value))
