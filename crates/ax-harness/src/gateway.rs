@@ -92,7 +92,8 @@ pub(crate) async fn run(
     let kill = io.kill.child_token();
     let inner = Io { frames: frames_sender, told, kill: kill.clone(), may_act: io.may_act.clone() };
     let running = adapter(launch, inner, gateway.toolbox().clone());
-    let exit = Between { gateway, io, frames, told: told_sender, kill }.run(running).await;
+    let between = Between { gateway, io, frames, told: told_sender, kill, canceled: false };
+    let exit = between.run(running).await;
     // The gateway is closed, so that they are told to end.
     programs.close();
     programs.wait().await;
@@ -199,6 +200,8 @@ struct Between {
     /// What it is told.
     told: mpsc::Sender<Told>,
     kill: tokio_util::sync::CancellationToken,
+    /// The execution is over, whatever the harness still says.
+    canceled: bool,
 }
 
 impl Between {
@@ -246,8 +249,9 @@ impl Between {
             }
             (_, exit) => exit,
         };
-        // What a harness that is gone had asked is paid, so it is heard to its end.
-        if matches!(exit, Exit::Gone(_)) {
+        // What a harness that is gone had asked is paid, so it is heard to its end; but not for an
+        // execution that is over: nothing of it is recorded any more.
+        if matches!(exit, Exit::Gone(_)) && !self.canceled {
             self.drain().await;
         }
         exit
@@ -290,6 +294,7 @@ impl Between {
     }
 
     fn tell(&mut self, told: Told) {
+        self.canceled |= matches!(told, Told::Cancel { .. });
         if let Some(told) = tell(&self.gateway, told) {
             self.pass(told);
         }
