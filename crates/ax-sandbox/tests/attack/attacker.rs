@@ -1,0 +1,29 @@
+//! The program of the attack suite. It is the launcher, the host side of a test as any user, and
+//! what attacks from inside: `launch`, `host ORDER`, `inside NAME ARGS…`.
+#![expect(unsafe_code, reason = "attacks speak to the kernel directly")]
+#![expect(clippy::print_stdout, reason = "its output is what it is for")]
+
+mod host;
+mod suite;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().collect();
+    match args.get(1).map(String::as_str) {
+        Some("launch") => ax_sandbox::launcher::main(),
+        Some("host") => host::run(&args[2]),
+        Some("inside") => {
+            let attack = suite::ALL.iter().find(|attack| attack.name == args[2]);
+            let verdict = attack.map(|attack| (attack.inside)(&args[3..]));
+            println!("{}", serde_json::to_string(&verdict).unwrap_or_default());
+            ExitCode::SUCCESS
+        }
+        // For the attack with a set-user-id program: says who it is.
+        Some("who") => {
+            println!("{}", rustix::process::geteuid().as_raw());
+            ExitCode::SUCCESS
+        }
+        _ => ExitCode::FAILURE,
+    }
+}
