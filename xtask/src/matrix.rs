@@ -80,7 +80,8 @@ fn row_of(piece: u64) -> Option<&'static Row> {
 /// Renders what was counted.
 pub(crate) fn table(counts: &Counts) -> String {
     let heads = COLUMNS.map(|(head, _)| head).join(" | ");
-    let mut lines = vec![format!("| harness | {heads} |"), format!("|---{}|", "|---".repeat(COLUMNS.len()))];
+    let mut lines =
+        vec![format!("| harness | {heads} |"), format!("|---{}|", "|---".repeat(COLUMNS.len()))];
     for row in ROWS {
         let cell = |name: &str| counts.get(&format!("{}.{name}", row.name));
         let cells = COLUMNS.map(|(_, name)| cell(name).map_or_else(String::new, u64::to_string));

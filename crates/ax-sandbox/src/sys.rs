@@ -91,7 +91,9 @@ pub(crate) fn loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
         *to = from.cast_signed();
     }
-    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    #[expect(clippy::cast_possible_truncation, reason = "the flag is 1")]
+    let up = libc::IFF_UP as libc::c_short;
+    request.ifr_ifru.ifru_flags = up;
     // SAFETY: `request` is what this request of ioctl takes, and outlives the call.
     let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }

@@ -18,6 +18,8 @@ use rustix::mount::{
     mount_change, move_mount, open_tree, unmount,
 };
 use rustix::process::{Pid, Signal, fchdir, pidfd_send_signal, pivot_root};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, lchown};
@@ -55,9 +57,10 @@ pub(super) fn gateway_inside(gateway: &Gateway) -> PathBuf {
 }
 
 /// User namespaces, by which files of the runtime's user appear as the sandbox's own.
+#[derive(Default)]
 pub(super) struct Owners {
-    /// For the workspace and other writable mounts.
-    user: Option<OwnedFd>,
+    /// For the workspace and other writable mounts, by the user and group that own them.
+    user: BTreeMap<(u32, u32), OwnedFd>,
     /// For the gateway's directory.
     init: Option<OwnedFd>,
 }
@@ -66,19 +69,34 @@ impl Owners {
     /// Makes them, where they are needed and can be had.
     pub(super) fn make(order: &Order) -> Result<Self, Refusal> {
         let Some(ids) = order.ids.filter(|_| order.has(Wall::MappedOwners)) else {
-            return Ok(Self { user: None, init: None });
+            return Ok(Self::default());
         };
-        let owner = rustix::process::geteuid().as_raw();
-        let map = |id| {
+        let map = |owner: (u32, u32), id| {
             mapping(owner, id).map_err(|error| Refusal::at(Wall::MappedOwners, "mapping", &error))
         };
-        let init = order.gateway.as_ref().map(|_| map(ids.init)).transpose()?;
-        Ok(Self { user: Some(map(ids.user)?), init })
+        let mut owners = Self::default();
+        for bind in order.binds.iter().filter(|bind| bind.mapped) {
+            let owner = owner(&bind.source)?;
+            if let Entry::Vacant(place) = owners.user.entry(owner) {
+                place.insert(map(owner, ids.user)?);
+            }
+        }
+        if let Some(gateway) = &order.gateway {
+            let dir = gateway.socket.parent().unwrap_or(&gateway.socket);
+            owners.init = Some(map(owner(dir)?, ids.init)?);
+        }
+        Ok(owners)
     }
 }
 
-/// Makes a user namespace that maps one id.
-fn mapping(from: u32, to: u32) -> io::Result<OwnedFd> {
+/// Returns the user and the group that something belongs to.
+fn owner(path: &Path) -> Result<(u32, u32), Refusal> {
+    let found = fs::metadata(path).map_err(|error| refused(Wall::Root, path, &error))?;
+    Ok((found.uid(), found.gid()))
+}
+
+/// Makes a user namespace that maps one user and one group.
+fn mapping(from: (u32, u32), to: u32) -> io::Result<OwnedFd> {
     let (mut wait, hold) = io::pipe()?;
     let Some((pid, descriptor)) = sys::clone(libc::CLONE_NEWUSER.cast_unsigned().into())? else {
         drop(hold);
@@ -91,11 +109,10 @@ fn mapping(from: u32, to: u32) -> io::Result<OwnedFd> {
     made
 }
 
-fn map_and_open(pid: Pid, from: u32, to: u32) -> io::Result<OwnedFd> {
+fn map_and_open(pid: Pid, (user, group): (u32, u32), to: u32) -> io::Result<OwnedFd> {
     let dir = PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()));
-    let map = format!("{from} {to} 1");
-    fs::write(dir.join("uid_map"), &map)?;
-    fs::write(dir.join("gid_map"), &map)?;
+    fs::write(dir.join("uid_map"), format!("{user} {to} 1"))?;
+    fs::write(dir.join("gid_map"), format!("{group} {to} 1"))?;
     Ok(File::open(dir.join("ns/user"))?.into())
 }
 
@@ -233,8 +250,8 @@ impl Builder<'_> {
         if let Some(gateway) = &order.gateway {
             let dir = gateway.socket.parent().unwrap_or(&gateway.socket);
             let failed = |error: io::Error| refused(Wall::Root, dir, &error);
-            // Not read-only: connecting to a socket is writing.
-            let mount = self.take(dir, NO_SUID | NO_DEV | NO_EXEC).map_err(failed)?;
+            // One can connect to a socket on a mount that is read-only, but not remove it.
+            let mount = self.take(dir, READ_ONLY | NO_SUID | NO_DEV | NO_EXEC).map_err(failed)?;
             if let Some(owners) = &self.owners.init {
                 sys::mount_attributes(mount.as_fd(), false, 0, Some(owners.as_fd()))
                     .map_err(|error| refused(Wall::MappedOwners, dir, &error))?;
@@ -248,7 +265,8 @@ impl Builder<'_> {
         let attributes = NO_SUID | NO_DEV | if bind.writable { 0 } else { READ_ONLY };
         let mount = self.take(&bind.source, attributes);
         let mount = mount.map_err(|error| refused(Wall::Root, &bind.source, &error))?;
-        if let (true, Some(owners)) = (bind.mapped, &self.owners.user) {
+        let owners = if bind.mapped { self.owners.user.get(&owner(&bind.source)?) } else { None };
+        if let Some(owners) = owners {
             let done = sys::mount_attributes(mount.as_fd(), false, 0, Some(owners.as_fd()));
             if let Err(error) = done {
                 let why = format!("{}: {error}", bind.source.display());

@@ -5,7 +5,7 @@ mod amount;
 mod tests;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
@@ -168,7 +168,7 @@ impl ConfigError {
 }
 
 impl Plan {
-    /// Reads and checks the section; null means the defaults.
+    /// Reads and checks the section; null means the defaults, a text the backend of that name.
     ///
     /// # Errors
     ///
@@ -177,6 +177,8 @@ impl Plan {
         if section.is_null() {
             return Ok(Self::default());
         }
+        let named = section.is_string().then(|| json!({"backend": section}));
+        let section = named.as_ref().unwrap_or(section);
         let plan: Self = serde_path_to_error::deserialize(section).map_err(|error| {
             let path = error.path().to_string();
             let path = if path == "." { String::new() } else { path };

@@ -3,7 +3,6 @@
 use super::*;
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
-use serde_json::json;
 
 fn check(section: &Value, expect: &Expect) {
     let said = match Plan::parse(section) {
@@ -19,6 +18,7 @@ fn nothing_means_the_safe_defaults() {
         assert_eq!(Plan::parse(&section).unwrap(), Plan::default());
     }
     assert_eq!(Plan::default().backend, BackendKind::Namespace);
+    assert_eq!(Plan::parse(&json!("process")).unwrap().backend, BackendKind::Process);
 }
 
 #[test]
@@ -38,24 +38,114 @@ fn sizes_and_durations_are_read_as_people_write_them() {
 
 #[test]
 fn what_is_wrong_is_explained() {
-    check(&json!({"backend": "oci"}), &expect![]);
-    check(&json!({"backend": "namespaces"}), &expect![]);
-    check(&json!({"mount": []}), &expect![]);
-    check(&json!({"mounts": [{"source": "etc"}]}), &expect![]);
-    check(&json!({"mounts": [{"source": "/opt/../etc"}]}), &expect![]);
-    check(&json!({"mounts": [{"source": "/opt/./x"}]}), &expect![]);
-    check(&json!({"mounts": [{"source": "/"}]}), &expect![]);
-    check(&json!({"mounts": [{"source": "/proc/1"}]}), &expect![]);
-    check(&json!({"mounts": [{"source": "/opt", "target": "/etc/ssh"}]}), &expect![]);
-    check(&json!({"mounts": [{"source": "/opt"}, {"source": "/opt"}]}), &expect![]);
-    check(&json!({"resources": {"memory": "lots"}}), &expect![]);
-    check(&json!({"resources": {"memory": "1MiB"}}), &expect![]);
-    check(&json!({"resources": {"cpus": -1}}), &expect![]);
-    check(&json!({"resources": {"pids": 0}}), &expect![]);
-    check(&json!({"timeLimit": "soon"}), &expect![]);
-    check(&json!({"timeLimit": 0}), &expect![]);
-    check(&json!({"hostname": "a b"}), &expect![]);
-    check(&json!({"env": {"1X": ""}}), &expect![]);
+    check(
+        &json!({"backend": "oci"}),
+        &expect![[r#"
+        sandbox.backend: unknown variant `oci`, expected `namespace` or `process`
+        hint: this version knows `namespace` and `process`"#]],
+    );
+    check(
+        &json!({"backend": "namespaces"}),
+        &expect![[r#"
+        sandbox.backend: unknown variant `namespaces`, expected `namespace` or `process`
+        hint: did you mean namespace?"#]],
+    );
+    check(
+        &json!({"mount": []}),
+        &expect![[r#"
+        sandbox.mount: unknown field `mount`, expected one of `backend`, `root`, `mounts`, `resources`, `env`, `hostname`, `timeLimit`
+        hint: did you mean mounts?"#]],
+    );
+    check(
+        &json!({"mounts": [{"source": "etc"}]}),
+        &expect![[r#"
+        sandbox.mounts[0].source: etc is not absolute
+        hint: begin it with /"#]],
+    );
+    check(
+        &json!({"mounts": [{"source": "/opt/../etc"}]}),
+        &expect![[r#"
+        sandbox.mounts[0].source: /opt/../etc goes round about
+        hint: write it without . or .. and without a slash at its end"#]],
+    );
+    check(
+        &json!({"mounts": [{"source": "/opt/./x"}]}),
+        &expect![[r#"
+        sandbox.mounts[0].source: /opt/./x goes round about
+        hint: write it without . or .. and without a slash at its end"#]],
+    );
+    check(
+        &json!({"mounts": [{"source": "/"}]}),
+        &expect![[r#"
+        sandbox.mounts[0].source: would show /proc of the host
+        hint: name what is needed of it"#]],
+    );
+    check(
+        &json!({"mounts": [{"source": "/proc/1"}]}),
+        &expect![[r#"
+        sandbox.mounts[0].source: would show /proc of the host
+        hint: name what is needed of it"#]],
+    );
+    check(
+        &json!({"mounts": [{"source": "/opt", "target": "/etc/ssh"}]}),
+        &expect![[r#"
+        sandbox.mounts[0].target: /etc is made by the sandbox itself
+        hint: choose another place"#]],
+    );
+    check(
+        &json!({"mounts": [{"source": "/opt"}, {"source": "/opt"}]}),
+        &expect![[r#"
+        sandbox.mounts[1].target: /opt is mounted to twice
+        hint: remove one of them"#]],
+    );
+    check(
+        &json!({"resources": {"memory": "lots"}}),
+        &expect![[r#"
+        sandbox.resources.memory: is not a size: write bytes, or a text such as 512MiB
+        hint: "#]],
+    );
+    check(
+        &json!({"resources": {"memory": "1MiB"}}),
+        &expect![[r#"
+        sandbox.resources.memory: is less than 16 MiB
+        hint: no program starts with so little"#]],
+    );
+    check(
+        &json!({"resources": {"cpus": -1}}),
+        &expect![[r#"
+        sandbox.resources.cpus: is not between 0.01 and 1024
+        hint: write processors, such as 0.5"#]],
+    );
+    check(
+        &json!({"resources": {"pids": 0}}),
+        &expect![[r#"
+        sandbox.resources.pids: is not between 4 and 4000000
+        hint: "#]],
+    );
+    check(
+        &json!({"timeLimit": "soon"}),
+        &expect![[r#"
+        sandbox.timeLimit: is not a duration: write seconds, or a text such as 30m
+        hint: "#]],
+    );
+    check(
+        &json!({"timeLimit": 0}),
+        &expect![[r#"
+        sandbox.timeLimit: is nothing
+        hint: leave it out for no limit"#]],
+    );
+    check(
+        &json!({"hostname": "a b"}),
+        &expect![[r#"
+        sandbox.hostname: is not a host name
+        hint: letters, digits and hyphens, at most 63"#]],
+    );
+    check(
+        &json!({"env": {"1X": ""}}),
+        &expect![[r#"
+        sandbox.env.1X: is not a name
+        hint: letters, digits and underscores; no digit first"#]],
+    );
 }
 
 proptest! {

@@ -32,6 +32,7 @@ pub(crate) struct Scene {
     /// Why this machine lets no control reach its aim.
     pub(crate) no_control: Option<&'static str>,
     /// What must live as long as the attack.
+    #[expect(dead_code, reason = "held, not read")]
     pub(crate) guards: Vec<Box<dyn Any>>,
 }
 
@@ -70,7 +71,12 @@ impl Bench {
         let number = BENCHES.fetch_add(1, Ordering::Relaxed) % 256;
         let first = 1_800_000_000 + (std::process::id() % 20_000 * 256 + number) * IDS;
         let bench = Self { dir, who, ids: (first, first + IDS) };
-        fs::copy(env!("CARGO_BIN_EXE_ax-sandbox-attacker"), bench.program()).unwrap();
+        let built = env!("CARGO_BIN_EXE_ax-sandbox-attacker");
+        // A copy that is being written cannot be executed, nor while a child of another test has it
+        // open; a link can.
+        fs::hard_link(built, bench.program())
+            .or_else(|_| fs::copy(built, bench.program()).map(drop))
+            .unwrap();
         for name in ["run", "workspace"] {
             fs::create_dir(bench.path(name)).unwrap();
             chown(bench.path(name), Some(bench.uid()), Some(bench.uid())).unwrap();
@@ -128,6 +134,7 @@ impl Bench {
             plan: Value::Null,
             gateway: None::<Gateway>,
             without: Vec::new(),
+            reap: false,
             leak: None,
             after: None,
         }

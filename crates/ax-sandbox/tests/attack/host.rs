@@ -23,6 +23,8 @@ pub(crate) struct Order {
     pub(crate) plan: serde_json::Value,
     pub(crate) gateway: Option<Gateway>,
     pub(crate) without: Vec<Wall>,
+    /// Whether to end first what earlier lives have left.
+    pub(crate) reap: bool,
     /// A file to open and to leave open across the start.
     pub(crate) leak: Option<PathBuf>,
     /// What to do after that many milliseconds: `terminate`, `kill`, or `abandon` (die).
@@ -67,6 +69,9 @@ async fn outcome(order: Order) -> Result<Outcome, String> {
     } else {
         Box::new(Process::new(options))
     };
+    if order.reap {
+        backend.reap();
+    }
     let leaked = order.leak.map(std::fs::File::open).transpose().map_err(failed)?;
     let _leaked = leaked.map(leak);
     let spec = Spec {

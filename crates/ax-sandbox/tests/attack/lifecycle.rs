@@ -229,3 +229,37 @@ fn ordinary_programs_work() {
         assert_eq!(outcome.output, "agent\nsandbox\nb'sub\\n'\n", "{outcome:?}");
     });
 }
+
+#[test]
+fn what_it_consumes_is_known_where_there_are_control_groups() {
+    let Some(bench) = Bench::new(Who::Root) else { return };
+    let outcome = bench.run(&bench.order(&["sleep", "0.2"]));
+    let walls = outcome.walls.unwrap();
+    let limited = walls.iter().any(|one| one.wall == Wall::Cgroup && one.state == State::Stands);
+    if limited {
+        assert!(outcome.peak_pids.is_some_and(|pids| pids >= 1));
+    } else {
+        eprintln!("NOT TESTED: this machine has no control groups for us");
+    }
+}
+
+#[test]
+fn a_runtime_killed_at_any_moment_leaves_nothing_after_the_next_start() {
+    both(|bench| {
+        let mark = format!("800.{}", bench.uid());
+        for round in 0..20 {
+            let order = bench.order(&["sleep", &mark]);
+            let mut host = bench.host(&order).stdout(std::process::Stdio::null()).spawn().unwrap();
+            // Spread over the whole start, which takes some milliseconds.
+            std::thread::sleep(Duration::from_micros(round * 700));
+            host.kill().unwrap();
+            host.wait().unwrap();
+            let mut order = bench.order(&["true"]);
+            order.reap = true;
+            let outcome = bench.run(&order);
+            assert_eq!(outcome.ended, "Ran(Exited(0))", "round {round}: {outcome:?}");
+            assert!(!runs(&format!("sleep {mark}")), "round {round}");
+            bench.assert_clean();
+        }
+    });
+}

@@ -22,7 +22,7 @@ fn inside(args: &[String]) -> Verdict {
 pub(crate) fn outside(bench: &Bench) -> Scene {
     let key = 0x6178_0000 + std::process::id() as usize % 0x7fff * 2 + bench.who as usize;
     let mode = (libc::IPC_CREAT | 0o666) as usize;
-    let id = super::call::call(libc::SYS_shmget, &[key, 8, mode]).unwrap();
+    let id = call(libc::SYS_shmget, &[key, 8, mode]).unwrap();
     Scene { args: vec![key.to_string()], guards: vec![Box::new(Segment(id))], ..Scene::default() }
 }
 
@@ -33,6 +33,6 @@ struct Segment(i64);
 impl Drop for Segment {
     fn drop(&mut self) {
         let id = usize::try_from(self.0).unwrap();
-        super::call::call(libc::SYS_shmctl, &[id, libc::IPC_RMID as usize]).unwrap();
+        call(libc::SYS_shmctl, &[id, libc::IPC_RMID as usize]).unwrap();
     }
 }
