@@ -95,8 +95,8 @@ pub trait Backend: fmt::Debug + Send + Sync {
 #[derive(Debug)]
 pub struct Namespace(Options);
 
-/// The backend `process`: no isolation at all. If the launcher itself is killed, the command goes on:
-/// nothing binds them together.
+/// The backend `process`: no isolation at all. If the launcher itself is killed, the command goes
+/// on: nothing binds them together.
 #[derive(Debug)]
 pub struct Process(Options);
 

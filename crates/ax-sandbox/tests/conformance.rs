@@ -1,5 +1,4 @@
 //! Every backend keeps the law.
-#![expect(clippy::unwrap_used, reason = "a test")]
 
 use ax_sandbox::{Namespace, Options, Process, conformance, probe};
 

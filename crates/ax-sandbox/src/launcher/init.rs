@@ -33,10 +33,7 @@ enum Report {
 
 /// Is pid 1. Never returns.
 pub(super) fn run(inside: Inside) -> ! {
-    let control = match inside.control.try_clone() {
-        Ok(control) => control,
-        Err(_) => exit(2),
-    };
+    let Ok(control) = inside.control.try_clone() else { exit(2) };
     if let Err(refusal) = live(inside) {
         order::say(&control, "failed", &refusal);
     }

@@ -1,5 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "a test")]
-
 use super::*;
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
@@ -56,6 +54,10 @@ fn what_is_wrong_is_explained() {
         sandbox.mount: unknown field `mount`, expected one of `backend`, `root`, `mounts`, `resources`, `env`, `hostname`, `timeLimit`
         hint: did you mean mounts?"#]],
     );
+}
+
+#[test]
+fn what_is_wrong_with_a_mount_is_explained() {
     check(
         &json!({"mounts": [{"source": "etc"}]}),
         &expect![[r#"
@@ -98,6 +100,10 @@ fn what_is_wrong_is_explained() {
         sandbox.mounts[1].target: /opt is mounted to twice
         hint: remove one of them"#]],
     );
+}
+
+#[test]
+fn what_is_wrong_with_an_amount_is_explained() {
     check(
         &json!({"resources": {"memory": "lots"}}),
         &expect![[r#"

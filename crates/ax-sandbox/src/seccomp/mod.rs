@@ -146,8 +146,6 @@ fn compare(argument: u8, operator: SeccompCmpOp, value: i32) -> Result<SeccompCo
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test")]
-
     use super::*;
     use std::collections::BTreeSet;
     use std::fmt::Write as _;

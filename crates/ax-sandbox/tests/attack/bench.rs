@@ -50,7 +50,7 @@ pub(crate) struct Bench {
     pub(crate) dir: TempDir,
     pub(crate) who: Who,
     /// The user ids of its sandboxes: no other bench has them.
-    ids: (u32, u32),
+    pub(crate) ids: (u32, u32),
 }
 
 /// How many ids a bench has.
@@ -60,18 +60,16 @@ static BENCHES: AtomicU32 = AtomicU32::new(0);
 impl Bench {
     /// Returns `None` if this user cannot be played: only root can be somebody else.
     pub(crate) fn new(who: Who) -> Option<Self> {
-        if !rustix::process::geteuid().is_root() {
-            if who == Who::Root {
-                eprintln!("NOT TESTED as root: the tests do not run as root");
-                return None;
-            }
+        if who == Who::Root && !rustix::process::geteuid().is_root() {
+            eprintln!("NOT TESTED as root: the tests do not run as root");
+            return None;
         }
         let dir = tempfile::Builder::new().prefix("ax-attack-").tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let number = BENCHES.fetch_add(1, Ordering::Relaxed) % 256;
         let first = 1_800_000_000 + (std::process::id() % 20_000 * 256 + number) * IDS;
         let bench = Self { dir, who, ids: (first, first + IDS) };
-        let built = env!("CARGO_BIN_EXE_ax-sandbox-attacker");
+        let built = option_env!("CARGO_BIN_EXE_ax-sandbox-attacker").unwrap();
         // A copy that is being written cannot be executed, nor while a child of another test has it
         // open; a link can.
         fs::hard_link(built, bench.program())
@@ -144,11 +142,16 @@ impl Bench {
         let mut command = Command::new(self.program());
         command.arg("host").arg(serde_json::to_string(order).unwrap());
         command.env("AX_SECRET_OF_RUNTIME", "of the runtime");
-        command.stdin(Stdio::null());
+        self.as_who(&mut command);
+        command
+    }
+
+    /// Makes a command run as whoever runs the sandbox.
+    pub(crate) fn as_who<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         if rustix::process::geteuid().is_root() && self.who == Who::User {
             command.uid(self.uid()).gid(self.uid());
         }
-        command
+        command.stdin(Stdio::null())
     }
 
     pub(crate) fn run(&self, order: &Order) -> Outcome {

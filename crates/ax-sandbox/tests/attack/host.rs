@@ -1,6 +1,8 @@
 //! The host side of one run, in a process of its own, so that it can be any user's.
 
-use ax_sandbox::{Backend, Ended, Gateway, Namespace, Options, Plan, Process, Spec, Wall};
+use ax_sandbox::{
+    Backend, Ended, Gateway, Namespace, Options, Plan, Process, Spec, Wall, conformance,
+};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -41,6 +43,7 @@ pub(crate) struct Outcome {
     pub(crate) peak_pids: Option<u64>,
 }
 
+#[expect(clippy::print_stdout, reason = "the test reads it")]
 pub(crate) fn run(order: &str) -> ExitCode {
     let Ok(order) = serde_json::from_str::<Order>(order) else { return ExitCode::FAILURE };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -53,6 +56,22 @@ pub(crate) fn run(order: &str) -> ExitCode {
         peak_pids: None,
     });
     println!("{}", serde_json::to_string(&outcome).unwrap_or_default());
+    ExitCode::SUCCESS
+}
+
+/// Runs the conformance suite in this directory.
+pub(crate) fn conform(dir: &str, program: &str, first: &str) -> ExitCode {
+    let dir = PathBuf::from(dir);
+    let first = first.parse().unwrap_or(0);
+    let options = Options {
+        launcher: vec![program.into(), "launch".into()],
+        run_dir: dir.join("run"),
+        ids: first..first + 64,
+        private: Vec::new(),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let Ok(runtime) = runtime else { return ExitCode::FAILURE };
+    runtime.block_on(conformance::run(&Namespace::new(options), &dir.join("workspace")));
     ExitCode::SUCCESS
 }
 

@@ -263,3 +263,15 @@ fn a_runtime_killed_at_any_moment_leaves_nothing_after_the_next_start() {
         }
     });
 }
+
+#[test]
+fn the_law_holds_as_root_and_as_a_user() {
+    both(|bench| {
+        let mut command = Command::new(bench.program());
+        let dir = text(bench.dir.path());
+        command.args(["conform", &dir, &bench.ids.0.to_string()]);
+        let output = bench.as_who(&mut command).output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{:?}: {errors}", bench.who);
+    });
+}
