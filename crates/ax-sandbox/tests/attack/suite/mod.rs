@@ -45,7 +45,6 @@ pub(crate) struct Attack {
     #[cfg_attr(not(test), expect(dead_code, reason = "for the tests"))]
     pub(crate) user: Result<&'static [Wall], &'static str>,
     /// What it does. Runs inside.
-    #[cfg_attr(test, expect(dead_code, reason = "for the attacker"))]
     pub(crate) inside: fn(&[String]) -> Verdict,
 }
 
