@@ -11,6 +11,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("ax-store", &["ax-core"]),
     ("ax-gateway", &["ax-core"]),
     ("ax-harness", &["ax-core", "ax-gateway", "ax-proto"]),
+    ("ax-sandbox", &[]),
     ("ax-fakemodel", &[]),
     ("ax-engine", &["ax-core", "ax-log", "ax-store", "ax-harness", "ax-proto"]),
     ("ax-client", &["ax-proto"]),

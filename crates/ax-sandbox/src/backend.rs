@@ -1,0 +1,414 @@
+//! The trait, its two backends, and a sandbox that runs.
+
+use crate::cgroup::Stats;
+use crate::order::{self, ASK_KILL, ASK_TERMINATE, Bind, Gateway, Order, Started};
+use crate::plan::{BackendKind, Plan};
+use crate::registry::{Entry, Registry};
+use crate::wall::{Refusal, Standing, Wall};
+use rustix::fd::{AsFd, OwnedFd};
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
+use std::io::{self, Write};
+use std::ops::Range;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::process::{Child, Command};
+
+/// The user ids that sandboxes get where the runtime is root, unless told otherwise: far above
+/// those of people, of services and of the usual containers.
+pub const IDS_DEFAULT: Range<u32> = 1_700_000_000..1_700_100_000;
+/// The longest that a launcher says, in bytes.
+const SAYING_BYTES_MAX: usize = 64 * 1024;
+
+/// How sandboxes are made on this machine.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The program and its first arguments. What it runs has to call [`crate::launcher::main`]
+    /// before it starts a thread.
+    pub launcher: Vec<OsString>,
+    /// The directory in which running sandboxes are registered. No other program writes to it.
+    pub run_dir: PathBuf,
+    /// The user ids that sandboxes get where the runtime is root, two each. Two data directories
+    /// of one machine need ranges of their own.
+    pub ids: Range<u32>,
+    /// Directories of the runtime that no manifest may mount, nor anything above or in them.
+    pub private: Vec<PathBuf>,
+}
+
+/// What to run.
+#[derive(Clone, Debug, Default)]
+pub struct Spec {
+    /// The program and its arguments. A name without a slash is looked for in `PATH`.
+    pub command: Vec<OsString>,
+    /// The workspace: mounted at its own path, writable, and the working directory.
+    pub dir: PathBuf,
+    /// The whole environment; the plan's is added.
+    pub env: Vec<(OsString, OsString)>,
+    /// The policy.
+    pub plan: Plan,
+    /// The only way out.
+    pub gateway: Option<Gateway>,
+    /// Mounted read-only at their own paths, as programs that the runtime itself brings along.
+    pub programs: Vec<PathBuf>,
+    /// Walls to leave out. For the controls of the attack suite, and for nothing else: no manifest
+    /// and no request leads here.
+    #[doc(hidden)]
+    pub without: BTreeSet<Wall>,
+}
+
+/// Makes sandboxes.
+///
+/// # Law
+///
+/// Every backend runs `conformance`, whose tests have these numbers.
+///
+/// 1. The command gets exactly the given arguments, environment and working directory.
+/// 2. Standard input, output and error are pipes to the caller, whatever the amount.
+/// 3. [`Running::wait`] tells the exit status or the signal, and resolves only when nothing of the
+///    sandbox runs any more, whatever it has started.
+/// 4. A killed sandbox ends soon, whatever it does; so does one whose runtime has died, and one
+///    whose time limit is over.
+/// 5. A program that cannot be started is reported as [`Ended::NotStarted`] with a cause.
+/// 6. [`Backend::reap`] leaves nothing of earlier lives, and what lives alone.
+pub trait Backend: fmt::Debug + Send + Sync {
+    /// Which one it is.
+    fn kind(&self) -> BackendKind;
+
+    /// Starts a command in a sandbox of its own.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot even be tried. What goes wrong later is learnt from [`Running::wait`].
+    fn start(&self, spec: Spec) -> Result<Running, Refusal>;
+
+    /// Ends what earlier lives of this process have left, waits until it is gone, and returns how
+    /// many sandboxes there were. Blocks.
+    fn reap(&self) -> usize;
+}
+
+/// The backend `namespace`.
+#[derive(Debug)]
+pub struct Namespace(Options);
+
+/// The backend `process`: no isolation at all. If the launcher itself is killed, the command goes
+/// on: nothing binds them together.
+#[derive(Debug)]
+pub struct Process(Options);
+
+impl Namespace {
+    /// Makes sandboxes so.
+    pub const fn new(options: Options) -> Self {
+        Self(options)
+    }
+}
+
+impl Process {
+    /// Starts processes so.
+    pub const fn new(options: Options) -> Self {
+        Self(options)
+    }
+}
+
+impl Backend for Namespace {
+    fn kind(&self) -> BackendKind {
+        BackendKind::Namespace
+    }
+
+    fn start(&self, spec: Spec) -> Result<Running, Refusal> {
+        check_private(&self.0.private, &spec)?;
+        Running::start(&self.0, spec, true)
+    }
+
+    fn reap(&self) -> usize {
+        registry(&self.0).reap()
+    }
+}
+
+impl Backend for Process {
+    fn kind(&self) -> BackendKind {
+        BackendKind::Process
+    }
+
+    fn start(&self, spec: Spec) -> Result<Running, Refusal> {
+        Running::start(&self.0, spec, false)
+    }
+
+    fn reap(&self) -> usize {
+        registry(&self.0).reap()
+    }
+}
+
+fn registry(options: &Options) -> Registry {
+    Registry::new(options.run_dir.clone(), options.ids.clone())
+}
+
+/// Refuses mounts of a manifest that would show what the runtime keeps for itself.
+fn check_private(private: &[PathBuf], spec: &Spec) -> Result<(), Refusal> {
+    for mount in &spec.plan.mounts {
+        let source = real(&mount.source)?;
+        let shown = private
+            .iter()
+            .filter_map(|path| fs::canonicalize(path).ok())
+            .find(|path| path.starts_with(&source) || source.starts_with(path));
+        if shown.is_some() {
+            let cause = format!(
+                "sandbox.mounts: {} would show the runtime's own files",
+                mount.source.display()
+            );
+            return Err(Refusal::new(cause, "mount a directory beside the data directory"));
+        }
+    }
+    Ok(())
+}
+
+fn real(path: &Path) -> Result<PathBuf, Refusal> {
+    fs::canonicalize(path).map_err(|error| {
+        let cause = format!("sandbox.mounts: {}: {error}", path.display());
+        Refusal::new(cause, "the path has to exist where the runtime runs")
+    })
+}
+
+/// Returns everything to mount, parents before children.
+fn binds(spec: &Spec) -> Vec<Bind> {
+    let same = |path: &Path, writable| Bind {
+        source: path.to_path_buf(),
+        target: path.to_path_buf(),
+        writable,
+        mapped: writable,
+    };
+    let mut binds: Vec<Bind> = spec.programs.iter().map(|path| same(path, false)).collect();
+    binds.extend(spec.plan.mounts.iter().map(|mount| Bind {
+        source: mount.source.clone(),
+        target: mount.target().to_path_buf(),
+        writable: mount.writable,
+        mapped: mount.writable,
+    }));
+    binds.push(same(&spec.dir, true));
+    binds.sort_by_key(|bind| bind.target.components().count());
+    binds
+}
+
+/// How a command ended by itself or by a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// With this exit status.
+    Exited(i32),
+    /// By this signal.
+    Signaled(i32),
+}
+
+/// What became of a command. Nothing that it started runs any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It ran and ended.
+    Ran(Status),
+    /// Its time was over, and it was killed.
+    TimedOut,
+    /// It was killed because it was asked for, or because the launcher was.
+    Killed,
+    /// It could not be started.
+    NotStarted(Refusal),
+}
+
+/// A sandbox that runs. Dropping it kills it.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    control: tokio::net::UnixStream,
+    /// The same socket, to ask for something at once.
+    orders: UnixStream,
+    control_open: bool,
+    said: Vec<u8>,
+    /// The command's standard input.
+    pub stdin: Option<pipe::Sender>,
+    /// The command's standard output.
+    pub stdout: Option<pipe::Receiver>,
+    /// The command's standard error.
+    pub stderr: Option<pipe::Receiver>,
+    registry: Registry,
+    entry: PathBuf,
+}
+
+impl Running {
+    fn start(options: &Options, spec: Spec, isolated: bool) -> Result<Self, Refusal> {
+        if !spec.dir.is_dir() {
+            let cause = format!("{} is not a directory", spec.dir.display());
+            return Err(Refusal::new(cause, ""));
+        }
+        let entry = registry(options).enter().map_err(|error| {
+            let cause = format!("{}: {error}", options.run_dir.display());
+            Refusal::new(cause, "the data directory must be writable, and the range of ids free")
+        })?;
+        let started = order(&spec, &entry, isolated).and_then(|order| {
+            Self::launch(options, &order, &entry)
+                .map_err(|error| Refusal::new(format!("the launcher does not start: {error}"), ""))
+        });
+        if started.is_err() {
+            entry.remove();
+        }
+        started
+    }
+
+    fn launch(options: &Options, order: &Order, entry: &Entry) -> io::Result<Self> {
+        let (program, args) = options.launcher.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+        let (control, theirs) = UnixStream::pair()?;
+        let ((input, stdin), (stdout, output), (stderr, errors)) =
+            (io::pipe()?, io::pipe()?, io::pipe()?);
+        let mut command = Command::new(program);
+        command.args(args).stdin(OwnedFd::from(theirs)).stdout(Stdio::null()).stderr(Stdio::null());
+        if !order.without.contains(&Wall::Environment) {
+            command.env_clear();
+        }
+        let child = command.spawn()?;
+        if let Some(pid) = child.id() {
+            entry.started(pid)?;
+        }
+        let descriptors = [input.as_fd(), output.as_fd(), errors.as_fd(), entry.file.as_fd()];
+        order::send(&control, order, descriptors)?;
+        control.set_nonblocking(true)?;
+        Ok(Self {
+            child,
+            orders: control.try_clone()?,
+            control: tokio::net::UnixStream::from_std(control)?,
+            control_open: true,
+            said: Vec::new(),
+            stdin: Some(pipe::Sender::from_owned_fd(OwnedFd::from(stdin))?),
+            stdout: Some(pipe::Receiver::from_owned_fd(OwnedFd::from(stdout))?),
+            stderr: Some(pipe::Receiver::from_owned_fd(OwnedFd::from(stderr))?),
+            registry: registry(options),
+            entry: entry.path.clone(),
+        })
+    }
+
+    /// Sends SIGTERM to the command's process group.
+    pub fn terminate(&self) {
+        self.ask(ASK_TERMINATE);
+    }
+
+    /// Kills the command and everything it started.
+    pub fn kill(&self) {
+        self.ask(ASK_KILL);
+    }
+
+    fn ask(&self, order: u8) {
+        // The socket takes far more than the few orders there are; a launcher that is gone
+        // needs none.
+        let _launcher_gone = (&self.orders).write_all(&[order]);
+    }
+
+    /// Returns the launcher's process id while it runs.
+    pub fn launcher(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Waits until the command is started, and returns which walls stand. `None` if it could not
+    /// be started. May be dropped and called again.
+    ///
+    /// # Errors
+    ///
+    /// If the launcher cannot be heard.
+    pub async fn started(&mut self) -> io::Result<Option<Vec<Standing>>> {
+        loop {
+            if let Some(started) = self.saying::<Started>("started") {
+                return Ok(Some(started.walls));
+            }
+            if !self.hear().await? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Returns what the sandbox has consumed, as far as this machine tells.
+    pub fn stats(&self) -> Stats {
+        self.saying::<Started>("started")
+            .map_or_else(Stats::default, |started| Stats::read(&started.cgroups))
+    }
+
+    /// Waits until the command and everything it started are gone. May be dropped and called
+    /// again.
+    ///
+    /// # Errors
+    ///
+    /// If the launcher cannot be waited for.
+    pub async fn wait(&mut self) -> io::Result<Ended> {
+        while self.hear().await? {}
+        self.child.wait().await?;
+        if self.entry.exists() {
+            // The launcher was killed: what it would have removed is still there.
+            let (registry, entry) = (self.registry.clone(), self.entry.clone());
+            tokio::task::spawn_blocking(move || registry.sweep(&entry)).await?;
+        }
+        Ok(self.ended())
+    }
+
+    /// Reads some more of what is said; returns whether there can be more.
+    async fn hear(&mut self) -> io::Result<bool> {
+        if self.control_open {
+            let mut bytes = [0; 1024];
+            let got = self.control.read(&mut bytes).await.unwrap_or(0);
+            self.control_open = got > 0;
+            if self.said.len() < SAYING_BYTES_MAX {
+                self.said.extend_from_slice(&bytes[..got]);
+            }
+        }
+        Ok(self.control_open)
+    }
+
+    /// Returns what was said under this word.
+    fn saying<T: serde::de::DeserializeOwned>(&self, word: &str) -> Option<T> {
+        let mut lines = self.said.split_inclusive(|&byte| byte == b'\n');
+        let value = lines.find_map(|line| {
+            line.strip_suffix(b"\n")?.strip_prefix(word.as_bytes())?.strip_prefix(b" ")
+        })?;
+        serde_json::from_slice(value).ok()
+    }
+
+    fn ended(&self) -> Ended {
+        if let Some(refusal) = self.saying("failed") {
+            return Ended::NotStarted(refusal);
+        }
+        if self.saying::<()>("timeout").is_some() {
+            return Ended::TimedOut;
+        }
+        let exited = self.saying("exited").map(Status::Exited);
+        exited
+            .or_else(|| self.saying("signaled").map(Status::Signaled))
+            .map_or(Ended::Killed, Ended::Ran)
+    }
+}
+
+/// Puts together what the launcher needs to know.
+fn order(spec: &Spec, entry: &Entry, isolated: bool) -> Result<Order, Refusal> {
+    let mut env = spec.env.clone();
+    let of_plan = |(name, value): (&String, &String)| (name.into(), value.into());
+    env.extend(spec.plan.env.iter().map(of_plan));
+    let dir = real(&spec.dir)?;
+    let spec = &Spec { dir, ..spec.clone() };
+    Ok(Order {
+        isolated,
+        name: entry.name.clone(),
+        entry: entry.path.clone(),
+        command: spec.command.clone(),
+        dir: spec.dir.clone(),
+        env,
+        plan: spec.plan.clone(),
+        binds: binds(spec),
+        gateway: spec.gateway.clone(),
+        ids: is_root().then_some(entry.ids),
+        without: spec.without.clone(),
+    })
+}
+
+/// Returns whether this process may make sandboxes with ids of their own.
+fn is_root() -> bool {
+    use rustix::thread::CapabilitySet;
+    let needed = CapabilitySet::SYS_ADMIN | CapabilitySet::SETUID | CapabilitySet::SETGID;
+    let capabilities = rustix::thread::capabilities(None);
+    rustix::process::geteuid().is_root()
+        && capabilities.is_ok_and(|sets| sets.effective.contains(needed))
+}

@@ -1,0 +1,209 @@
+//! What runs between the runtime and the command: our own binary, started again.
+//!
+//! The launcher makes the namespaces, so that everything in them can be done by a process with one
+//! thread; the runtime has many, and nothing but `exec` is sound in a child of those. It stays
+//! outside, waits, and removes what is left: control groups and the entry in the registry. Pid 1
+//! ends with it, by its parent-death signal, and with pid 1 everything inside.
+
+mod confine;
+mod filetree;
+mod forward;
+mod init;
+mod plain;
+
+use crate::cgroup::Groups;
+use crate::order::{self, ASK_KILL, ASK_TERMINATE, Order};
+use crate::seccomp;
+use crate::sys;
+use crate::wall::{Refusal, Wall};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, Signal, WaitOptions, getegid, geteuid, pidfd_send_signal, setsid, waitpid,
+};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// The user id inside, where the runtime is not root.
+const ROOTLESS_ID: u32 = 1000;
+
+/// The command's ends of the pipes.
+struct Stdio {
+    input: OwnedFd,
+    output: OwnedFd,
+    errors: OwnedFd,
+}
+
+/// Runs the launcher. Standard input is the control socket that the runtime made. Call it before
+/// the process starts any thread.
+///
+/// Ends when the command and everything that it started are gone.
+pub fn main() -> ExitCode {
+    match launch() {
+        Ok(()) => ExitCode::SUCCESS,
+        // There is nobody to tell: the runtime is gone, or this was not started by one.
+        Err(_) => ExitCode::from(2),
+    }
+}
+
+fn launch() -> io::Result<()> {
+    let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let nowhere = File::options().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&nowhere)?;
+    // Fails only for a process group leader, which has left the terminal's group already.
+    let _already_leader = setsid();
+    let (order, [input, output, errors, entry]) = order::receive(&control)?;
+    let stdio = Stdio { input, output, errors };
+    let path = order.entry.clone();
+    let done = if order.isolated {
+        isolated(order, &control, stdio, entry)
+    } else {
+        plain::run(&order, &control, stdio)
+    };
+    if let Err(refusal) = done {
+        order::say(&control, "failed", &refusal);
+    }
+    let _reaped_at_next_start = fs::remove_file(path);
+    Ok(())
+}
+
+/// What pid 1 is given.
+struct Inside {
+    order: Order,
+    filters: seccomp::Programs,
+    groups: Groups,
+    owners: filetree::Owners,
+    /// Where the launcher says go, and forwards orders; its end means that the launcher died.
+    orders: OwnedFd,
+    control: UnixStream,
+    stdio: Stdio,
+    /// Held, never used: the lock of the registry.
+    entry: OwnedFd,
+}
+
+fn isolated(
+    order: Order,
+    control: &UnixStream,
+    stdio: Stdio,
+    entry: OwnedFd,
+) -> Result<(), Refusal> {
+    if order.ids.is_none() && geteuid().is_root() {
+        let cause = "root without CAP_SYS_ADMIN, CAP_SETUID and CAP_SETGID cannot give a sandbox \
+                     an id of its own, and its own is never used";
+        return Err(Refusal::new(cause, "give these capabilities, or run as an ordinary user"));
+    }
+    let filters =
+        seccomp::compile().map_err(|error| Refusal::at(Wall::Seccomp, "compiling", &error))?;
+    let owners = filetree::Owners::make(&order)?;
+    let groups = if order.has(Wall::Cgroup) {
+        Groups::make(&order.name, &order.plan.resources)
+    } else {
+        Groups::default()
+    };
+    let deadline = order.plan.time_limit.map(Duration::from_secs);
+    let rootless = order.ids.is_none();
+    let failed = |error: io::Error| Refusal::new(format!("the launcher failed: {error}"), "");
+    let (orders, mut forward) = io::pipe().map_err(failed)?;
+    let child = sys::clone(namespaces(&order));
+    let child = child.map_err(|error| {
+        let wall = if rootless { Wall::UserNamespace } else { Wall::Root };
+        Refusal::at(wall, "new namespaces are refused", &error)
+    })?;
+    let Some((pid, descriptor)) = child else {
+        drop(forward);
+        let control = control.try_clone().map_err(failed)?;
+        let orders = OwnedFd::from(orders);
+        init::run(Inside { order, filters, groups, owners, orders, control, stdio, entry });
+    };
+    drop((orders, stdio, owners));
+    let ready =
+        admit(pid, rootless, &groups).and_then(|()| forward.write_all(b"G").map_err(failed));
+    if ready.is_ok() {
+        watch(control, &descriptor, &mut forward, deadline);
+    }
+    let _gone_already = pidfd_send_signal(&descriptor, Signal::KILL);
+    bury(pid);
+    groups.remove();
+    ready
+}
+
+fn namespaces(order: &Order) -> u64 {
+    let flags = [
+        (Wall::PidNamespace, libc::CLONE_NEWPID),
+        (Wall::NetNamespace, libc::CLONE_NEWNET),
+        (Wall::IpcNamespace, libc::CLONE_NEWIPC),
+        (Wall::UtsNamespace, libc::CLONE_NEWUTS),
+        (Wall::CgroupNamespace, libc::CLONE_NEWCGROUP),
+    ];
+    let user = if order.ids.is_none() { libc::CLONE_NEWUSER } else { 0 };
+    let wanted = flags.iter().filter(|(wall, _)| order.has(*wall)).map(|(_, flag)| *flag);
+    let all = wanted.fold(libc::CLONE_NEWNS | user, |all, flag| all | flag);
+    u64::from(all.cast_unsigned())
+}
+
+/// Takes the remains of a child that was killed.
+fn bury(pid: Pid) {
+    while matches!(waitpid(Some(pid), WaitOptions::empty()), Err(Errno::INTR)) {}
+}
+
+/// Gives pid 1 its ids and puts it under its limits.
+fn admit(pid: Pid, rootless: bool, groups: &Groups) -> Result<(), Refusal> {
+    if rootless {
+        let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+        let maps = [
+            ("setgroups", "deny".to_owned()),
+            ("uid_map", format!("{ROOTLESS_ID} {user} 1")),
+            ("gid_map", format!("{ROOTLESS_ID} {group} 1")),
+        ];
+        for (file, text) in maps {
+            let path = format!("/proc/{}/{file}", pid.as_raw_nonzero());
+            fs::write(path, text)
+                .map_err(|error| Refusal::at(Wall::UserNamespace, file, &error))?;
+        }
+    }
+    let entered = groups.enter(pid.as_raw_nonzero().get());
+    entered.map_err(|error| Refusal::at(Wall::Cgroup, "entering", &error))
+}
+
+/// Waits until pid 1 has ended, the runtime wants it to or has died, or its time is over.
+fn watch(
+    control: &UnixStream,
+    process: &OwnedFd,
+    forward: &mut impl Write,
+    limit: Option<Duration>,
+) {
+    let begun_at = Instant::now();
+    loop {
+        let left = limit.map(|limit| limit.saturating_sub(begun_at.elapsed()));
+        if left == Some(Duration::ZERO) {
+            order::say(control, "timeout", &());
+            return;
+        }
+        let mut events = [PollFd::new(process, PollFlags::IN), PollFd::new(control, PollFlags::IN)];
+        let left = left.and_then(|left| Timespec::try_from(left).ok());
+        if poll(&mut events, left.as_ref()).is_err() {
+            continue;
+        }
+        if !events[0].revents().is_empty() {
+            return;
+        }
+        if !events[1].revents().is_empty() && !obey(control, forward) {
+            return;
+        }
+    }
+}
+
+/// Carries out what the runtime asks; returns whether to go on.
+fn obey(control: &UnixStream, forward: &mut impl Write) -> bool {
+    let mut orders = [0; 16];
+    let got = rustix::io::read(control, &mut orders).unwrap_or(0);
+    let orders = &orders[..got];
+    if orders.contains(&ASK_TERMINATE) {
+        let _ends_anyway = forward.write_all(&[ASK_TERMINATE]);
+    }
+    got > 0 && !orders.contains(&ASK_KILL)
+}

@@ -1,0 +1,47 @@
+//! Sandboxes: programs that reach only what a policy grants.
+//!
+//! ```text
+//! runtime ──control socket──▶ launcher (our own binary, one thread)
+//!                                └─ pid 1 (namespaces; ours: reaps, forwards to the gateway)
+//!                                     └─ command (own user id, no capability, seccomp, Landlock)
+//! ```
+//!
+//! A [`Plan`] is the checked `sandbox` section of a manifest. A [`Backend`] starts a [`Spec`]
+//! under it: [`Namespace`] with all walls or not at all, [`Process`] with none. [`probe`] tries
+//! which walls stand on this machine.
+//!
+//! It is not a container engine: there are no images and no networks but the gateway's. It does not
+//! decide policy, and it does not protect against a weakness of the kernel that the allowed system
+//! calls reach.
+//!
+//! Start reading at [`backend`], then [`launcher`]; the table of system calls is [`seccomp`].
+//!
+//! # Example
+//!
+//! ```
+//! use ax_sandbox::Plan;
+//!
+//! let section = serde_json::json!({"resources": {"memory": "512MiB"}, "timeLimit": "30m"});
+//! let plan = Plan::parse(&section)?;
+//! assert_eq!(plan.time_limit, Some(1800));
+//! # Ok::<(), ax_sandbox::ConfigError>(())
+//! ```
+
+pub mod backend;
+mod cgroup;
+pub mod conformance;
+pub mod launcher;
+mod order;
+mod plan;
+mod probe;
+mod registry;
+pub mod seccomp;
+mod sys;
+mod wall;
+
+pub use backend::{Backend, Ended, Namespace, Options, Process, Running, Spec, Status};
+pub use cgroup::Stats;
+pub use order::Gateway;
+pub use plan::{BackendKind, ConfigError, Mount, Plan, Resources, Root};
+pub use probe::probe;
+pub use wall::{Refusal, Standing, State, Wall};

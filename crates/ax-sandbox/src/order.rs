@@ -1,0 +1,172 @@
+//! What the runtime tells the launcher, and how: over the launcher's standard input, a socket.
+//!
+//! ```text
+//! runtime ─▶ launcher   length (4 bytes, big-endian), order (JSON), with four descriptors:
+//!                       the command's stdin, stdout, stderr, and the locked entry
+//!         ─▶            single bytes: `T` terminate, `K` kill; the end means kill
+//!         ◀─            lines: `started JSON`, `failed JSON`, `exited N`, `signaled N`, `timeout`
+//! ```
+//! Lines come from the launcher until there is a pid 1, then from pid 1.
+
+use crate::plan::Plan;
+use crate::wall::{Standing, Wall};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+/// Asks the launcher to send SIGTERM to the command's process group.
+pub(crate) const ASK_TERMINATE: u8 = b'T';
+/// Asks the launcher to kill everything at once.
+pub(crate) const ASK_KILL: u8 = b'K';
+/// The largest order, in bytes.
+const ORDER_BYTES_MAX: u32 = 16 << 20;
+/// How many descriptors come with an order.
+const DESCRIPTORS: usize = 4;
+
+/// What to run, and in what.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Order {
+    /// Whether there are walls at all.
+    pub(crate) isolated: bool,
+    /// The name of this sandbox: of its entry and of its control groups.
+    pub(crate) name: String,
+    /// Its entry in the registry, which the launcher removes at the end.
+    pub(crate) entry: PathBuf,
+    /// Program and arguments.
+    pub(crate) command: Vec<OsString>,
+    /// The working directory, as the command sees it.
+    pub(crate) dir: PathBuf,
+    /// The whole environment.
+    pub(crate) env: Vec<(OsString, OsString)>,
+    /// The policy.
+    pub(crate) plan: Plan,
+    /// What is mounted, parents before children.
+    pub(crate) binds: Vec<Bind>,
+    /// The way to the gateway.
+    pub(crate) gateway: Option<Gateway>,
+    /// The ids of a sandbox that root makes; `None` for others.
+    pub(crate) ids: Option<Ids>,
+    /// Walls that are left out: only the controls of the attack suite do that.
+    pub(crate) without: BTreeSet<Wall>,
+}
+
+impl Order {
+    /// Returns whether a wall is to be built.
+    pub(crate) fn has(&self, wall: Wall) -> bool {
+        !self.without.contains(&wall)
+    }
+}
+
+/// Something of the host that is mounted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Bind {
+    pub(crate) source: PathBuf,
+    pub(crate) target: PathBuf,
+    pub(crate) writable: bool,
+    /// Whether its owner outside becomes the sandbox's user inside.
+    pub(crate) mapped: bool,
+}
+
+/// How the sandbox reaches the gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gateway {
+    /// The gateway's unix socket. Its directory is mounted, so that a gateway that starts anew
+    /// can make it again: the directory should hold nothing else.
+    pub socket: PathBuf,
+    /// The port on the sandbox's loopback that leads there.
+    pub port: u16,
+}
+
+/// User ids, which are group ids too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ids {
+    /// Of pid 1.
+    pub(crate) init: u32,
+    /// Of the command and everything that it starts.
+    pub(crate) user: u32,
+}
+
+/// What the launcher says first.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Started {
+    /// The walls.
+    pub(crate) walls: Vec<Standing>,
+    /// The control groups, to read what is consumed.
+    pub(crate) cgroups: Vec<PathBuf>,
+}
+
+/// Sends an order and the descriptors that belong to it.
+pub(crate) fn send(
+    to: &UnixStream,
+    order: &Order,
+    descriptors: [BorrowedFd<'_>; DESCRIPTORS],
+) -> io::Result<()> {
+    let text = serde_json::to_vec(order)?;
+    let length = u32::try_from(text.len()).ok().filter(|length| *length <= ORDER_BYTES_MAX);
+    let length = length.ok_or_else(|| io::Error::other("the environment is too large"))?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+        return Err(io::Error::other("no room for descriptors"));
+    }
+    let length = length.to_be_bytes();
+    sendmsg(to, &[IoSlice::new(&length)], &mut ancillary, SendFlags::NOSIGNAL)?;
+    (&*to).write_all(&text)
+}
+
+/// Waits for an order.
+pub(crate) fn receive(from: &UnixStream) -> io::Result<(Order, [OwnedFd; DESCRIPTORS])> {
+    let mut length = [0; 4];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let got = loop {
+        let mut buffers = [IoSliceMut::new(&mut length)];
+        match recvmsg(from, &mut buffers, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+            Err(Errno::INTR) => {}
+            other => break other?,
+        }
+    };
+    let descriptors: Vec<OwnedFd> = ancillary
+        .drain()
+        .filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    let length = u32::from_be_bytes(length);
+    let descriptors = descriptors.try_into().ok().filter(|_| got.bytes == 4);
+    let descriptors = descriptors.filter(|_| length <= ORDER_BYTES_MAX);
+    let descriptors = descriptors.ok_or(io::ErrorKind::InvalidData)?;
+    let mut text = vec![0; length as usize];
+    (&*from).read_exact(&mut text)?;
+    Ok((serde_json::from_slice(&text)?, descriptors))
+}
+
+/// Says a line. A runtime that is gone needs to know nothing.
+pub(crate) fn say(to: impl AsFd, what: &str, value: &impl Serialize) {
+    let value = serde_json::to_string(value).unwrap_or_default();
+    let line = format!("{what} {value}\n");
+    let mut rest = line.as_bytes();
+    while !rest.is_empty() {
+        match rustix::net::send(&to, rest, SendFlags::NOSIGNAL) {
+            Ok(sent) => rest = &rest[sent..],
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                let mut writable = [rustix::event::PollFd::new(&to, rustix::event::PollFlags::OUT)];
+                let _interrupted = rustix::event::poll(&mut writable, None);
+            }
+            Err(_) => return,
+        }
+    }
+}
