@@ -153,6 +153,48 @@ pub struct Gateway {
     socket: Option<sockets::File>,
 }
 
+/// The ways to the door.
+struct Ways {
+    /// Where a harness that speaks TCP finds it.
+    port: Option<u16>,
+    listeners: Vec<Listener>,
+    file: Option<sockets::File>,
+}
+
+impl Ways {
+    async fn open(listen: Listen) -> Result<Self, OpenError> {
+        let (port, mut listeners) = match listen.port {
+            Port::Loopback => {
+                let (port, listener) = loopback().await?;
+                (Some(port), vec![Listener::Port(listener)])
+            }
+            Port::Forwarded(port) => (Some(port), Vec::new()),
+            Port::None => (None, Vec::new()),
+        };
+        let mut file = None;
+        if let Some(socket) = listen.socket {
+            let listener = UnixListener::from_std(socket.listener);
+            let listener = listener.map_err(|source| OpenError::Listen { source })?;
+            listeners.push(Listener::Socket(listener));
+            file = Some(socket.file);
+        }
+        Ok(Self { port, listeners, file })
+    }
+
+    fn environment(&self) -> Option<(String, String)> {
+        let path = self.file.as_ref()?.path().to_string_lossy().into_owned();
+        Some(("AX_GATEWAY_SOCKET".to_owned(), path))
+    }
+
+    /// Listens from here on; returns the file of the socket, which must live as long.
+    fn serve(self, door: &Arc<Door>, stop: &CancellationToken) -> Option<sockets::File> {
+        for listener in self.listeners {
+            drop(tokio::spawn(door::serve(listener, Arc::clone(door), stop.clone())));
+        }
+        self.file
+    }
+}
+
 impl Gateway {
     /// Opens the door.
     ///
@@ -166,26 +208,10 @@ impl Gateway {
         let session = Arc::new(Session::new(frames, may_act));
         let (calls, stop) = (TaskTracker::new(), CancellationToken::new());
         let trace = setup.trace.and_then(|trace| HeaderValue::try_from(trace).ok());
-        let Listen { socket, port } = setup.listen;
-        let (port, mut listeners) = match port {
-            Port::Loopback => {
-                let (port, listener) = loopback().await?;
-                (Some(port), vec![Listener::Port(listener)])
-            }
-            Port::Forwarded(port) => (Some(port), Vec::new()),
-            Port::None => (None, Vec::new()),
-        };
+        let ways = Ways::open(setup.listen).await?;
         let placeholder = proof::placeholder();
-        let mut environment = environment(&config, port, &placeholder);
-        let mut file = None;
-        if let Some(socket) = socket {
-            let path = socket.path().to_string_lossy().into_owned();
-            environment.push(("AX_GATEWAY_SOCKET".to_owned(), path));
-            let listener = UnixListener::from_std(socket.listener);
-            listeners
-                .push(Listener::Socket(listener.map_err(|source| OpenError::Listen { source })?));
-            file = Some(socket.file);
-        }
+        let mut environment = environment(&config, ways.port, &placeholder);
+        environment.extend(ways.environment());
         let Config { models: providers, tools: servers, on_divergence, limits, egress } = config;
         let meter = Meter::new(limits, setup.used, setup.rates, setup.rated);
         let of_session = scope.rsplit_once('/').map_or("", |(session, _)| session);
@@ -226,10 +252,7 @@ impl Gateway {
             denials: Arc::new(Denials::new(Arc::clone(&session))),
             placeholder: placeholder.into(),
         };
-        let door = Arc::new(door);
-        for listener in listeners {
-            drop(tokio::spawn(door::serve(listener, Arc::clone(&door), stop.clone())));
-        }
+        let socket = ways.serve(&Arc::new(door), &stop);
         Ok(Self {
             session,
             models,
@@ -239,7 +262,7 @@ impl Gateway {
             toolbox,
             calls,
             stop,
-            socket: file,
+            socket,
         })
     }
 
