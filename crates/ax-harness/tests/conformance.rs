@@ -364,7 +364,15 @@ async fn law_4_what_dies_without_a_word_is_gone_and_has_not_ended() {
 async fn law_5_nothing_is_begun_for_a_session_that_may_be_anothers() {
     for kind in KINDS {
         let stage = Stage::set(kind, Scene::Hang).await;
-        let exit = soon(kind, stage.start(MayAct::when(|| false)).exit()).await;
+        let mut running = stage.start(MayAct::when(|| false));
+        let exit = soon(kind, async move {
+            // It may say what it is about to do.
+            while let Some(frame) = running.frames.recv().await {
+                record(&running, &frame).await;
+            }
+            running.exit().await
+        });
+        let exit = exit.await;
         assert_eq!(gone(exit).code, "killed", "{kind:?}");
         assert!(!stage.is_at_work(), "{kind:?}");
         stage.rig.assert_nothing_runs();

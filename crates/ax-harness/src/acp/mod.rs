@@ -19,7 +19,6 @@ mod updates;
 mod wire;
 
 pub(crate) use permission::{Verdict, fits, verdict};
-pub(crate) use prompt::{history, history_as_text};
 
 use crate::config::ConfigError;
 use crate::launch::{Exit, Io, Launch, Launcher};

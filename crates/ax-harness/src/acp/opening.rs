@@ -7,7 +7,7 @@ use super::updates::note;
 use super::wire::Refused;
 use super::{Over, PROTOCOL, last};
 use crate::launch::Launch;
-use crate::turn::tool_servers;
+use crate::turn::{said, tool_servers};
 use ax_core::session::{Body, Frame};
 use serde_json::{Value, json};
 
@@ -173,7 +173,7 @@ impl Talk<'_> {
     fn prompt(&self, offers: &Offers, how: &str) -> Result<Vec<Value>, ax_core::session::Failure> {
         let mut prompt = Vec::new();
         if how == NEW {
-            prompt.extend(prompt::history(&self.launch.history)?);
+            prompt.extend(said::history(&self.launch.history)?.as_deref().map(prompt::text));
         } else if self.goes_on() {
             prompt.push(prompt::text(
                 "You were interrupted while you worked on the following. Find out what is done \

@@ -1,15 +1,13 @@
-//! What an agent is told: the input, and what was said before it knew us.
+//! What an agent is told.
 
-use crate::launch::{Content, Launch, Role, Turn};
-use crate::turn::said::{BASE64, in_base64, said, words};
+use crate::launch::{Content, Launch};
+use crate::turn::said::{BASE64, in_base64, words};
 use ax_core::session::{Failure, PartKind};
 use serde_json::{Value, json};
 use std::path::Path;
 
 /// The largest content that is sent as it is, in bytes; a larger one is named by its file.
 const CONTENT_BYTES_MAX: u64 = 8 * 1024 * 1024;
-/// How much of the conversation is told as text, in bytes.
-const HISTORY_BYTES_MAX: usize = 256 * 1024;
 
 /// What a prompt may contain beside text and links.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,42 +74,6 @@ fn file_name(path: &Path) -> String {
     path.file_name().map_or_else(|| "file".into(), |name| name.to_string_lossy().into_owned())
 }
 
-/// Returns what was said before, as a block of text, for an agent that does not know it.
-pub(crate) fn history(turns: &[Turn]) -> Result<Option<Value>, Failure> {
-    Ok(history_as_text(turns)?.as_deref().map(text))
-}
-
-/// Returns what was said before, as text.
-pub(crate) fn history_as_text(turns: &[Turn]) -> Result<Option<String>, Failure> {
-    let mut told = Vec::new();
-    let mut room = HISTORY_BYTES_MAX;
-    for turn in turns.iter().rev() {
-        let said = said(turn)?;
-        if said.is_empty() {
-            continue;
-        }
-        if said.len() > room {
-            told.push("(What was said before this is left out.)".to_owned());
-            break;
-        }
-        room -= said.len();
-        let who = match turn.role {
-            Role::User => "User",
-            Role::Agent => "You",
-        };
-        told.push(format!("{who}: {said}"));
-    }
-    if told.is_empty() {
-        return Ok(None);
-    }
-    told.reverse();
-    let told = told.join("\n\n");
-    Ok(Some(format!(
-        "What was said in this conversation before, for your information:\n\n{told}\n\n\
-         What follows is what you are asked now."
-    )))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,19 +109,5 @@ mod tests {
         let link = json!({"type": "resource_link", "name": "n", "uri": uri,
             "mimeType": "image/png", "size": 2});
         check(&file, none, link);
-    }
-
-    #[test]
-    fn the_newest_of_the_history_is_told() {
-        let turn =
-            |role, text: &str| Turn { role, parts: vec![part(PartKind::Text, "text/plain", text)] };
-        assert_eq!(history(&[]).unwrap(), None);
-        let turns = [turn(Role::User, "one"), turn(Role::Agent, "two")];
-        let told = history(&turns).unwrap().unwrap()["text"].as_str().unwrap().to_owned();
-        assert!(told.contains("User: one\n\nYou: two"), "{told}");
-        let long = "x".repeat(HISTORY_BYTES_MAX);
-        let turns = [turn(Role::User, &long), turn(Role::Agent, "two")];
-        let told = history(&turns).unwrap().unwrap()["text"].as_str().unwrap().to_owned();
-        assert!(told.contains("is left out.)\n\nYou: two"), "{told}");
     }
 }

@@ -5,9 +5,8 @@ use super::config::{Behavior, History, TOOLS};
 use super::place::Model;
 use super::trajectory;
 use super::wire::Heard;
-use crate::acp::history_as_text;
 use crate::launch::Content;
-use crate::turn::said::{BASE64, in_base64, words};
+use crate::turn::said::{BASE64, history, in_base64, words};
 use crate::turn::{Over, failure, tool_servers};
 use ax_core::session::{Body, Failure, Frame, PartKind};
 use base64::Engine as _;
@@ -71,7 +70,7 @@ impl Talk<'_> {
                 Some(told) => Opening { how: "trajectory", initial: Some(told), ..new },
                 None => new,
             },
-            History::Text => match history_as_text(&self.launch.history)? {
+            History::Text => match history(&self.launch.history)? {
                 Some(told) => Opening { how: "text", before: Some(told), ..new },
                 None => new,
             },

@@ -7,8 +7,8 @@ use super::run::Run;
 use super::steps::Steps;
 use super::wire::{Kind, Standing};
 use super::{failure, request};
-use crate::acp;
 use crate::link::Stop;
+use crate::turn::said;
 use ax_core::session::{Body, EffectClass, Failure, Frame, StepKind, Usage};
 use serde_json::{Value, json};
 use std::pin::pin;
@@ -150,9 +150,9 @@ impl Run<'_> {
         let lost = request.previous.take();
         let data = json!({"interaction": lost, "why": why.failure.message});
         self.note("interactions.lost", &data).await?;
-        let before = acp::history(&self.launch.history)
+        let before = said::history(&self.launch.history)
             .map_err(|failure| Stop::Failed { failure, retry: false })?;
-        request.input.splice(0..0, before);
+        request.input.splice(0..0, before.map(request::text));
         Ok(())
     }
 
@@ -378,7 +378,7 @@ impl Run<'_> {
         let previous = self.launch.kept.as_deref().and_then(kept);
         let mut input = request::input(self.launch)?;
         if previous.is_none() {
-            input.splice(0..0, acp::history(&self.launch.history)?);
+            input.splice(0..0, said::history(&self.launch.history)?.map(request::text));
         }
         Ok(Request { input, previous })
     }
