@@ -85,7 +85,7 @@ pub fn derive(key: &SessionKey, what: &str, bytes: usize) -> Vec<u8> {
 
 /// Reads so many bytes, not all of them zero unless it is one.
 fn hex(text: &str, bytes: usize) -> Option<Vec<u8>> {
-    if text.len() != 2 * bytes || !text.is_ascii() {
+    if text.len() != 2 * bytes || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }
     let read = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).ok();

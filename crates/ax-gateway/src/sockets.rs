@@ -154,8 +154,13 @@ impl Place {
     /// Removes the directory if no socket is in it.
     fn tidy(&self, open: &mut Open) {
         if let Some(dir) = open.dir.take_if(|_| open.numbers.is_empty()) {
+            let removed = match fs::remove_dir(dir) {
+                // Somebody tidied it away.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                other => other,
+            };
             let _swept_by_the_next_life =
-                fs::remove_dir(dir).and_then(|()| fs::remove_file(self.run_dir.join(&self.name)));
+                removed.and_then(|()| fs::remove_file(self.run_dir.join(&self.name)));
         }
     }
 

@@ -60,6 +60,10 @@ pub(super) fn sent_on(
 ) -> Request<Counted> {
     let (mut head, body) = request.into_parts();
     without_connection(&mut head.headers);
+    // What a rule says of methods holds for the one that the request has.
+    for name in ["x-http-method", "x-http-method-override", "x-method-override"] {
+        head.headers.remove(name);
+    }
     let host = if place.port == port_of_scheme { place.bracketed() } else { place.to_string() };
     if let Ok(host) = host.parse() {
         drop(head.headers.insert(header::HOST, host));

@@ -17,6 +17,8 @@ use tokio::time::timeout;
 const REQUEST_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// The same in KiB.
 const REQUEST_KIB_MAX: u32 = 32 * 1024;
+/// The most values that a request's JSON may have: each takes far more memory than text.
+pub(super) const VALUES_MAX: usize = 1_000_000;
 /// How many KiB the requests of an attempt may have together; more wait.
 const ROOM_KIB: usize = 128 * 1024;
 /// How long a harness may take for a request's body.
@@ -40,6 +42,8 @@ pub(super) enum Unread {
     TooLarge,
     #[error("the request has no end")]
     Endless,
+    #[error("a request may have {VALUES_MAX} values")]
+    TooMany,
     #[error("the request broke off")]
     Broken,
     #[error("the content encoding {0:?} is not understood; use gzip, deflate or none")]
@@ -51,7 +55,7 @@ pub(super) enum Unread {
 impl Unread {
     pub(super) const fn status(&self) -> StatusCode {
         match self {
-            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooLarge | Self::TooMany => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Endless => StatusCode::REQUEST_TIMEOUT,
             Self::Broken | Self::Garbled(_) => StatusCode::BAD_REQUEST,
             Self::Coding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -91,47 +95,57 @@ impl Room {
     /// Reads a body to its end and decodes it.
     pub(super) async fn read(&self, headers: &HeaderMap, body: Incoming) -> Result<Held, Unread> {
         let coding = Coding::of(headers)?;
-        let read = async {
-            let held = self.collect(body).await?;
-            if coding == Coding::Plain { Ok(held) } else { self.decode(coding, held).await }
-        };
-        timeout(BODY_MAX, read).await.unwrap_or(Err(Unread::Endless))
-    }
-
-    async fn collect(&self, mut body: Incoming) -> Result<Held, Unread> {
-        if body.size_hint().lower() > REQUEST_BYTES_MAX as u64 {
+        let length = body.size_hint().exact().map(usize::try_from);
+        let length = length.map_or(REQUEST_BYTES_MAX, |length| length.unwrap_or(usize::MAX));
+        if length > REQUEST_BYTES_MAX {
             return Err(Unread::TooLarge);
         }
-        let mut place = self.take(0).await?;
-        let mut bytes = BytesMut::new();
-        while let Some(frame) = body.frame().await {
-            let Ok(data) = frame.map_err(|_| Unread::Broken)?.into_data() else { continue };
-            if bytes.len() + data.len() > REQUEST_BYTES_MAX {
-                return Err(Unread::TooLarge);
+        // All at once: who has a part and waits for more would keep others waiting who do the same.
+        // Nobody knows how large it becomes when it is decoded.
+        let more = if coding == Coding::Plain { 0 } else { REQUEST_KIB_MAX };
+        let place = u32::try_from(kib(length)).unwrap_or(REQUEST_KIB_MAX) + more;
+        let place = Arc::clone(&self.0).acquire_many_owned(place).await;
+        let mut place = place.map_err(|_| Unread::Broken)?;
+        let read = async {
+            let bytes = collect(body).await?;
+            if coding == Coding::Plain {
+                return Ok(bytes);
             }
-            let more = kib(bytes.len() + data.len()).saturating_sub(place.num_permits());
-            if more > 0 {
-                place.merge(self.take(u32::try_from(more).unwrap_or(u32::MAX)).await?);
-            }
-            bytes.extend_from_slice(&data);
-        }
-        Ok(Held { bytes: bytes.freeze(), place })
-    }
-
-    async fn decode(&self, coding: Coding, coded: Held) -> Result<Held, Unread> {
-        // Nobody knows how large it becomes.
-        let mut place = self.take(REQUEST_KIB_MAX).await?;
-        let bytes = coded.bytes.clone();
-        let decoded = tokio::task::spawn_blocking(move || decoded(coding, &bytes));
-        let bytes = decoded.await.map_err(|_| Unread::Broken)??;
+            let decoded = tokio::task::spawn_blocking(move || decoded(coding, &bytes));
+            decoded.await.map_err(|_| Unread::Broken)?
+        };
+        let bytes = timeout(BODY_MAX, read).await.unwrap_or(Err(Unread::Endless))?;
         let unused = place.num_permits().saturating_sub(kib(bytes.len()));
         drop(place.split(unused));
         Ok(Held { bytes, place })
     }
+}
 
-    async fn take(&self, kib: u32) -> Result<OwnedSemaphorePermit, Unread> {
-        Arc::clone(&self.0).acquire_many_owned(kib).await.map_err(|_| Unread::Broken)
+async fn collect(mut body: Incoming) -> Result<Bytes, Unread> {
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| Unread::Broken)?.into_data() else { continue };
+        if bytes.len() + data.len() > REQUEST_BYTES_MAX {
+            return Err(Unread::TooLarge);
+        }
+        bytes.extend_from_slice(&data);
     }
+    Ok(bytes.freeze())
+}
+
+/// Counts what a JSON text is made of, without reading it: little text can be many values.
+pub(super) fn value_count(json: &[u8]) -> usize {
+    let (mut count, mut in_text, mut escaped) = (1, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b',' | b'[' | b'{' if !in_text => count += 1,
+            _ => {}
+        }
+    }
+    count
 }
 
 const fn kib(bytes: usize) -> usize {
@@ -203,6 +217,15 @@ mod tests {
         for coded in [&b"{}"[..], &whole[..whole.len() - 4]] {
             let said = decoded(Coding::Gzip, coded);
             assert!(matches!(said, Err(Unread::Garbled(_))), "{coded:?}: {said:?}");
+        }
+    }
+
+    #[test]
+    fn values_are_counted_and_texts_are_not_read() {
+        for (json, count) in
+            [("{}", 2), ("[1,2,[3]]", 5), (r#"{"a": "[,{", "b": "\\\",", "c": [1, 2]}"#, 6)]
+        {
+            assert_eq!(value_count(json.as_bytes()), count, "{json}");
         }
     }
 

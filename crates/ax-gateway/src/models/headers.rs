@@ -3,7 +3,7 @@
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 /// Those of its connection (RFC 9110 §7.6.1), and whatever says who it is.
-const NOT_SENT: [HeaderName; 20] = [
+const NOT_SENT: [HeaderName; 23] = [
     header::ACCEPT_ENCODING,
     header::AUTHORIZATION,
     header::CONNECTION,
@@ -25,6 +25,10 @@ const NOT_SENT: [HeaderName; 20] = [
     HeaderName::from_static("proxy-connection"),
     HeaderName::from_static("x-api-key"),
     HeaderName::from_static("x-goog-api-key"),
+    // Those by which a request means another method than it has.
+    HeaderName::from_static("x-http-method"),
+    HeaderName::from_static("x-http-method-override"),
+    HeaderName::from_static("x-method-override"),
 ];
 /// What others begin with: names of the runtime, and of proxies that say who asks.
 const NOT_SENT_PREFIXES: [&str; 4] = ["ax-", "x-ax-", "x-forwarded-", "x-real-"];

@@ -73,7 +73,10 @@ impl Rates {
         let mut buckets = self.lock();
         if buckets.len() >= RATES_MAX && !buckets.contains_key(who) {
             let now = Instant::now();
-            buckets.retain(|_, bucket| now.duration_since(bucket.at) < Duration::from_secs(60));
+            buckets.retain(|_, bucket| {
+                let owes = bucket.calls < 0.0 || bucket.tokens < 0.0;
+                owes || now.duration_since(bucket.at) < Duration::from_secs(60)
+            });
         }
         let bucket = buckets.entry(who.to_owned()).or_insert_with(|| Bucket::full(rate));
         bucket.fill(rate);
@@ -162,12 +165,12 @@ impl Meter {
                 check(whose, limit, so_far)?;
             }
         }
-        let of_namespace = self.quotas.admit(&self.namespace)?;
-        let mut wait = of_namespace;
+        // What is shared by more comes later: who is over its own rate takes nothing from others.
+        let mut wait = Duration::ZERO;
         for (who, rate) in self.rates_of(provider) {
-            let own = self.rates.admit(&who, rate);
-            wait = wait.max(own.inspect_err(|_| self.quotas.take_back(&self.namespace))?);
+            wait = wait.max(self.rates.admit(&who, rate)?);
         }
+        wait = wait.max(self.quotas.admit(&self.namespace)?);
         // It counts from here on: what several ask at a time is not over the limit either.
         used.execution.model_calls += 1;
         used.session.model_calls += 1;
@@ -245,6 +248,29 @@ mod tests {
         meter.admit("p").unwrap();
         let over = meter.admit("p").unwrap_err();
         assert_eq!(over.message(), "the budget of model calls of the execution is used up: 2 of 2");
+    }
+
+    #[tokio::test]
+    async fn who_is_over_its_own_rate_takes_nothing_from_its_namespace() {
+        let dir = tempfile::tempdir().unwrap();
+        let quota = crate::Quota { calls_per_minute: Some(60), ..Default::default() };
+        let quotas = Quotas::open(quota, dir.path().join("models.json")).unwrap();
+        let own = Limits {
+            session_rate: Some(Rate { calls: Some(1), tokens: None }),
+            ..Limits::default()
+        };
+        let rates = Rates::default();
+        let session = |limits, name: &str| {
+            let meter = Meter::new(limits, Used::default(), rates.clone(), String::new());
+            meter.within(name.into(), "ns".into(), quotas.clone())
+        };
+        let greedy = session(own, "greedy");
+        greedy.admit("p").unwrap();
+        for _ in 0..200 {
+            assert!(matches!(greedy.admit("p"), Err(Over::Rate { .. })));
+        }
+        let other = session(Limits::default(), "other");
+        assert_eq!(other.admit("p").unwrap(), Duration::ZERO);
     }
 
     #[test]

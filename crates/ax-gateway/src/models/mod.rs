@@ -22,7 +22,7 @@ use crate::session::{self, KEY_PREFIX, Recorded, Session};
 use ax_core::session::{
     Body, Digest, EffectClass, Failure, Frame, Prefix, StepKey, StepKind, Usage,
 };
-use body::{Room, Unread};
+use body::{Room, Unread, VALUES_MAX};
 use book::{Book, Diverged, Found};
 use chain::Placed;
 pub(crate) use events::{Events, data};
@@ -167,6 +167,9 @@ impl Models {
         };
         if !matches!(call, Call::Model(_)) {
             return self.pass(upstream, &wanted, call).await;
+        }
+        if body::value_count(&wanted.body) > VALUES_MAX {
+            return deny(wire, Unread::TooMany.status(), &Unread::TooMany.to_string());
         }
         let parsed: Map<String, Value> = match serde_json::from_slice(&wanted.body) {
             Ok(parsed) => parsed,

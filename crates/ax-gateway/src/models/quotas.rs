@@ -127,7 +127,7 @@ impl Quotas {
     }
 
     /// A call that was let in is not made.
-    pub(super) fn take_back(&self, namespace: &str) {
+    fn take_back(&self, namespace: &str) {
         if let Some(shared) = &self.0 {
             let mut counts = shared.lock();
             if let Some((calls, ..)) = counts.stored.used.get_mut(namespace) {

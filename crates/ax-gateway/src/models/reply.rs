@@ -5,7 +5,7 @@ use super::recorded::Head;
 use super::refuse;
 use super::wire::Wire;
 use bytes::Bytes;
-use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
+use futures::{Stream, TryStreamExt as _, stream};
 use http::{Response, StatusCode};
 use http_body::{Frame as BodyFrame, SizeHint};
 use http_body_util::StreamBody;
@@ -93,7 +93,14 @@ impl Reply {
         pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
         stop: CancellationToken,
     ) -> Self {
-        let pieces = pieces.take_until(stop.cancelled_owned()).map_ok(BodyFrame::data);
+        let pieces =
+            stream::try_unfold((Box::pin(pieces), stop), |(mut pieces, stop)| async move {
+                let piece = tokio::select! {
+                    () = stop.cancelled() => return Err(io::Error::other("the attempt is over")),
+                    piece = pieces.try_next() => piece?,
+                };
+                Ok(piece.map(|piece| (BodyFrame::data(piece), (pieces, stop))))
+            });
         Self::new(Box::pin(pieces), None)
     }
 
