@@ -4,7 +4,7 @@ use super::calls::{Call, Calls, refusal};
 use super::config::Config;
 use super::permission::{Rule, decide};
 use super::place::Place;
-use super::questions::Form;
+use super::questions::{self, Form};
 use super::steps::{Steps, note};
 use super::wire::{self, Heard, Hook, State, Step, Wire};
 use crate::acp::Verdict;
@@ -125,7 +125,7 @@ impl<'a> Talk<'a> {
             place,
             rules,
             steps: Steps::new(&place.id),
-            calls: Calls::default(),
+            calls: Calls::new(servers(launch)),
             pending: BTreeMap::new(),
             seen: BTreeMap::new(),
             asked: BTreeSet::new(),
@@ -148,6 +148,7 @@ impl<'a> Talk<'a> {
         let model = self.place.model(self.config, self.launch);
         let model = model.map_err(|why| Over::Failed { failure: why, retry: false })?;
         let prompt = self.open(&model, ready).await?;
+        fits(&prompt)?;
         // The agent acts on it by itself: this is the last moment to ask.
         self.link.may_act()?;
         self.wire.send("userInput", &prompt);
@@ -222,16 +223,23 @@ impl<'a> Talk<'a> {
         if step.state == "STATE_ERROR" {
             self.calls.lose();
         }
+        let which = (step.trajectory_id.clone(), step.step_index);
         if step.state != "STATE_WAITING_FOR_USER" {
+            // It may wait again, and is asked for again then.
+            if !step.state.is_empty() {
+                self.asked.remove(&which);
+            }
             return Ok(());
         }
-        if !self.asked.insert((step.trajectory_id.clone(), step.step_index)) {
+        if self.asked.contains(&which) {
             return Ok(());
         }
         if let Some(form) = Form::of(step) {
+            self.asked.insert(which);
             return self.put(form).await;
         }
         if step.tool_confirmation_request.is_some() {
+            self.asked.insert(which);
             return self.confirm(step).await;
         }
         Ok(())
@@ -267,7 +275,7 @@ impl<'a> Talk<'a> {
             .say(Frame::Ask {
                 key: key.as_str().into(),
                 kind: AskKind::Approval,
-                prompt: format!("May the agent go on? {}", step.request_text),
+                prompt: questions::prompt(format!("May the agent go on? {}", step.request_text)),
                 choices: Vec::new(),
                 details: None,
                 expires_millis: None,
@@ -383,6 +391,23 @@ impl<'a> Talk<'a> {
     }
 }
 
+/// Returns the names of the tool servers of the gateway; none if it does not stand, which is found
+/// out when the program is told of them.
+fn servers(launch: &Launch) -> BTreeSet<String> {
+    let servers = turn::tool_servers(launch).unwrap_or_default();
+    servers.into_iter().map(|(name, _)| name).collect()
+}
+
+/// Checks that a prompt is not more than the program can be told.
+fn fits(prompt: &Value) -> Result<(), Over> {
+    let (bytes, limit) = (prompt.to_string().len(), wire::QUEUE_BYTES_MAX);
+    if bytes > limit {
+        let message = format!("the input is {bytes} bytes long, and may be {limit} at most");
+        return Err(last("input_too_large", message));
+    }
+    Ok(())
+}
+
 /// Returns what a turn's end means.
 fn end_of(state: &State, http_code: u32) -> Over {
     let reason = state.stop_reason.strip_prefix("STOP_REASON_").unwrap_or_default();
@@ -405,6 +430,14 @@ fn end_of(state: &State, http_code: u32) -> Over {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_prompt_that_is_too_long_is_refused_for_good() {
+        assert!(fits(&json!("hello")).is_ok());
+        let over = fits(&"x".repeat(wire::QUEUE_BYTES_MAX).into()).unwrap_err();
+        let Over::Failed { failure, retry: false } = over else { panic!("{over:?}") };
+        assert_eq!(failure.code, "input_too_large");
+    }
 
     #[test]
     fn an_end_that_is_none_is_a_failure() {

@@ -11,6 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 const SHOWN_CHARS_MAX: usize = 2_000;
 /// The longest name of a part, in bytes.
 const NAME_BYTES_MAX: usize = 120;
+/// The longest value that is recorded of a call, in bytes.
+const VALUE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// The tool that asks a person by itself.
 const QUESTIONS: &str = "ask_question";
 /// What shows best what a tool would do, by the names of arguments.
@@ -34,6 +36,8 @@ pub(super) struct Call {
 /// Keeps the calls of a turn.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
+    /// The tool servers of the gateway, which has policies for them.
+    servers: BTreeSet<String>,
     made: BTreeMap<String, Call>,
     open: BTreeSet<String>,
     /// How often each was made, or came to the same.
@@ -41,6 +45,11 @@ pub(super) struct Calls {
 }
 
 impl Calls {
+    /// Keeps calls where these are the tool servers of the gateway.
+    pub(super) fn new(servers: BTreeSet<String>) -> Self {
+        Self { servers, ..Self::default() }
+    }
+
     /// Whether a tool is at work.
     pub(super) fn is_working(&self) -> bool {
         !self.open.is_empty()
@@ -61,13 +70,14 @@ impl Calls {
         } else {
             format!("mcp_{}_{}", args.server_name, args.tool_name)
         };
-        let has_its_own = !args.server_name.is_empty() || tool == QUESTIONS;
+        let has_its_own = self.servers.contains(&args.server_name) || tool == QUESTIONS;
         let arguments: Value = serde_json::from_str(&args.arguments_json)
             .unwrap_or_else(|_| args.arguments_json.clone().into());
         let same = self.count(&json!([tool, arguments]));
         let id = args.call_id.clone();
         let call = Call { id, tool, arguments, same, has_its_own };
-        let data = json!({"id": call.id, "name": call.tool, "arguments": call.arguments});
+        let arguments = bounded(call.arguments.clone());
+        let data = json!({"id": call.id, "name": call.tool, "arguments": arguments});
         let key = format!("antigravity:call:{}", call.same);
         let frame = output(&key, PartKind::ToolCall, &call.tool, &data);
         self.open.insert(call.id.clone());
@@ -98,7 +108,7 @@ impl Calls {
         let name = made.map_or(tool, |call| call.tool.as_str()).to_owned();
         let same = made.map_or_else(String::new, |call| call.same.clone());
         let count = self.count(&json!([same, field, what]));
-        let data = json!({"id": id, "name": name, field: what});
+        let data = json!({"id": id, "name": name, field: bounded(what)});
         output(&format!("antigravity:result:{count}"), PartKind::ToolResult, &name, &data)
     }
 
@@ -123,11 +133,13 @@ impl Call {
         let telling = TELLING.iter().find_map(argument);
         let shown = telling.map_or_else(|| self.arguments.to_string(), str::to_owned);
         let shown: String = shown.chars().take(SHOWN_CHARS_MAX).collect();
-        let details = json!({"tool": self.tool, "arguments": self.arguments});
+        let tool: String = self.tool.chars().take(NAME_BYTES_MAX).collect();
+        let arguments = bounded(self.arguments.clone());
+        let details = json!({"tool": self.tool, "arguments": arguments});
         Frame::Ask {
             key: self.ask_key(),
             kind: AskKind::Approval,
-            prompt: format!("May the agent do this? {}: {shown}", self.tool),
+            prompt: format!("May the agent do this? {tool}: {shown}"),
             choices: Vec::new(),
             details: Some(Body::Text(details.to_string())),
             expires_millis: None,
@@ -144,6 +156,24 @@ pub(super) fn refusal(result: &AskResult) -> Option<String> {
         }
         AskResult::Answered(_) => Some("a person did not permit it".into()),
         AskResult::Expired => Some("nobody permitted it in time".into()),
+    }
+}
+
+/// Returns a value as it is recorded: a text that is too long is cut, and of what else is too long
+/// there is only how long it was.
+fn bounded(value: Value) -> Value {
+    let bytes = value.to_string().len();
+    match value {
+        value if bytes <= VALUE_BYTES_MAX => value,
+        Value::String(mut text) => {
+            let end = text.floor_char_boundary(VALUE_BYTES_MAX);
+            text.truncate(end);
+            let cut = Value::from(text);
+            // Some characters are longer in JSON.
+            let fits = cut.to_string().len() <= VALUE_BYTES_MAX + VALUE_BYTES_MAX / 2;
+            if fits { cut } else { json!({"left_out": bytes}) }
+        }
+        _ => json!({"left_out": bytes}),
     }
 }
 
@@ -177,13 +207,14 @@ mod tests {
 
     #[test]
     fn a_call_has_the_same_key_in_each_attempt() {
-        let (mut first, mut second) = (Calls::default(), Calls::default());
+        let servers = BTreeSet::from(["warehouse".to_owned()]);
+        let (mut first, mut second) = (Calls::new(servers), Calls::default());
         let send = r#"{"shelf": 3}"#;
         let (call, key, frame) = first.made(&args("a", "warehouse", "send", send));
         let (again, same_key, _) = second.made(&args("b", "warehouse", "send", r#"{"shelf":3}"#));
         assert_eq!((call.tool.as_str(), &key), ("mcp_warehouse_send", &same_key));
         assert_eq!(call.ask_key(), again.ask_key());
-        assert!(call.has_its_own);
+        assert!(call.has_its_own && !again.has_its_own, "only servers of the gateway have");
         assert_eq!(shown(&frame).0, key);
         let (_, other, _) = first.made(&args("c", "warehouse", "send", send));
         assert_ne!(key, other, "it is made twice");
@@ -216,6 +247,18 @@ mod tests {
         let command = prompt(r#"{"CommandLine": "rm -r x", "Cwd": "/"}"#);
         assert_eq!(command, "May the agent do this? run_command: rm -r x");
         assert_eq!(prompt(r#"{"a":1}"#), r#"May the agent do this? run_command: {"a":1}"#);
+    }
+
+    #[test]
+    fn what_is_too_long_is_cut_or_left_out() {
+        assert_eq!(bounded(json!({"a": "b"})), json!({"a": "b"}));
+        let long = "ä".repeat(VALUE_BYTES_MAX);
+        let cut = bounded(long.clone().into());
+        assert_eq!(cut.as_str().map(str::len), Some(VALUE_BYTES_MAX));
+        let bytes = json!([long]).to_string().len();
+        assert_eq!(bounded(json!([long])), json!({"left_out": bytes}));
+        let escaped = bounded("\u{1}".repeat(VALUE_BYTES_MAX).into());
+        assert_eq!(escaped, json!({"left_out": 6 * VALUE_BYTES_MAX + 2}));
     }
 
     #[test]

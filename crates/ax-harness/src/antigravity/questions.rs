@@ -8,6 +8,30 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// The longest question that is put, in characters.
 const QUESTION_CHARS_MAX: usize = 8_000;
+/// The longest prompt, with all that is named in it, in bytes.
+const PROMPT_BYTES_MAX: usize = 64 * 1024;
+/// The most choices of which one is taken.
+const CHOICES_MAX: usize = 64;
+/// The longest of them, in bytes.
+const CHOICE_BYTES_MAX: usize = 256;
+/// What is put when the agent does not say what it wants to know.
+const NO_WORDS: &str = "The agent asks, and does not say what.";
+
+/// Returns a text as a prompt: cut, and never empty.
+pub(super) fn prompt(mut text: String) -> String {
+    if text.trim().is_empty() {
+        return NO_WORDS.to_owned();
+    }
+    let end = text.floor_char_boundary(PROMPT_BYTES_MAX);
+    text.truncate(end);
+    text
+}
+
+/// Whether one of these can be chosen, and is not written as text.
+fn can_be_chosen(choices: &[String]) -> bool {
+    let fits = |choice: &String| (1..=CHOICE_BYTES_MAX).contains(&choice.len());
+    (1..=CHOICES_MAX).contains(&choices.len()) && choices.iter().all(fits)
+}
 
 /// The questions of a step, which are put one after the other.
 #[derive(Clone, Debug)]
@@ -36,17 +60,18 @@ impl Form {
         let count = seen.entry(hash.clone()).or_default();
         *count += 1;
         let key: StepKey = format!("antigravity:question:{hash}:{count}").into();
-        let mut prompt: String = asked.question.chars().take(QUESTION_CHARS_MAX).collect();
-        // Several choices, or one that is not there, are given as text.
-        let kind = if asked.choices.is_empty() || asked.is_multi_select {
+        let mut words: String = asked.question.chars().take(QUESTION_CHARS_MAX).collect();
+        // Several choices, or one that is not there or does not fit, are given as text.
+        let kind = if asked.is_multi_select || !can_be_chosen(&asked.choices) {
             for choice in &asked.choices {
-                prompt.push_str("\n- ");
-                prompt.push_str(choice);
+                words.push_str("\n- ");
+                words.push_str(choice);
             }
             AskKind::Text
         } else {
             AskKind::Choice
         };
+        let prompt = prompt(words);
         let choices = if kind == AskKind::Choice { asked.choices.clone() } else { Vec::new() };
         let (details, expires_millis) = (None, None);
         let ask = Frame::Ask { key: key.clone(), kind, prompt, choices, details, expires_millis };
@@ -136,6 +161,24 @@ mod tests {
         let response =
             json!({"trajectoryId": "t", "stepIndex": 4, "response": {"answers": answers}});
         assert_eq!(form.response(), response);
+    }
+
+    #[test]
+    fn choices_that_do_not_fit_are_named_in_the_prompt() {
+        let put = |text: &str, choices: &[&str]| {
+            let form = form(&json!([question(text, choices, false)])).unwrap();
+            let (_, frame) = form.next(&mut BTreeMap::new()).unwrap();
+            let Frame::Ask { kind, prompt, choices, .. } = frame else { panic!("a question") };
+            (kind, prompt, choices.len())
+        };
+        assert_eq!(put("", &["a"]), (AskKind::Choice, NO_WORDS.to_owned(), 1));
+        assert_eq!(put("Which?", &["a", ""]), (AskKind::Text, "Which?\n- a\n- ".to_owned(), 0));
+        assert_eq!(put("Which?", &["a"; 64]).0, AskKind::Choice);
+        assert_eq!(put("Which?", &["a"; 65]).0, AskKind::Text);
+        let long = "ä".repeat(129);
+        let (kind, prompt, _) = put("Which?", &[long.as_str(); 500]);
+        assert_eq!(kind, AskKind::Text);
+        assert!((PROMPT_BYTES_MAX - 1..=PROMPT_BYTES_MAX).contains(&prompt.len()));
     }
 
     #[test]

@@ -26,7 +26,7 @@ const GREETING_BYTES_MAX: u32 = 64 * 1024;
 /// The longest message of the program, in bytes.
 const MESSAGE_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// How much may wait for a program that does not read, in bytes.
-const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+pub(super) const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How much of a broken message is shown, in characters.
 const SHOWN_CHARS: usize = 120;
 /// The header that carries the program's own key.
@@ -243,11 +243,17 @@ impl Wire {
     /// Waits for what the program says next, and writes meanwhile. May be dropped and called again.
     pub(super) async fn next(&mut self) -> Result<Heard, Failure> {
         loop {
-            if self.queued > QUEUE_BYTES_MAX {
+            // Writing is tried before: what waits then, the program does not read.
+            let (message, queued) = poll_fn(|context| match (self.poll(context), self.queued) {
+                (Poll::Pending, queued) if queued > QUEUE_BYTES_MAX => Poll::Ready((None, queued)),
+                (heard, queued) => heard.map(|message| (message, queued)),
+            })
+            .await;
+            let gone = matches!(message, Some(Ok(Message::Close(_)) | Err(_)));
+            if queued > QUEUE_BYTES_MAX && !gone {
                 let message = format!("the program leaves {QUEUE_BYTES_MAX} bytes unread");
                 return Err(failure("input_unread", message));
             }
-            let message = poll_fn(|context| self.poll(context)).await;
             let text = match message {
                 Some(Ok(Message::Text(text))) => text.as_bytes().to_vec(),
                 Some(Ok(Message::Binary(bytes))) => bytes.to_vec(),

@@ -36,6 +36,8 @@ pub(super) struct Refused {
     pub(super) unknown: bool,
     /// Whether what it speaks of is not there.
     pub(super) missing: bool,
+    /// The status of the answer; 0 if there is none.
+    pub(super) status: u16,
     /// How long the provider wants us to wait.
     pub(super) pause: Option<Duration>,
 }
@@ -43,7 +45,7 @@ pub(super) struct Refused {
 impl Refused {
     fn last(code: &str, message: impl ToString) -> Self {
         let failure = failure(code, message);
-        Self { failure, again: false, unknown: false, missing: false, pause: None }
+        Self { failure, again: false, unknown: false, missing: false, status: 0, pause: None }
     }
 
     fn again(code: &str, message: impl ToString) -> Self {
@@ -107,7 +109,8 @@ impl Client {
             Err(_) => return Err(Refused::unknown("interaction_unknown", silence(SILENCE_MAX))),
         };
         if response.status() != StatusCode::OK {
-            return Err(self.refused(response).await);
+            let unknown = may_have_begun(response.status());
+            return Err(Refused { unknown, ..self.refused(response).await });
         }
         if is_stream(&response) {
             return Ok(Begun::Stream(Stream::new(response)));
@@ -210,7 +213,7 @@ impl Client {
             let said = if said.is_empty() { String::new() } else { format!(": {said}") };
             format!("the provider answers {status}{said}{hint}")
         };
-        match status.as_u16() {
+        let refused = match status.as_u16() {
             429 => Refused { pause, ..Refused::again("model_limit", message("")) },
             408 | 425 | 500..=599 => {
                 Refused { pause, ..Refused::again("model_unavailable", message("")) }
@@ -225,7 +228,8 @@ impl Client {
                 Refused { missing: true, ..Refused::last("model_not_found", message(hint)) }
             }
             _ => Refused::last("model_request", message("")),
-        }
+        };
+        Refused { status: status.as_u16(), ..refused }
     }
 
     /// Some providers repeat the key in what they say about it.
@@ -235,6 +239,12 @@ impl Client {
             None => text.to_owned(),
         }
     }
+}
+
+/// Whether what was asked for may have begun although the answer is an error.
+fn may_have_begun(status: StatusCode) -> bool {
+    let broke = status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE;
+    broke || status == StatusCode::REQUEST_TIMEOUT
 }
 
 fn is_stream(response: &Response) -> bool {
@@ -321,6 +331,22 @@ impl Stream {
                 }
             }
             self.events.extend(events.into_iter().map(|event| event.data));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_the_server_leaves_open_whether_it_has_begun() {
+        let may = |status: u16| may_have_begun(StatusCode::from_u16(status).unwrap());
+        for status in [408, 500, 501, 502, 504, 529] {
+            assert!(may(status), "{status}");
+        }
+        for status in [400, 401, 403, 404, 425, 429, 503] {
+            assert!(!may(status), "{status}");
         }
     }
 }

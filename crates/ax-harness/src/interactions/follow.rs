@@ -113,7 +113,9 @@ impl Run<'_> {
                 }
                 Err(refused) => refused,
             };
-            if refused.missing && request.previous.is_some() {
+            // Some say of what they have forgotten that it is wrong, or nobody's business.
+            let doubted = turn == 1 && matches!(refused.status, 400 | 403);
+            if (refused.missing || doubted) && request.previous.is_some() {
                 if turn > 1 {
                     let message = refused.failure.message;
                     return Ok(Err(failure("interaction_expired", message)));
@@ -424,6 +426,7 @@ async fn named(begun: Begun) -> Result<(String, Option<Stream>), Refused> {
         again: true,
         unknown: true,
         missing: false,
+        status: 0,
         pause: None,
     };
     let mut stream = match begun {

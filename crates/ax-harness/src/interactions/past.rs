@@ -12,6 +12,7 @@
 //! EVENT is the event from behind which nothing is lacking; it is left out if the provider names
 //! none.
 
+use super::steps::last;
 use crate::launch::{AskResult, JournalEntry, JournalKind};
 use ax_core::session::{Failure, StepKey};
 use serde_json::Value;
@@ -59,6 +60,8 @@ pub(super) struct Heard {
     pub(super) after: Option<String>,
     /// The steps of the provider that are whole, and what was said in those that are calls.
     pub(super) steps: BTreeMap<u64, Option<Value>>,
+    /// The end of the newest output that has a text.
+    pub(super) words: String,
 }
 
 /// What earlier attempts recorded.
@@ -98,6 +101,9 @@ impl Past {
         let call = (what == "call").then(|| serde_json::from_str(text).unwrap_or(Value::Null));
         let heard = self.heard.entry(turn).or_default();
         heard.after = Some(after.to_owned()).filter(|after| !after.is_empty());
+        if call.is_none() && !text.trim().is_empty() {
+            heard.words = last(text);
+        }
         heard.steps.insert(index, call);
     }
 
@@ -140,6 +146,7 @@ mod tests {
         assert_eq!(first.after.as_deref(), Some("e:9"));
         let call = Some(json!({"name": "count"}));
         assert_eq!(first.steps, BTreeMap::from([(0, None), (2, call)]));
+        assert_eq!(first.words, "a thought");
         assert_eq!(past.heard(2).after, None);
         assert_eq!(past.heard(3), Heard::default());
         assert!(fits("e-1") && !fits("") && !fits("a b") && !fits(&"e".repeat(161)));

@@ -16,6 +16,10 @@ use serde_json::{Value, json};
 
 /// How much of the arguments of a call is in a question, in characters.
 const SHOWN_CHARS_MAX: usize = 2_000;
+/// How much of the name of a function is in a question, in characters.
+const NAME_CHARS_MAX: usize = 256;
+/// The longest question, in bytes.
+const PROMPT_BYTES_MAX: usize = 64 * 1024;
 /// The number of a question that is about no call.
 const ABOUT_NOTHING: u64 = u64::MAX;
 
@@ -109,8 +113,9 @@ impl Run<'_> {
             return Ok(request::result(call, &returned.text, returned.error));
         }
         let shown: String = arguments.to_string().chars().take(SHOWN_CHARS_MAX).collect();
+        let named: String = name.chars().take(NAME_CHARS_MAX).collect();
         let words = format!(
-            "The agent calls {name}, which no tool server offers, with {shown}. \
+            "The agent calls {named}, which no tool server offers, with {shown}. \
              What does it return?"
         );
         let answer = self.ask(&ask_key(turn, index), words, call).await?;
@@ -124,12 +129,14 @@ impl Run<'_> {
     async fn ask(
         &mut self,
         key: &StepKey,
-        prompt: String,
+        mut prompt: String,
         details: &Value,
     ) -> Result<Result<String, String>, Stop> {
         let result = match self.past.ask(key) {
             Some(result) => result.clone(),
             None => {
+                let end = prompt.floor_char_boundary(PROMPT_BYTES_MAX);
+                prompt.truncate(end);
                 let frame = Frame::Ask {
                     key: key.clone(),
                     kind: AskKind::Text,

@@ -35,6 +35,13 @@ struct Open {
 }
 
 impl Open {
+    /// Begins a step with what comes at once; an error if that is too much.
+    fn begin(step: Value) -> Result<Self, String> {
+        let bytes = if step.is_null() { 0 } else { step.to_string().len() };
+        let open = Self { step, bytes, ..Self::default() };
+        too_long(&open).map(|()| open)
+    }
+
     fn kind(&self) -> &str {
         self.step["type"].as_str().unwrap_or_default()
     }
@@ -86,8 +93,8 @@ impl Steps {
     pub(super) fn new(turn: u32, heard: Heard) -> Self {
         let latest = heard.after.clone();
         let (open, named) = (BTreeMap::new(), heard.steps.is_empty() || latest.is_some());
-        let resumed = false;
-        Self { turn, open, heard, latest, resumed, named, words: String::new(), progress: 0 }
+        let (resumed, words) = (false, heard.words.clone());
+        Self { turn, open, heard, latest, resumed, named, words, progress: 0 }
     }
 
     /// Returns the event to go on from behind; `None` to begin at the beginning.
@@ -154,8 +161,9 @@ impl Steps {
         if self.open.len() >= OPEN_MAX {
             return Err(format!("more than {OPEN_MAX} steps are under way"));
         }
+        let open = Open::begin(step)?;
         self.progress += 1;
-        self.open.insert(index, Open { step, ..Open::default() });
+        self.open.insert(index, open);
         Ok(())
     }
 
@@ -240,7 +248,7 @@ impl Steps {
                 continue;
             }
             let begun = self.open.remove(&index);
-            let whole = Open { step, ..Open::default() };
+            let whole = Open::begin(step)?;
             let mut open = match begun.filter(|begun| !begun.text.is_empty()) {
                 Some(begun) => {
                     let texts: String = texts(&whole.step).collect();
@@ -283,7 +291,8 @@ fn too_long(open: &Open) -> Result<(), String> {
     Ok(())
 }
 
-fn last(text: &str) -> String {
+/// Returns as much of the end of a text as is kept for a question.
+pub(super) fn last(text: &str) -> String {
     let skip = text.chars().count().saturating_sub(WORDS_CHARS_MAX);
     text.chars().skip(skip).collect()
 }
@@ -515,6 +524,10 @@ mod tests {
         assert!(frames.len() > 100, "a long text is said in pieces");
         long.hear(event("b", text(0, &piece))).unwrap();
         assert!(long.hear(event("c", text(0, &piece))).is_err());
+        let mut whole = start(0, "vision");
+        whole["step"]["data"] = "x".repeat(STEP_BYTES_MAX).into();
+        assert!(steps().hear(event("a", whole.clone())).is_err());
+        assert!(steps().fill(vec![whole["step"].take()]).is_err());
         let mut nameless = steps();
         nameless.hear(event("a", start(0, "function_call"))).unwrap();
         assert!(nameless.hear(event("b", stop(0))).is_err());
@@ -536,6 +549,15 @@ mod tests {
         assert_eq!(steps.calls().count(), 1);
         assert!(steps.fill(whole).unwrap().is_empty(), "nothing is said twice");
         assert!(steps.close().unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_the_agent_said_last_is_known_to_the_next_attempt() {
+        let heard = Heard { words: "Shall I?".into(), ..Heard::default() };
+        let mut steps = Steps::new(1, heard);
+        assert_eq!(steps.words(), "Shall I?");
+        hear(&mut steps, &[("a", start(3, "model_output")), ("b", text(3, "Or not?"))]);
+        assert_eq!(steps.words(), "Or not?");
     }
 
     #[test]
