@@ -153,6 +153,15 @@ impl World {
         Attempt { gateway, http: reqwest::Client::new(), env }
     }
 
+    /// Waits until there is a note of it in the log, which is a moment after it was said.
+    async fn noted(&self, what: &str) {
+        let begun_at = std::time::Instant::now();
+        while !format!("{:?}", self.log.lock().unwrap().other).contains(what) {
+            assert!(begun_at.elapsed() < Duration::from_secs(20), "nothing of {what}");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     fn paid(&self) -> usize {
         self.model.ledger().iter().filter(|entry| entry.is_paid()).count()
     }
@@ -419,6 +428,7 @@ async fn a_harness_that_may_ask_something_else_is_answered_and_it_is_noted() {
     world.attempt().await.text(&anthropic("it is noon")).await;
     let (status, _) = world.attempt().await.text(&anthropic("it is one o'clock")).await;
     assert_eq!((status, world.paid()), (200, 2));
+    world.noted("gateway.divergence").await;
     let log = world.log.lock().unwrap();
     assert!(matches!(&log.other[..], [Frame::Note { name, .. }] if name == "gateway.divergence"));
 }

@@ -87,6 +87,7 @@ async fn a_hundred_megabytes_are_refused_before_they_are_read() {
     let sent = two.hostile.http.post(url).bearer_auth(key).body(pieces).send().await;
     assert!(sent.is_err() || sent.is_ok_and(|answer| answer.status() == 413));
     two.assert_other_works("after large ones").await;
+    two.world.noted("33554432 bytes").await;
     let denied = two.denied();
     assert!(denied.len() == 1 && denied[0].contains("33554432 bytes"), "{denied:?}");
     assert!(two.world.model.ledger().is_empty());
@@ -203,6 +204,7 @@ async fn a_request_that_can_be_read_in_two_ways_is_read_in_one() {
         assert!(!said.contains("HTTP/1.1 200 OK\r\n") || said.matches("HTTP/1.1").count() <= 2);
     }
     two.assert_other_works("beside it").await;
+    two.world.noted("not HTTP").await;
     let denied = two.denied();
     assert!(denied.iter().any(|why| why.starts_with("not HTTP")), "{denied:?}");
     let asked = two.world.model.ledger();

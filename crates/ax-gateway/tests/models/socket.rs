@@ -48,6 +48,7 @@ async fn over_its_socket_a_harness_needs_no_key_and_may_have_no_other_one() {
     let url = first.url("anthropic", "/v1/messages");
     let unknown = first.http.post(url).body(anthropic("hello").to_string());
     assert_eq!(unknown.send().await.unwrap().status(), 401);
+    world.noted("this is not the key").await;
     let log = world.log.lock().unwrap();
     let noted = log.other.iter().filter(|frame| {
         matches!(frame, Frame::Note { name, data: Body::Text(data), .. }
