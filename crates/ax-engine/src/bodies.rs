@@ -137,12 +137,13 @@ impl Bodies {
         text.map_err(|_| Error::new(Code::Damaged, format!("{blob} is not text")))
     }
 
-    /// Returns a part whose content is at hand: small texts here, the rest in a file in `dir`.
+    /// Returns a part whose content is at hand: small texts here, the rest in a file in the
+    /// workspace. Nothing of the session may run.
     pub(crate) async fn content(
         &self,
         key: &SessionKey,
         part: &Part,
-        dir: &Path,
+        workspace: &Path,
     ) -> Result<Content, Error> {
         let mut content = Content {
             kind: part.kind,
@@ -154,7 +155,11 @@ impl Bodies {
         match &part.body {
             Body::Text(text) => content.text.clone_from(text),
             Body::Blob(blob) => {
-                let path = dir.join(blob.to_string());
+                let dir = ax_harness::own_dir(workspace, ".ax/blobs".as_ref());
+                let path = dir.map(|dir| dir.join(blob.to_string())).map_err(|error| {
+                    let what = format!("{}/.ax/blobs cannot be made", workspace.display());
+                    Error::new(Code::Directory, what).caused_by(&error)
+                })?;
                 self.write_file(key, *blob, &path).await?;
                 content.file = Some((path, blob.to_string(), blob.bytes));
             }
@@ -163,7 +168,8 @@ impl Bodies {
     }
 
     async fn write_file(&self, key: &SessionKey, blob: BlobRef, path: &Path) -> Result<(), Error> {
-        let is_there = tokio::fs::metadata(path).await.is_ok_and(|meta| meta.len() == blob.bytes);
+        let found = tokio::fs::symlink_metadata(path).await;
+        let is_there = found.is_ok_and(|found| found.is_file() && found.len() == blob.bytes);
         if is_there {
             return Ok(());
         }
@@ -171,13 +177,12 @@ impl Bodies {
             Error::new(Code::Directory, format!("writing {} failed", path.display()))
                 .caused_by(&error)
         };
-        if let Some(dir) = path.parent() {
-            tokio::fs::create_dir_all(dir).await.map_err(failed)?;
-        }
         let opened = self.blobs.get(&key.namespace, &BlobId(blob.hash)).await;
         let mut pieces = opened.map_err(|error| blob_failed(&error))?;
         let part = path.with_extension("part");
-        let mut file = tokio::fs::File::create(&part).await.map_err(failed)?;
+        // What a harness left there is not followed.
+        let _was_there = tokio::fs::remove_file(&part).await;
+        let mut file = tokio::fs::File::create_new(&part).await.map_err(failed)?;
         while let Some(piece) = pieces.try_next().await.map_err(|error| blob_failed(&error))? {
             file.write_all(&piece).await.map_err(failed)?;
         }

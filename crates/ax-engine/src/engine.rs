@@ -452,6 +452,12 @@ impl Engine {
         namespace: &Namespace,
         source: AgentSource,
     ) -> Result<(AgentView, bool), Error> {
+        if let Some(failure) = crate::manifest::parse(&source.manifest)
+            .ok()
+            .and_then(|manifest| self.inner.launcher.refuses(&manifest.sandbox))
+        {
+            return Err(Error::new(Code::Unsandboxed, failure.message));
+        }
         self.inner.agents.apply(namespace, source).await
     }
 

@@ -82,6 +82,10 @@ codes! {
     /// The configuration is malformed.
     Config = 1102, retryable false,
         "docs/configuration.md lists the settings; `ax doctor` shows where each value comes from";
+    /// The agent wants to run without a sandbox, and this server does not allow it.
+    Unsandboxed = 1103, retryable false,
+        "leave `sandbox: process` out of the manifest, or start the server with \
+         --allow-unsandboxed";
     /// A harness said something malformed.
     Frame = 1201, retryable false, "";
     /// The data directory is in use.

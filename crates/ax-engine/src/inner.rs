@@ -184,8 +184,8 @@ impl Inner {
             drop(fields.insert("dir".into(), dir.to_string_lossy().into()));
         }
         let (name, version) = (agent.name.clone(), agent.version);
-        let gateway = found.manifest.gateway.clone();
-        Ok(AgentInfo { name, version, harness, gateway })
+        let (gateway, sandbox) = (found.manifest.gateway.clone(), found.manifest.sandbox.clone());
+        Ok(AgentInfo { name, version, harness, gateway, sandbox })
     }
 
     pub(crate) fn workspace_path(&self, key: &SessionKey) -> PathBuf {

@@ -145,7 +145,7 @@ pub(crate) async fn create(
         name: session.name.clone(),
         agent: wanted,
         limits: manifest.limits,
-        sandbox: manifest.sandbox.clone(),
+        sandbox: manifest.isolation().to_string(),
         seed: inner.entropy.number(),
     }))
 }

@@ -62,12 +62,12 @@ impl Reader<'_> {
     pub(crate) async fn input(
         &self,
         seq: Seq,
-        dir: &Path,
+        workspace: &Path,
     ) -> Result<(Vec<Content>, Arc<str>), Error> {
         let event = self.event(seq).await?;
         match event.kind {
             Kind::InputReceived { parts, .. } => {
-                Ok((self.contents(&parts, dir).await?, event.trace))
+                Ok((self.contents(&parts, workspace).await?, event.trace))
             }
             other => {
                 let what = format!("event {seq} is {}, not an input", other.name());
@@ -76,16 +76,16 @@ impl Reader<'_> {
         }
     }
 
-    async fn contents(&self, parts: &[Part], dir: &Path) -> Result<Vec<Content>, Error> {
+    async fn contents(&self, parts: &[Part], workspace: &Path) -> Result<Vec<Content>, Error> {
         let mut contents = Vec::with_capacity(parts.len());
         for part in parts {
-            contents.push(self.bodies.content(self.key, part, dir).await?);
+            contents.push(self.bodies.content(self.key, part, workspace).await?);
         }
         Ok(contents)
     }
 
     /// Returns what a new attempt is told of the executions before this one.
-    pub(crate) async fn history(&self, exec: &Exec, dir: &Path) -> Result<Before, Error> {
+    pub(crate) async fn history(&self, exec: &Exec, workspace: &Path) -> Result<Before, Error> {
         let to = exec.journal_from.prev();
         let after = Seq(to.0.saturating_sub(HISTORY_EVENTS_MAX));
         let mut talk = Conversation::default();
@@ -103,7 +103,7 @@ impl Reader<'_> {
                 break;
             }
             room -= bytes;
-            turns.push(Turn { role, parts: self.contents(&parts, dir).await? });
+            turns.push(Turn { role, parts: self.contents(&parts, workspace).await? });
         }
         turns.reverse();
         let kept = match talk.kept {

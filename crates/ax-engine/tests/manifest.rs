@@ -5,6 +5,7 @@
 mod gateway;
 use ax_core::session::{Limits, SubmitPolicy};
 use ax_engine::manifest::{self, MANIFEST_BYTES_MAX, Manifest, Problem};
+use ax_harness::BackendKind;
 use expect_test::{Expect, expect};
 use std::fmt::Write;
 
@@ -71,7 +72,7 @@ fn limits(text: &str) -> Limits {
 fn a_manifest_needs_little() {
     let manifest = parse(GOOD);
     assert_eq!(manifest.name, "reviewer");
-    assert_eq!(manifest.sandbox, "process");
+    assert_eq!(manifest.isolation(), BackendKind::Process);
     assert_eq!(manifest.limits, Limits::default());
     let harness = serde_json::json!({"type": "process", "command": ["python3", "agent.py"]});
     assert_eq!(manifest.harness, harness);
@@ -266,11 +267,6 @@ fn an_unknown_field_comes_with_what_may_be_meant() {
             6:3 spec.sandbx
                there is no such field
                hint: did you mean `sandbox`?
-            6:3 spec.sandbox
-               is missing
-               hint: write `sandbox: process`: the harness then runs as a plain process with
-               all your permissions; there is no isolation yet, which is why it must be
-               named
             11:5 spec.limits.idle_timeout
                there is no such field
                hint: did you mean `idleTimeout`?
@@ -291,49 +287,51 @@ fn an_unknown_field_comes_with_what_may_be_meant() {
 }
 
 #[test]
-fn a_sandbox_must_be_named() {
-    check(
-        &with("  sandbox: process\n", ""),
-        expect![[r#"
-            6:3 spec.sandbox
-               is missing
-               hint: write `sandbox: process`: the harness then runs as a plain process with
-               all your permissions; there is no isolation yet, which is why it must be
-               named
-        "#]],
-    );
-    check(
-        &with("sandbox: process", "sandbox:"),
-        expect![[r#"
-            6:10 spec.sandbox
-               is missing
-               hint: write `sandbox: process`: the harness then runs as a plain process with
-               all your permissions; there is no isolation yet, which is why it must be
-               named
-        "#]],
-    );
+fn a_sandbox_has_safe_defaults_and_is_left_out_only_by_name() {
+    for text in [with("  sandbox: process\n", ""), with("sandbox: process", "sandbox:")] {
+        assert_eq!(manifest::parse(&text).unwrap().isolation(), BackendKind::Namespace);
+    }
+    let process = manifest::parse(&with("", "")).unwrap();
+    assert_eq!(process.isolation(), BackendKind::Process);
+    let section = with("sandbox: process", "sandbox: {resources: {memory: 64MiB}, timeLimit: 5m}");
+    let manifest = manifest::parse(&section).unwrap();
+    assert_eq!(manifest.isolation(), BackendKind::Namespace);
+    assert_eq!(manifest.sandbox["timeLimit"], "5m");
 }
 
 #[test]
-fn there_is_no_other_sandbox_yet() {
+fn a_wrong_sandbox_is_explained() {
     check(
-        &with("sandbox: process", "sandbox: gvisor"),
+        &with("sandbox: process", "sandbox: proces"),
         expect![[r#"
-            6:12 spec.sandbox
-               there is no sandbox "gvisor" yet
-               hint: write `sandbox: process`: the harness then runs as a plain process with
-               all your permissions; there is no isolation yet, which is why it must be
-               named
+            6:12 spec.sandbox.backend
+               unknown variant `proces`, expected `namespace` or `process`
+               hint: did you mean process?
         "#]],
     );
     check(
         &with("sandbox: process", "sandbox: {runtime: runc}"),
         expect![[r#"
+            6:22 spec.sandbox.runtime
+               unknown field `runtime`, expected one of `backend`, `root`, `mounts`,
+               `resources`, `env`, `hostname`, `timeLimit`
+        "#]],
+    );
+    check(
+        &with("sandbox: process", "sandbox: [process]"),
+        expect![[r#"
             6:12 spec.sandbox
-               must be a text, not a map
-               hint: write `sandbox: process`: the harness then runs as a plain process with
-               all your permissions; there is no isolation yet, which is why it must be
-               named
+               must be a section or a text, not a list
+               hint: leave it out for a sandbox with safe defaults, or write a section such
+               as `sandbox: {resources: {memory: 4GiB}}`
+        "#]],
+    );
+    check(
+        &with("sandbox: process", "sandbox: {mounts: [{source: /proc/1}]}"),
+        expect![[r#"
+            6:31 spec.sandbox.mounts[0].source
+               would show /proc of the host
+               hint: name what is needed of it
         "#]],
     );
 }

@@ -14,6 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -37,6 +38,8 @@ pub(crate) struct Door {
     pub(crate) denials: Arc<Denials>,
     /// What the harness has instead of a key.
     pub(crate) placeholder: Box<str>,
+    /// Who else may come through the socket.
+    pub(crate) users: Range<u32>,
 }
 
 /// One of the two ways in.
@@ -86,7 +89,7 @@ pub(crate) async fn serve(listener: Listener, door: Arc<Door>, stop: Cancellatio
                 let _slower = stream.set_nodelay(true);
                 drop(tokio::spawn(door.talk(stream, false, place, stop)));
             }
-            Stream::Socket(stream) if is_own(&stream) => {
+            Stream::Socket(stream) if is_known(&stream, &door.users) => {
                 drop(tokio::spawn(door.talk(stream, true, place, stop)));
             }
             Stream::Socket(_) => door.denials.note("socket", "the peer is another user").await,
@@ -94,11 +97,11 @@ pub(crate) async fn serve(listener: Listener, door: Arc<Door>, stop: Cancellatio
     }
 }
 
-/// Whether the program at the other end is of our user. The directory of the socket lets nobody
-/// else in; a descriptor can be handed on.
-fn is_own(stream: &UnixStream) -> bool {
+/// Whether the program at the other end is of our user, or in a sandbox. The directory of the
+/// socket lets nobody else in; a descriptor can be handed on.
+fn is_known(stream: &UnixStream, users: &Range<u32>) -> bool {
     let own = rustix::process::geteuid().as_raw();
-    stream.peer_cred().is_ok_and(|peer| peer.uid() == own)
+    stream.peer_cred().is_ok_and(|peer| peer.uid() == own || users.contains(&peer.uid()))
 }
 
 impl Door {

@@ -71,6 +71,9 @@ pub struct Listen {
     pub socket: Option<Socket>,
     /// What there is for programs that speak TCP.
     pub port: Port,
+    /// The user ids, besides the runtime's own, that may come through the socket: those of
+    /// sandboxes.
+    pub users: std::ops::Range<u32>,
 }
 
 /// A port for programs that speak TCP. Who comes this way needs the placeholder.
@@ -143,7 +146,7 @@ pub struct Gateway {
     egress: Arc<Egress>,
     environment: Vec<(String, String)>,
     /// What has the harness believe the gateway; gone with it.
-    _files: Option<egress::Files>,
+    files: Option<egress::Files>,
     toolbox: Toolbox,
     /// Calls under way, which go on without the harness.
     calls: TaskTracker,
@@ -155,6 +158,7 @@ pub struct Gateway {
 
 /// The ways to the door.
 struct Ways {
+    users: std::ops::Range<u32>,
     /// Where a harness that speaks TCP finds it.
     port: Option<u16>,
     listeners: Vec<Listener>,
@@ -178,10 +182,14 @@ impl Ways {
             listeners.push(Listener::Socket(listener));
             file = Some(socket.file);
         }
-        Ok(Self { port, listeners, file })
+        Ok(Self { users: listen.users, port, listeners, file })
     }
 
-    fn environment(&self) -> Option<(String, String)> {
+    fn environment(&self, port: Port) -> Option<(String, String)> {
+        if matches!(port, Port::Forwarded(_)) {
+            // It is somewhere else inside, and for the forwarder.
+            return None;
+        }
         let path = self.file.as_ref()?.path().to_string_lossy().into_owned();
         Some(("AX_GATEWAY_SOCKET".to_owned(), path))
     }
@@ -208,10 +216,11 @@ impl Gateway {
         let session = Arc::new(Session::new(frames, may_act));
         let (calls, stop) = (TaskTracker::new(), CancellationToken::new());
         let trace = setup.trace.and_then(|trace| HeaderValue::try_from(trace).ok());
+        let port = setup.listen.port;
         let ways = Ways::open(setup.listen).await?;
         let placeholder = proof::placeholder();
         let mut environment = environment(&config, ways.port, &placeholder);
-        environment.extend(ways.environment());
+        environment.extend(ways.environment(port));
         let Config { models: providers, tools: servers, on_divergence, limits, egress } = config;
         let meter = Meter::new(limits, setup.used, setup.rates, setup.rated);
         let of_session = scope.rsplit_once('/').map_or("", |(session, _)| session);
@@ -251,24 +260,20 @@ impl Gateway {
             tools,
             denials: Arc::new(Denials::new(Arc::clone(&session))),
             placeholder: placeholder.into(),
+            users: ways.users.clone(),
         };
         let socket = ways.serve(&Arc::new(door), &stop);
-        Ok(Self {
-            session,
-            models,
-            egress,
-            environment,
-            _files: files,
-            toolbox,
-            calls,
-            stop,
-            socket,
-        })
+        Ok(Self { session, models, egress, environment, files, toolbox, calls, stop, socket })
     }
 
     /// Where its socket is, if it has one.
     pub fn socket(&self) -> Option<&Path> {
         self.socket.as_ref().map(sockets::File::path)
+    }
+
+    /// The directory with files that its environment names, if there is one.
+    pub fn files(&self) -> Option<&Path> {
+        self.files.as_ref().map(egress::Files::dir)
     }
 
     /// Whether a key is one of the gateway's, which no harness may use.

@@ -1,14 +1,15 @@
 //! Sockets of gateways: where they are, and that none is left.
 //!
-//! All sockets of a life of the runtime are in one directory with a short path and for its user
-//! only. A link in the run directory says where it is, so that a later life finds it:
+//! All sockets of a life of the runtime are below one directory with a short path and for its user
+//! only, each in a directory of its own, which a sandbox can be shown. A link in the run directory
+//! says where they are, so that a later life finds them:
 //!
 //! ```text
-//! RUN/doors-7f3a90c1  ──link──▶  /run/user/1000/doors-7f3a90c1/0
-//!                                                              /1
+//! RUN/doors-7f3a90c1  ──link──▶  /run/user/1000/doors-7f3a90c1/0/door
+//!                                                              /1/door
 //! ```
 //!
-//! The link is made first and removed last. The directory goes with the last socket in it.
+//! The link is made first and removed last. The directory goes with the last socket below it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,7 +24,9 @@ const PREFIX: &str = "doors-";
 /// The longest path of a socket, in bytes: `sun_path` has 108, and the last is zero.
 const PATH_BYTES_MAX: usize = 107;
 /// How much of that the name of a directory and of a socket take, in bytes.
-const NAMES_BYTES_MAX: usize = 48;
+const NAMES_BYTES_MAX: usize = 52;
+/// What a socket is called in its directory.
+const DOOR: &str = "door";
 
 /// The sockets of one life of the runtime. Clones are the same.
 #[derive(Clone, Debug)]
@@ -90,15 +93,16 @@ impl Sockets {
         open.dir = Some(dir.clone());
         let number = open.next;
         open.next += 1;
-        let path = dir.join(number.to_string());
-        match UnixListener::bind(&path).and_then(|made| made.set_nonblocking(true).map(|()| made)) {
+        let own = dir.join(number.to_string());
+        match listen(&own) {
             Ok(listener) => {
                 open.numbers.insert(number);
                 drop(open);
-                let file = File { path, number, place: Arc::clone(&self.0) };
+                let file = File { path: own.join(DOOR), number, place: Arc::clone(&self.0) };
                 Ok(Socket { listener, file })
             }
             Err(error) => {
+                remove_one(&own);
                 self.0.tidy(&mut open);
                 Err(error)
             }
@@ -122,8 +126,16 @@ impl Sockets {
     }
 }
 
+/// Makes a directory with a socket in it.
+fn listen(dir: &Path) -> io::Result<UnixListener> {
+    fs::DirBuilder::new().mode(0o700).create(dir)?;
+    let listener = UnixListener::bind(dir.join(DOOR))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
 impl Socket {
-    /// Where it is.
+    /// Where it is: in a directory in which there is nothing else.
     pub fn path(&self) -> &Path {
         self.file.path()
     }
@@ -172,10 +184,19 @@ impl Place {
 impl Drop for File {
     fn drop(&mut self) {
         let mut open = self.place.lock();
-        let _swept_by_the_next_life = fs::remove_file(&self.path);
+        remove_one(self.path.parent().unwrap_or(&self.path));
         open.numbers.remove(&self.number);
         self.place.tidy(&mut open);
     }
+}
+
+/// Removes a socket and its directory. What stays is swept by the next life.
+fn remove_one(dir: &Path) {
+    let door = dir.join(DOOR);
+    if fs::symlink_metadata(&door).is_ok_and(|found| found.file_type().is_socket()) {
+        let _stays = fs::remove_file(&door);
+    }
+    let _stays_if_there_is_more = fs::remove_dir(dir);
 }
 
 /// Removes a directory of sockets, if that is what it is and it is ours.
@@ -187,8 +208,8 @@ fn remove(dir: &Path) {
         return;
     }
     for entry in fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok) {
-        if entry.file_type().is_ok_and(|kind| kind.is_socket()) {
-            let _stays = fs::remove_file(entry.path());
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_one(&entry.path());
         }
     }
     let _stays_if_there_is_more = fs::remove_dir(dir);
@@ -211,8 +232,12 @@ mod tests {
         let sockets = Sockets::new(run_dir.clone());
         let (one, other) = (sockets.open().unwrap(), sockets.open().unwrap());
         assert!(one.path() != other.path() && one.path().as_os_str().len() <= PATH_BYTES_MAX);
-        let place = one.path().parent().unwrap().to_owned();
-        assert_eq!(fs::metadata(&place).unwrap().mode() & 0o777, 0o700);
+        let own = one.path().parent().unwrap();
+        assert_eq!(fs::read_dir(own).unwrap().count(), 1, "no other socket is beside it");
+        let place = own.parent().unwrap().to_owned();
+        for dir in [own, &place] {
+            assert_eq!(fs::metadata(dir).unwrap().mode() & 0o777, 0o700);
+        }
         assert_eq!(fs::read_link(&links(&run_dir)[0]).unwrap(), place);
         drop(one);
         assert!(place.exists() && other.path().exists());
@@ -232,7 +257,7 @@ mod tests {
         let next = Sockets::new(dir.path().into());
         let own = next.open().unwrap();
         next.sweep();
-        assert!(!path.parent().unwrap().exists() && own.path().exists());
+        assert!(!path.parent().unwrap().parent().unwrap().exists() && own.path().exists());
         assert_eq!(links(dir.path()).len(), 1);
     }
 

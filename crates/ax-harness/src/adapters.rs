@@ -8,11 +8,13 @@ use crate::config::{ConfigError, closest};
 use crate::external;
 use crate::gateway;
 use crate::interactions::InteractionsHarness;
-use crate::launch::{Exit, Io, Launch, Launcher};
+use crate::launch::{AgentInfo, Exit, Io, Launch, Launcher};
 use crate::process::ProcessHarness;
+use crate::programs::{self, Programs};
 use crate::supervise::Options;
 use ax_core::session::{Failure, Frame};
-use ax_gateway::{Listen, Port, Quotas, Sockets, Toolbox};
+use ax_gateway::{Quotas, Sockets, Toolbox};
+use ax_sandbox::{Backend as _, BackendKind, Namespace};
 use futures::future::BoxFuture;
 use serde_json::Value;
 use std::sync::{Arc, OnceLock};
@@ -24,14 +26,10 @@ const TYPES: [&str; 7] =
 /// Runs whatever kind of harness a manifest names.
 #[derive(Clone, Debug)]
 pub struct Adapters {
-    process: ProcessHarness,
-    acp: AcpHarness,
-    antigravity: AntigravityHarness,
-    ax1: Ax1Harness,
     builtin: BuiltinHarness,
     interactions: InteractionsHarness,
-    /// The supervisors of tool servers.
-    options: Options,
+    /// What starts harnesses and tool servers.
+    programs: Programs,
     /// Connections of gateways, made when they are first needed.
     http: Arc<OnceLock<reqwest::Client>>,
     /// How fast agents call models through gateways.
@@ -43,17 +41,13 @@ pub struct Adapters {
 }
 
 impl Adapters {
-    /// Makes all adapters; what they start runs under these supervisors.
+    /// Makes all adapters; this is how they start what they run.
     pub fn new(options: Options) -> Self {
         Self {
-            process: ProcessHarness::new(options.clone()),
-            acp: AcpHarness::new(options.clone()),
-            antigravity: AntigravityHarness::new(options.clone()),
-            ax1: Ax1Harness::new(options.clone()),
             builtin: BuiltinHarness::new(options.clone()),
             interactions: InteractionsHarness::default(),
             sockets: Sockets::new(options.run_dir.clone()),
-            options,
+            programs: Programs::new(options),
             http: Arc::default(),
             rates: ax_gateway::Rates::default(),
             quotas: Quotas::default(),
@@ -108,6 +102,15 @@ impl Adapters {
         Ok(())
     }
 
+    /// Checks the `sandbox` section of a manifest; returns what its programs run in.
+    ///
+    /// # Errors
+    ///
+    /// Says which field is wrong.
+    pub fn validate_sandbox(sandbox: &Value) -> Result<BackendKind, ConfigError> {
+        programs::validate(sandbox)
+    }
+
     fn connections(&self) -> Result<reqwest::Client, Failure> {
         if let Some(http) = self.http.get() {
             return Ok(http.clone());
@@ -119,16 +122,18 @@ impl Adapters {
         Ok(self.http.get_or_init(|| http).clone())
     }
 
-    async fn behind_gateway(self, launch: Launch, io: Io) -> Result<Exit, Failure> {
+    async fn behind_gateway(
+        self,
+        programs: Programs,
+        launch: Launch,
+        io: Io,
+    ) -> Result<Exit, Failure> {
         let http = self.connections()?;
-        let (rates, options) = (self.rates.clone(), self.options.clone());
-        // A program that speaks TCP needs none.
-        let socket = self.sockets.open();
-        let socket = socket.inspect_err(|error| tracing::warn!(%error, "a gateway has no socket"));
-        let listen = Listen { socket: socket.ok(), port: Port::Loopback };
-        let shared = gateway::Shared { http, rates, quotas: self.quotas.clone(), options };
-        let adapter = |launch, io, tools| self.adapter(launch, io, Some(tools));
-        gateway::run(shared, listen, launch, io, adapter).await
+        let (rates, quotas) = (self.rates.clone(), self.quotas.clone());
+        let sockets = self.sockets.clone();
+        let shared = gateway::Shared { http, rates, quotas, programs, sockets };
+        let adapter = |programs, launch, io, tools| self.adapter(programs, launch, io, Some(tools));
+        gateway::run(shared, launch, io, adapter).await
     }
 }
 
@@ -141,13 +146,22 @@ fn unknown(kind: &str) -> ConfigError {
 }
 
 impl Adapters {
-    fn adapter(&self, launch: Launch, io: Io, tools: Option<Toolbox>) -> BoxFuture<'static, Exit> {
+    fn adapter(
+        &self,
+        programs: Programs,
+        launch: Launch,
+        io: Io,
+        tools: Option<Toolbox>,
+    ) -> BoxFuture<'static, Exit> {
         match launch.agent.harness.get("type").and_then(Value::as_str) {
-            Some("process") => self.process.launch(launch, io),
-            Some("acp") => self.acp.launch(launch, io),
-            Some("antigravity") => self.antigravity.launch(launch, io),
-            Some("ax1") => self.ax1.launch(launch, io),
-            Some("builtin") => self.builtin.run(launch, io, tools),
+            Some("process") => ProcessHarness::within(programs).launch(launch, io),
+            Some("acp") => AcpHarness::within(programs).launch(launch, io),
+            Some("antigravity") if programs.are_sandboxed() => {
+                Box::pin(refuse(AntigravityHarness::no_sandbox(), io))
+            }
+            Some("antigravity") => AntigravityHarness::within(programs).launch(launch, io),
+            Some("ax1") => Ax1Harness::within(programs).launch(launch, io),
+            Some("builtin") => self.builtin.within(programs).run(launch, io, tools),
             Some("external") => Box::pin(refuse(external::failure(), io)),
             Some("interactions") => self.interactions.run(launch, io, tools),
             _ => {
@@ -159,6 +173,16 @@ impl Adapters {
                 Box::pin(refuse(Failure { code: "config".into(), message }, io))
             }
         }
+    }
+}
+
+/// Whether anything of an agent runs as a program of this machine.
+fn starts_programs(agent: &AgentInfo) -> bool {
+    match agent.harness.get("type").and_then(Value::as_str) {
+        Some("external") => false,
+        Some("interactions") => !agent.gateway.is_null(),
+        Some("ax1") => agent.harness.get("command").is_some() || !agent.gateway.is_null(),
+        _ => true,
     }
 }
 
@@ -176,22 +200,41 @@ async fn refuse(failure: Failure, io: Io) -> Exit {
 
 impl Launcher for Adapters {
     fn launch(&self, launch: Launch, io: Io) -> BoxFuture<'static, Exit> {
+        let programs = if starts_programs(&launch.agent) {
+            self.programs.of(&launch)
+        } else {
+            Ok(self.programs.clone())
+        };
+        let programs = match programs {
+            Ok(programs) => programs,
+            Err(failure) => return Box::pin(refuse(failure, io)),
+        };
         if launch.agent.gateway.is_null() {
-            return self.adapter(launch, io, None);
+            return self.adapter(programs, launch, io, None);
         }
         let adapters = self.clone();
-        Box::pin(
-            async move { adapters.behind_gateway(launch, io).await.unwrap_or_else(Exit::Gone) },
-        )
+        Box::pin(async move {
+            adapters.behind_gateway(programs, launch, io).await.unwrap_or_else(Exit::Gone)
+        })
+    }
+
+    fn refuses(&self, sandbox: &Value) -> Option<Failure> {
+        self.programs.plan(sandbox).err()
     }
 
     fn reap_orphans(&self) -> BoxFuture<'static, ()> {
-        let (sockets, orphans) = (self.sockets.clone(), self.process.reap_orphans());
-        let gateways = self.options.gateways();
+        let sockets = self.sockets.clone();
+        let orphans = ProcessHarness::within(self.programs.clone()).reap_orphans();
+        let gateways = self.programs.options().gateways();
+        let sandboxes = Namespace::new(self.programs.options().sandboxes());
         Box::pin(async move {
             // All adapters use the same run directory.
             orphans.await;
-            let swept = tokio::task::spawn_blocking(move || sockets.sweep()).await;
+            let swept = tokio::task::spawn_blocking(move || {
+                sandboxes.reap();
+                sockets.sweep();
+            });
+            let swept = swept.await;
             swept.expect("removing files does not panic");
             // Its files vouch for keys that are gone.
             if let Err(error) = tokio::fs::remove_dir_all(&gateways).await

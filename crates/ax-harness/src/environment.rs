@@ -23,6 +23,15 @@ pub(crate) const INHERITED: [&str; 16] = [
     "VIRTUAL_ENV",
 ];
 
+/// What of it means the same in a sandbox.
+const HARMLESS: [&str; 7] = ["LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "PATH", "TERM", "TZ"];
+
+/// Returns what is inherited by a program in a sandbox.
+pub(crate) fn harmless() -> Vec<(OsString, OsString)> {
+    let set = HARMLESS.iter().filter_map(|name| Some((name.into(), std::env::var_os(name)?)));
+    set.collect()
+}
+
 /// Returns what is inherited.
 pub(crate) fn inherited() -> Vec<(OsString, OsString)> {
     let set = INHERITED.iter().filter_map(|name| Some((name.into(), std::env::var_os(name)?)));

@@ -4,10 +4,12 @@ use crate::config::{ConfigError, closest_in};
 use crate::environment;
 use crate::launch::{AskResult, Exit, Io, JournalEntry, JournalKind, Launch, Told};
 use crate::process::tail::Tail;
-use crate::supervise::{Options, Spec, Supervised};
+use crate::programs::{GATEWAY_PORT, Program, Programs};
+use crate::supervise::Spec;
 use ax_core::session::{Answer, Failure, Frame, StepKey};
 use ax_gateway::{
-    Config, Gateway, Listen, Quotas, Rates, Recorded, Setup, Spawn, Spawned, ToolCommand, Toolbox,
+    Config, Gateway, Listen, Port, Quotas, Rates, Recorded, Setup, Sockets, Spawn, Spawned,
+    ToolCommand, Toolbox,
 };
 use futures::future::BoxFuture;
 use serde_json::Value;
@@ -47,24 +49,26 @@ pub(crate) struct Shared {
     pub(crate) rates: Rates,
     /// What namespaces may use.
     pub(crate) quotas: Quotas,
-    /// The supervisors of tool servers.
-    pub(crate) options: Options,
+    /// What starts tool servers.
+    pub(crate) programs: Programs,
+    /// Where gateways listen.
+    pub(crate) sockets: Sockets,
 }
 
 /// Runs an attempt behind a gateway.
 pub(crate) async fn run(
-    Shared { http, rates, quotas, options }: Shared,
-    listen: Listen,
+    Shared { http, rates, quotas, programs, sockets }: Shared,
     mut launch: Launch,
     io: Io,
-    adapter: impl FnOnce(Launch, Io, Toolbox) -> BoxFuture<'static, Exit>,
+    adapter: impl FnOnce(Programs, Launch, Io, Toolbox) -> BoxFuture<'static, Exit>,
 ) -> Result<Exit, Failure> {
     let config = Config::parse(&launch.agent.gateway).map_err(|error| failure("config", &error))?;
     let (journal, rest) = std::mem::take(&mut launch.journal).into_iter().partition(is_ours);
     launch.journal = rest;
     let may_act = io.may_act.clone();
-    let programs = TaskTracker::new();
-    let files = options.gateways();
+    let servers = TaskTracker::new();
+    let files = programs.options().gateways();
+    let listen = listen(&programs, &sockets)?;
     let setup = Setup {
         config,
         listen,
@@ -77,7 +81,7 @@ pub(crate) async fn run(
         doubts: launch.doubts.iter().cloned().collect(),
         sent: std::mem::take(&mut launch.sent),
         scope: format!("{}/{}/{}", launch.key.namespace.as_str(), launch.key.session, launch.exec),
-        spawn: spawn(options, &launch, programs.clone()),
+        spawn: spawn(programs.clone(), &launch, servers.clone()),
         used: launch.used,
         rates,
         rated: format!("{}/{}", launch.key.namespace.as_str(), launch.agent.name),
@@ -91,13 +95,31 @@ pub(crate) async fn run(
     let (told_sender, told) = mpsc::channel(TOLD_AHEAD);
     let kill = io.kill.child_token();
     let inner = Io { frames: frames_sender, told, kill: kill.clone(), may_act: io.may_act.clone() };
-    let running = adapter(launch, inner, gateway.toolbox().clone());
+    let programs = programs.reach(gateway.socket(), gateway.files());
+    let running = adapter(programs, launch, inner, gateway.toolbox().clone());
     let between = Between { gateway, io, frames, told: told_sender, kill, canceled: false };
     let exit = between.run(running).await;
     // The gateway is closed, so that they are told to end.
-    programs.close();
-    programs.wait().await;
+    servers.close();
+    servers.wait().await;
     Ok(exit)
+}
+
+/// Makes the ways in: for programs in a sandbox the socket, to which a port of theirs leads.
+fn listen(programs: &Programs, sockets: &Sockets) -> Result<Listen, Failure> {
+    let users = programs.users();
+    match sockets.open() {
+        Ok(socket) if programs.are_sandboxed() => {
+            Ok(Listen { socket: Some(socket), port: Port::Forwarded(GATEWAY_PORT), users })
+        }
+        Ok(socket) => Ok(Listen { socket: Some(socket), port: Port::Loopback, users }),
+        Err(error) if programs.are_sandboxed() => Err(failure("gateway", &error)),
+        Err(error) => {
+            // A program that speaks TCP needs none.
+            tracing::warn!(%error, "a gateway has no socket");
+            Ok(Listen { socket: None, port: Port::Loopback, users })
+        }
+    }
 }
 
 /// The span that the attempt is in, if it is traced.
@@ -106,9 +128,9 @@ fn traced(launch: &Launch) -> Option<String> {
     named.map(|(_, value)| value.clone())
 }
 
-/// Returns what starts tool servers: under supervisors, in the directory of the harness, with the
-/// environment that a harness inherits.
-fn spawn(options: Options, launch: &Launch, programs: TaskTracker) -> Spawn {
+/// Returns what starts tool servers: as the harness, in its directory, with the environment that a
+/// harness inherits.
+fn spawn(programs: Programs, launch: &Launch, servers: TaskTracker) -> Spawn {
     let named = launch.agent.harness.get("dir").and_then(Value::as_str).map(PathBuf::from);
     let dir = named.unwrap_or_else(|| launch.workspace.clone());
     let identity = environment::identity(launch);
@@ -116,26 +138,22 @@ fn spawn(options: Options, launch: &Launch, programs: TaskTracker) -> Spawn {
         let command: Vec<OsString> = program.command.iter().map(OsString::from).collect();
         let added = program.env.iter().map(|(name, value)| (name.into(), value.into()));
         // What comes later wins.
-        let env = environment::inherited().into_iter().chain(added).chain(identity.clone());
+        let env = programs.inherited().into_iter().chain(added).chain(identity.clone());
         let spec = Spec { command: &command, dir: &dir, env: env.collect() };
-        let started = Supervised::start(&options, spec);
-        let spawned = started.and_then(|process| watch(process, program, &programs));
+        let started = programs.start(spec);
+        let spawned = started.and_then(|process| watch(process, program, &servers));
         Box::pin(std::future::ready(spawned))
     })
 }
 
 /// Hands the ends of a tool server over, and sees to it that it ends when it is told to.
-fn watch(
-    mut process: Supervised,
-    program: ToolCommand,
-    programs: &TaskTracker,
-) -> io::Result<Spawned> {
+fn watch(mut process: Program, program: ToolCommand, servers: &TaskTracker) -> io::Result<Spawned> {
     let (output, input) = (process.stdout.take(), process.stdin.take());
     let mut errors = Tail::new(process.stderr.take());
     let (Some(output), Some(input)) = (output, input) else {
         return Err(io::Error::other("the tool server has no standard input and output"));
     };
-    drop(programs.spawn(async move {
+    drop(servers.spawn(async move {
         let (mut killed, mut ended) = (false, None);
         while ended.is_none() || !errors.is_done() {
             tokio::select! {

@@ -30,6 +30,11 @@ pub trait Launcher: Debug + Send + Sync + 'static {
     /// Runs one attempt to its end.
     fn launch(&self, launch: Launch, io: Io) -> BoxFuture<'static, Exit>;
 
+    /// Says why programs of an agent whose `sandbox` section is this are never started, if so.
+    fn refuses(&self, _sandbox: &serde_json::Value) -> Option<Failure> {
+        None
+    }
+
     /// Ends what earlier lives of this process have left running, and waits until it is gone.
     /// Called once, before the first attempt.
     fn reap_orphans(&self) -> BoxFuture<'static, ()> {
@@ -138,6 +143,8 @@ pub struct AgentInfo {
     pub harness: serde_json::Value,
     /// The `gateway` section, as JSON; null if there is none.
     pub gateway: serde_json::Value,
+    /// The `sandbox` section, as JSON; null if there is none.
+    pub sandbox: serde_json::Value,
 }
 
 /// A message of an earlier execution.

@@ -26,7 +26,9 @@ mod interactions;
 mod launch;
 mod link;
 mod outside;
+mod own;
 mod process;
+mod programs;
 mod sse;
 pub mod supervise;
 mod turn;
@@ -35,6 +37,7 @@ pub use acp::AcpHarness;
 pub use adapters::Adapters;
 pub use antigravity::AntigravityHarness;
 pub use ax_gateway::{Period, Quota, Quotas, Used};
+pub use ax_sandbox::BackendKind;
 pub use ax1::Ax1Harness;
 pub use builtin::BuiltinHarness;
 pub use config::ConfigError;
@@ -43,4 +46,5 @@ pub use launch::{
     AgentInfo, AskResult, Asked, Content, Exit, Io, JournalEntry, JournalKind, KEEP_NOTE, Launch,
     Launcher, MayAct, Role, Told, Turn,
 };
+pub use own::own_dir;
 pub use process::ProcessHarness;

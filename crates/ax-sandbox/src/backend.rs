@@ -2,7 +2,7 @@
 
 use crate::cgroup::Stats;
 use crate::order::{self, ASK_KILL, ASK_TERMINATE, Bind, Gateway, Order, Started};
-use crate::plan::{BackendKind, Plan};
+use crate::plan::{BackendKind, Mount, Plan};
 use crate::registry::{Entry, Registry};
 use crate::wall::{Refusal, Standing, Wall};
 use rustix::fd::{AsFd, OwnedFd};
@@ -19,9 +19,14 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 
-/// The user ids that sandboxes get where the runtime is root, unless told otherwise: far above
-/// those of people, of services and of the usual containers.
-pub const IDS_DEFAULT: Range<u32> = 1_700_000_000..1_700_100_000;
+/// The first user id that sandboxes get: far above those of people, of services and of the usual
+/// containers.
+const IDS_FIRST: u32 = 1_700_000_000;
+/// How many user ids a run directory has: twice as many as sandboxes.
+const IDS_EACH: u32 = 20_000;
+/// How many run directories have ids of their own. The last one ends below 2^31, where some
+/// programs' ids end.
+const IDS_RANGES: u32 = 22_000;
 /// The longest that a launcher says, in bytes.
 const SAYING_BYTES_MAX: usize = 64 * 1024;
 
@@ -40,13 +45,25 @@ pub struct Options {
     pub private: Vec<PathBuf>,
 }
 
+/// Returns the user ids for the sandboxes of a run directory: by its name, so that two servers of
+/// one machine seldom have any in common.
+pub fn ids_of(run_dir: &Path) -> Range<u32> {
+    let hash = crate::registry::hash(run_dir);
+    let range = u32::try_from(hash % u64::from(IDS_RANGES)).unwrap_or(0);
+    let first = IDS_FIRST + range * IDS_EACH;
+    first..first + IDS_EACH
+}
+
 /// What to run.
 #[derive(Clone, Debug, Default)]
 pub struct Spec {
     /// The program and its arguments. A name without a slash is looked for in `PATH`.
     pub command: Vec<OsString>,
-    /// The workspace: mounted at its own path, writable, and the working directory.
+    /// The workspace: mounted at its own path, writable.
     pub dir: PathBuf,
+    /// The working directory; the workspace if absent. Mounted read-only at its own path unless
+    /// something else shows it, as files of the command's own user.
+    pub cwd: Option<PathBuf>,
     /// The whole environment; the plan's is added.
     pub env: Vec<(OsString, OsString)>,
     /// The policy.
@@ -55,6 +72,9 @@ pub struct Spec {
     pub gateway: Option<Gateway>,
     /// Mounted read-only at their own paths, as programs that the runtime itself brings along.
     pub programs: Vec<PathBuf>,
+    /// Mounted read-only at their own paths, as files of the command's own user that nobody else
+    /// may read.
+    pub files: Vec<PathBuf>,
     /// Walls to leave out. For the controls of the attack suite, and for nothing else: no manifest
     /// and no request leads here.
     #[doc(hidden)]
@@ -149,26 +169,42 @@ fn registry(options: &Options) -> Registry {
 
 /// Refuses mounts of a manifest that would show what the runtime keeps for itself.
 fn check_private(private: &[PathBuf], spec: &Spec) -> Result<(), Refusal> {
-    for mount in &spec.plan.mounts {
-        let source = real(&mount.source)?;
+    let cwd = hidden_cwd(spec).map(|cwd| ("the working directory", cwd));
+    if let Some((_, cwd)) = cwd {
+        crate::plan::check_shown(cwd).map_err(|(cause, hint)| {
+            Refusal::new(format!("the working directory {} {cause}", cwd.display()), hint)
+        })?;
+    }
+    let mounts = spec.plan.mounts.iter().map(|mount| ("sandbox.mounts", &*mount.source));
+    for (what, path) in mounts.chain(cwd) {
+        let source = real(what, path)?;
         let shown = private
             .iter()
             .filter_map(|path| fs::canonicalize(path).ok())
             .find(|path| path.starts_with(&source) || source.starts_with(path));
         if shown.is_some() {
-            let cause = format!(
-                "sandbox.mounts: {} would show the runtime's own files",
-                mount.source.display()
-            );
-            return Err(Refusal::new(cause, "mount a directory beside the data directory"));
+            let cause = format!("{what}: {} would show the runtime's own files", path.display());
+            return Err(Refusal::new(cause, "use a directory beside the data directory"));
         }
     }
     Ok(())
 }
 
-fn real(path: &Path) -> Result<PathBuf, Refusal> {
+/// Returns the working directory if nothing else shows it.
+fn hidden_cwd(spec: &Spec) -> Option<&Path> {
+    let cwd = spec.cwd.as_deref()?;
+    let mounts = spec.plan.mounts.iter().map(Mount::target);
+    let others = spec.programs.iter().chain(&spec.files).map(PathBuf::as_path);
+    let mut shown = mounts.chain(others).chain([&*spec.dir, Path::new("/usr"), Path::new("/tmp")]);
+    // What the sandbox has below /tmp is not what the host has there.
+    let own = |shown: &Path| shown != Path::new("/tmp") || cwd == shown;
+    let hidden = !shown.any(|shown| cwd.starts_with(shown) && own(shown));
+    hidden.then_some(cwd)
+}
+
+fn real(what: &str, path: &Path) -> Result<PathBuf, Refusal> {
     fs::canonicalize(path).map_err(|error| {
-        let cause = format!("sandbox.mounts: {}: {error}", path.display());
+        let cause = format!("{what}: {}: {error}", path.display());
         Refusal::new(cause, "the path has to exist where the runtime runs")
     })
 }
@@ -182,12 +218,14 @@ fn binds(spec: &Spec) -> Vec<Bind> {
         mapped: writable,
     };
     let mut binds: Vec<Bind> = spec.programs.iter().map(|path| same(path, false)).collect();
+    binds.extend(spec.files.iter().map(|path| Bind { mapped: true, ..same(path, false) }));
     binds.extend(spec.plan.mounts.iter().map(|mount| Bind {
         source: mount.source.clone(),
         target: mount.target().to_path_buf(),
         writable: mount.writable,
         mapped: mount.writable,
     }));
+    binds.extend(hidden_cwd(spec).map(|cwd| Bind { mapped: true, ..same(cwd, false) }));
     binds.push(same(&spec.dir, true));
     binds.sort_by_key(|bind| bind.target.components().count());
     binds
@@ -387,14 +425,14 @@ fn order(spec: &Spec, entry: &Entry, isolated: bool) -> Result<Order, Refusal> {
     let mut env = spec.env.clone();
     let of_plan = |(name, value): (&String, &String)| (name.into(), value.into());
     env.extend(spec.plan.env.iter().map(of_plan));
-    let dir = real(&spec.dir)?;
+    let dir = real("the workspace", &spec.dir)?;
     let spec = &Spec { dir, ..spec.clone() };
     Ok(Order {
         isolated,
         name: entry.name.clone(),
         entry: entry.path.clone(),
         command: spec.command.clone(),
-        dir: spec.dir.clone(),
+        dir: spec.cwd.clone().unwrap_or_else(|| spec.dir.clone()),
         env,
         plan: spec.plan.clone(),
         binds: binds(spec),

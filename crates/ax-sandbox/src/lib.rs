@@ -39,7 +39,7 @@ pub mod seccomp;
 mod sys;
 mod wall;
 
-pub use backend::{Backend, Ended, Namespace, Options, Process, Running, Spec, Status};
+pub use backend::{Backend, Ended, Namespace, Options, Process, Running, Spec, Status, ids_of};
 pub use cgroup::Stats;
 pub use order::Gateway;
 pub use plan::{BackendKind, ConfigError, Mount, Plan, Resources, Root};

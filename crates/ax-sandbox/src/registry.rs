@@ -157,9 +157,17 @@ impl Entry {
 
 /// Returns what a sandbox is called: unlike any of another data directory.
 fn name(dir: &Path, number: u32) -> String {
+    format!("ax-{:016x}-{number}", hash(dir))
+}
+
+/// Returns a number that hardly any other directory of the machine has.
+pub(crate) fn hash(dir: &Path) -> u64 {
     let mut hasher = DefaultHasher::new();
-    fs::canonicalize(dir).unwrap_or_else(|_| dir.to_path_buf()).hash(&mut hasher);
-    format!("ax-{:016x}-{number}", hasher.finish())
+    // It may not be there yet.
+    let real = dir.parent().and_then(|parent| fs::canonicalize(parent).ok());
+    real.unwrap_or_default().hash(&mut hasher);
+    dir.file_name().hash(&mut hasher);
+    hasher.finish()
 }
 
 /// A process: its id, and when it started, in clock ticks since the machine did.

@@ -84,6 +84,24 @@ pub(crate) fn close_rest_at_exec() -> io::Result<()> {
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Closes every descriptor from 3 on but these. Nobody else may own one.
+pub(crate) fn close_others<const N: usize>(kept: [BorrowedFd<'_>; N]) -> io::Result<()> {
+    let mut kept = kept.map(|descriptor| descriptor.as_raw_fd().cast_unsigned());
+    kept.sort_unstable();
+    let mut from = 3;
+    for next in kept.into_iter().chain([u32::MAX]) {
+        if from < next {
+            // SAFETY: nobody owns what is closed, as the caller says.
+            let done = unsafe { libc::syscall(libc::SYS_close_range, from, next - 1, 0) };
+            if done < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        from = from.max(next.saturating_add(1));
+    }
+    Ok(())
+}
+
 /// Brings up the interface `lo` of this network namespace.
 pub(crate) fn loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: all zero is a valid value of this struct of integers.

@@ -96,7 +96,7 @@ const fn grpc(code: Code) -> Grpc {
         | Code::NoRoute => Grpc::NotFound,
         Code::NoMethod | Code::MediaType => Grpc::Unimplemented,
         Code::Unauthenticated | Code::Expired | Code::Untrusted => Grpc::Unauthenticated,
-        Code::Forbidden => Grpc::PermissionDenied,
+        Code::Forbidden | Code::Unsandboxed => Grpc::PermissionDenied,
         Code::KeyReused | Code::OtherAgent | Code::Exists => Grpc::AlreadyExists,
         Code::Busy
         | Code::Idle
@@ -133,7 +133,7 @@ pub(crate) const fn http(code: Code) -> StatusCode {
         Code::NoMethod => StatusCode::METHOD_NOT_ALLOWED,
         Code::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Code::Unauthenticated | Code::Expired | Code::Untrusted => StatusCode::UNAUTHORIZED,
-        Code::Forbidden => StatusCode::FORBIDDEN,
+        Code::Forbidden | Code::Unsandboxed => StatusCode::FORBIDDEN,
         Code::KeyReused
         | Code::OtherAgent
         | Code::Exists

@@ -145,7 +145,9 @@ impl Embedded {
             Purpose::Pass => RUNS_MAX,
             Purpose::Record(_) => 0,
         };
-        let (engine, watch, exporter) = engine(data, &log, runs_max, config).await?;
+        let unsandboxed = doors.listen.is_empty() || config.is("listen.allow_unsandboxed");
+        let adapters = Adapters::new(programs(data, unsandboxed)).within(quotas(data, config)?);
+        let (engine, watch, exporter) = engine(data, &log, runs_max, adapters, config).await?;
         let passing = matches!(purpose, Purpose::Pass);
         let mut addresses = Vec::new();
         let served = match purpose {
@@ -225,6 +227,7 @@ async fn engine(
     data: &DataDir,
     log: &Arc<dyn EventLog>,
     runs_max: usize,
+    adapters: Adapters,
     config: &Config,
 ) -> Result<(Engine, Arc<Watch>, Option<otlp::Exporter>), Failure> {
     let blobs = Blobs::local(&data.blobs()).map_err(|error| {
@@ -241,7 +244,7 @@ async fn engine(
         runs_max,
         log: Arc::clone(log),
         blobs,
-        launcher: Arc::new(Adapters::new(supervisors(data)).within(quotas(data, config)?)),
+        launcher: Arc::new(adapters),
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy),
     };
@@ -270,11 +273,15 @@ fn quotas(data: &DataDir, config: &Config) -> Result<Quotas, Failure> {
     })
 }
 
-fn supervisors(data: &DataDir) -> supervise::Options {
+/// How programs are started; without a sandbox only where that is allowed.
+pub(crate) fn programs(data: &DataDir, unsandboxed: bool) -> supervise::Options {
     // Not by its path: when an upgrade has replaced it, the file is another one by now.
     supervise::Options {
         supervisor: vec!["/proc/self/exe".into(), "__supervise".into()],
+        sandbox: vec!["/proc/self/exe".into(), "__sandbox".into()],
         run_dir: data.supervisors(),
+        private: vec![data.root.clone()],
+        unsandboxed,
     }
 }
 

@@ -50,6 +50,9 @@ fn main() -> ExitCode {
     if args.get(1).is_some_and(|arg| arg == "__supervise") {
         return ax_harness::supervise::main(args.into_iter().skip(2));
     }
+    if args.get(1).is_some_and(|arg| arg == "__sandbox") {
+        return ax_sandbox::launcher::main();
+    }
     let secrecy = secrecy::keep();
     let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,

@@ -35,7 +35,8 @@ impl Served {
         let world = World::new();
         world.echo();
         let key = world.ok(&["auth", "key", "create", "--name", "op", "--role", "operator"]);
-        let args = [&["serve", "--listen", "127.0.0.1:0", "--json"], args].concat();
+        let args =
+            [&["serve", "--listen", "127.0.0.1:0", "--allow-unsandboxed", "--json"], args].concat();
         let mut command = world.command(&args);
         command.envs(environment.iter().copied()).stdin(Stdio::null()).stdout(Stdio::piped());
         // It says much, and must not wait for somebody to read it.

@@ -178,7 +178,8 @@ fn files(dir: &Path, found: &mut Vec<(String, Vec<u8>)>) {
 
 /// A server that holds the keys and says all that it does; returns where it listens.
 fn serve(world: &World, outside: &Outside) -> (Child, String) {
-    let mut command = world.command(&["serve", "--listen", "127.0.0.1:0", "--json"]);
+    let mut command =
+        world.command(&["serve", "--listen", "127.0.0.1:0", "--allow-unsandboxed", "--json"]);
     command.env("PLANTED_PROVIDER", PROVIDER_KEY).env("PLANTED_TOOL", TOOL_KEY);
     command.env("AX_LOG", "trace").env("AX_TRACING_ENDPOINT", &outside.address);
     command.stdin(Stdio::null()).stdout(Stdio::piped());

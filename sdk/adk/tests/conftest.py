@@ -43,7 +43,7 @@ class Server:
         self.start()
 
     def start(self) -> None:
-        listen = ["--listen", f"127.0.0.1:{self.port}", "--insecure-no-auth"]
+        listen = ["--listen", f"127.0.0.1:{self.port}", "--insecure-no-auth", "--allow-unsandboxed"]
         args = [ax(), "serve", "--data", str(self.data), *listen, "--json"]
         self.process = subprocess.Popen(args, stdout=subprocess.PIPE, text=True, env=self.env)
         assert self.process.stdout is not None

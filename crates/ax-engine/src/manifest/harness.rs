@@ -15,6 +15,11 @@ pub(super) fn check_gateway(gateway: &Value, harness: &Value) -> Option<Problem>
     Adapters::validate_gateway(gateway, kind).err().map(problem)
 }
 
+/// Asks about the `sandbox` section.
+pub(super) fn check_sandbox(sandbox: &Value) -> Option<Problem> {
+    Adapters::validate_sandbox(sandbox).err().map(problem)
+}
+
 fn problem(error: ConfigError) -> Problem {
     let problem = Problem::new(format!("spec.{}", error.path), error.cause);
     problem.with_hint(error.suggestion.unwrap_or_default())

@@ -1,7 +1,7 @@
 //! Agents as people write them: manifests in YAML, described in `docs/formats/manifest.md`.
 //!
 //! Everything that is wrong with a manifest is said at once, with the field, the line and what may
-//! help. Nothing is guessed: an unknown field is a problem, and so is a sandbox that is not named.
+//! help. Nothing is guessed: an unknown field is a problem.
 
 mod duration;
 mod fields;
@@ -10,6 +10,7 @@ mod spec;
 pub mod yaml;
 
 use ax_core::session::{Digest, Limits};
+use ax_harness::{Adapters, BackendKind};
 use fields::Report;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -34,8 +35,8 @@ pub struct Manifest {
     pub labels: BTreeMap<String, String>,
     /// What else is known of it.
     pub annotations: BTreeMap<String, String>,
-    /// Where harness and tools run.
-    pub sandbox: String,
+    /// What harness and tools run in: a section, or the name of a backend; null if it is left out.
+    pub sandbox: serde_json::Value,
     /// The harness, as its adapter reads it.
     pub harness: serde_json::Value,
     /// What the gateway lets the harness reach, as the gateway reads it; null if there is none.
@@ -44,6 +45,13 @@ pub struct Manifest {
     pub limits: Limits,
     /// The BLAKE3 hash of what the manifest says, whatever its comments, order and spacing.
     pub digest: Digest,
+}
+
+impl Manifest {
+    /// What its programs run in.
+    pub fn isolation(&self) -> BackendKind {
+        Adapters::validate_sandbox(&self.sandbox).unwrap_or_default()
+    }
 }
 
 /// A place in a manifest, counted from 1.
@@ -182,6 +190,12 @@ fn examine(
     if let Some(gateway) = root.get("spec").and_then(|spec| spec.get("gateway"))
         && let Some(manifest) = &manifest
         && let Some(problem) = harness::check_gateway(&gateway.to_json(), &manifest.harness)
+    {
+        let place = root.nearest(&problem.path);
+        report.problems.push(Problem { place, ..problem });
+    }
+    if let Some(manifest) = &manifest
+        && let Some(problem) = harness::check_sandbox(&manifest.sandbox)
     {
         let place = root.nearest(&problem.path);
         report.problems.push(Problem { place, ..problem });

@@ -82,21 +82,16 @@ fn is_label_key(key: &str) -> bool {
     fits(domain, 253) && fits(name, 63)
 }
 
-/// Reads `spec.sandbox`.
-pub(super) fn sandbox(report: &mut Report, spec: &Fields<'_>) -> Option<String> {
-    const HINT: &str = "write `sandbox: process`: the harness then runs as a plain process with \
-        all your permissions; there is no isolation yet, which is why it must be named";
-    let Some(node) = spec.get("sandbox") else {
-        report.problem(spec, "sandbox", "is missing", HINT);
-        return None;
-    };
-    match &node.value {
-        Value::Text(text) if text == "process" => return Some(text.clone()),
-        Value::Text(text) => {
-            report.problem(spec, "sandbox", format!("there is no sandbox {text:?} yet"), HINT);
-        }
-        _ => report.problem(spec, "sandbox", format!("must be a text, not {}", node.what()), HINT),
+/// Reads `spec.sandbox`: a section, or the name of a backend; null if it is left out.
+pub(super) fn sandbox(report: &mut Report, spec: &Fields<'_>) -> Option<serde_json::Value> {
+    const HINT: &str = "leave it out for a sandbox with safe defaults, or write a section such as \
+        `sandbox: {resources: {memory: 4GiB}}`";
+    let Some(node) = spec.get("sandbox") else { return Some(serde_json::Value::Null) };
+    if matches!(node.value, Value::Text(_) | Value::Map(_)) {
+        return Some(node.to_json());
     }
+    let message = format!("must be a section or a text, not {}", node.what());
+    report.problem(spec, "sandbox", message, HINT);
     None
 }
 

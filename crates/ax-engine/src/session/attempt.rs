@@ -360,15 +360,14 @@ impl Task {
         let agent = &identity.agent;
         let agent = self.inner.agent_of(&self.key.namespace, agent).await?;
         let workspace = self.inner.workspace(&self.key).await?;
-        let files = workspace.join(".ax").join("blobs");
         let reader = Reader { log: self.inner.log.as_ref(), bodies: &self.bodies, key: &self.key };
         let durable = self.session.durable();
-        let Before { history, kept, mut sent } = reader.history(under_way, &files).await?;
+        let Before { history, kept, mut sent } = reader.history(under_way, &workspace).await?;
         let (journal, sent_now) = reader.journal(under_way, durable).await?;
         sent.extend(sent_now);
         let mut used = Used { execution: under_way.usage, session: state.usage };
         used.session.add(&under_way.usage);
-        let (input, sent_within) = reader.input(under_way.input, &files).await?;
+        let (input, sent_within) = reader.input(under_way.input, &workspace).await?;
         let makes_spans = self.inner.observer.makes_spans();
         let within = trace::of_attempt(makes_spans, &sent_within, &self.key, exec, attempt);
         Ok(Launch {

@@ -92,6 +92,11 @@ impl Files {
         Ok(files)
     }
 
+    /// Where they are.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// The authority alone.
     pub(super) fn authority(&self) -> PathBuf {
         self.dir.path().join("authority.pem")

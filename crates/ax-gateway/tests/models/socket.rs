@@ -27,7 +27,7 @@ async fn over_its_socket_a_harness_needs_no_key_and_may_have_no_other_one() {
     let world = World::new(r#"{"version": 1}"#).await;
     let dir = tempfile::tempdir().unwrap();
     let sockets = Sockets::new(dir.path().into());
-    let listen = || Listen { socket: Some(sockets.open().unwrap()), port: Port::Loopback };
+    let listen = || Listen { socket: Some(sockets.open().unwrap()), ..Listen::default() };
     let (first, second) = (world.attempt_at(listen()).await, world.attempt_at(listen()).await);
     let path = first.gateway.socket().unwrap();
     assert_eq!(first.env["AX_GATEWAY_SOCKET"], path.to_str().unwrap());
@@ -66,13 +66,15 @@ async fn a_gateway_can_do_without_a_port() {
     let dir = tempfile::tempdir().unwrap();
     let sockets = Sockets::new(dir.path().into());
     let socket = || Some(sockets.open().unwrap());
-    let alone = world.attempt_at(Listen { socket: socket(), port: Port::None }).await;
+    let alone = world.attempt_at(Listen { socket: socket(), port: Port::None, users: 0..0 }).await;
     assert!(send(alone.gateway.socket().unwrap(), "").await.contains(" 200 OK"));
     let urls = alone.env.values().filter(|value| value.contains("://"));
     assert_eq!(urls.count(), 0, "{:?}", alone.env);
     assert!(alone.env["ANTHROPIC_API_KEY"].starts_with("ax-"));
     // Another port is named that leads here from inside a sandbox.
-    let inside = world.attempt_at(Listen { socket: socket(), port: Port::Forwarded(4_711) }).await;
+    let inside = world
+        .attempt_at(Listen { socket: socket(), port: Port::Forwarded(4_711), users: 0..0 })
+        .await;
     assert_eq!(inside.env["ANTHROPIC_BASE_URL"], "http://127.0.0.1:4711/anthropic");
     assert!(send(inside.gateway.socket().unwrap(), "").await.contains(" 200 OK"));
 }

@@ -8,7 +8,8 @@ use super::updates::{Updates, note};
 use super::wire::{Heard, Refused, Wire};
 use super::{Over, failure, last};
 use crate::launch::{AskResult, Exit, Io, JournalKind, Launch};
-use crate::supervise::{Options, Spec};
+use crate::programs::Programs;
+use crate::supervise::Spec;
 use crate::turn::{self, Graces, Host, Link};
 use ax_core::session::Failure;
 use serde_json::{Value, json};
@@ -16,11 +17,10 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::time::Duration;
 use tokio::net::unix::pipe;
-use tokio::process::ChildStdout;
 use tokio::time::timeout;
 
 /// The wire to a process.
-type Pipes = Wire<ChildStdout, pipe::Sender>;
+type Pipes = Wire<pipe::Receiver, pipe::Sender>;
 
 /// How long an agent that was hung up on has to end by itself.
 const QUIT_MAX: Duration = Duration::from_millis(500);
@@ -32,7 +32,7 @@ const METHOD_NOT_FOUND: i64 = -32_601;
 const INVALID_PARAMS: i64 = -32_602;
 
 /// Runs an attempt to its end.
-pub(super) async fn run(options: &Options, launch: Launch, io: Io) -> Result<Exit, Failure> {
+pub(super) async fn run(programs: &Programs, launch: Launch, io: Io) -> Result<Exit, Failure> {
     let config = Config::parse(&launch.agent.harness).map_err(|error| failure("config", error))?;
     let rules = config.permissions().map_err(|error| failure("config", error))?;
     io.may_act.check()?;
@@ -44,23 +44,23 @@ pub(super) async fn run(options: &Options, launch: Launch, io: Io) -> Result<Exi
     .map_err(|error| failure("state", error))?;
     let place = place?;
     io.may_act.check()?;
-    let (host, wire) = start(options, &config, &launch, &place)?;
+    let (host, wire) = start(programs, &config, &launch, &place)?;
     let (kill, frames) = (io.kill.clone(), io.frames.clone());
     let talk = Talk::new(Link::new(io), wire, &config, &launch, &place, &rules);
     Ok(turn::carry_out(host, talk.run(), &kill, &frames).await)
 }
 
 fn start(
-    options: &Options,
+    programs: &Programs,
     config: &Config,
     launch: &Launch,
     place: &Place,
 ) -> Result<(Host, Pipes), Failure> {
     let command = place.command(config);
-    let env = place.env(config, launch);
+    let env = place.env(programs, config, launch);
     let spec = Spec { command: &command, dir: &place.workspace, env };
     let graces = Graces { quit: QUIT_MAX, stop: config.stop_grace() };
-    let (host, output, input) = Host::start(options, spec, graces)?;
+    let (host, output, input) = Host::start(programs, spec, graces)?;
     Ok((host, Wire::new(output, input)))
 }
 

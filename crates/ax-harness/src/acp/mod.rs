@@ -22,6 +22,7 @@ pub(crate) use permission::{Verdict, fits, verdict};
 
 use crate::config::ConfigError;
 use crate::launch::{Exit, Io, Launch, Launcher};
+use crate::programs::Programs;
 use crate::supervise::Options;
 use crate::turn::{Over, failure, last};
 use config::Config;
@@ -34,13 +35,17 @@ const PROTOCOL: u64 = 1;
 /// Runs agents of the Agent Client Protocol.
 #[derive(Clone, Debug)]
 pub struct AcpHarness {
-    options: Options,
+    programs: Programs,
 }
 
 impl AcpHarness {
     /// Starts agents under these supervisors.
     pub const fn new(options: Options) -> Self {
-        Self { options }
+        Self::within(Programs::new(options))
+    }
+
+    pub(crate) const fn within(programs: Programs) -> Self {
+        Self { programs }
     }
 
     /// Checks the `harness` section of a manifest.
@@ -55,7 +60,9 @@ impl AcpHarness {
 
 impl Launcher for AcpHarness {
     fn launch(&self, launch: Launch, io: Io) -> BoxFuture<'static, Exit> {
-        let options = self.options.clone();
-        Box::pin(async move { attempt::run(&options, launch, io).await.unwrap_or_else(Exit::Gone) })
+        let programs = self.programs.clone();
+        Box::pin(
+            async move { attempt::run(&programs, launch, io).await.unwrap_or_else(Exit::Gone) },
+        )
     }
 }

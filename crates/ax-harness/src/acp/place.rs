@@ -14,7 +14,9 @@ use super::config::{AfterCrash, Config};
 use super::failure;
 use crate::environment;
 use crate::launch::Launch;
-use crate::turn::copies::{forget_turns, hide, is_small, put, write};
+use crate::own::{Held, own_dir};
+use crate::programs::Programs;
+use crate::turn::copies::{forget_turns, hide, is_small, put};
 use ax_core::session::Failure;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
@@ -24,6 +26,8 @@ use std::path::{Path, PathBuf};
 
 /// The file that says which of the agent's sessions is ours.
 const MARKER: &str = "session.json";
+/// Its largest size, in bytes.
+const MARKER_BYTES_MAX: u64 = 64 * 1024;
 /// The version of that file.
 const VERSION: u32 = 1;
 
@@ -47,6 +51,8 @@ pub(super) struct Place {
     /// What the agent works on, as an absolute path.
     pub(super) workspace: PathBuf,
     live: PathBuf,
+    /// The same directory.
+    held: Held,
     /// What it belongs to that is filled in, in braces, and what is put there.
     words: Vec<(String, String)>,
 }
@@ -59,30 +65,30 @@ impl Place {
             failure("state", format!("the agent's state is out of reach: {error}"))
         };
         let workspace = std::path::absolute(&launch.workspace).map_err(no_place)?;
-        let root = workspace.join(".ax").join("acp");
+        let root = own_dir(&workspace, ".ax/acp".as_ref()).map_err(no_place)?;
         let live = root.join("live");
-        fs::create_dir_all(&root).map_err(no_place)?;
         hide(&workspace.join(".ax")).map_err(no_place)?;
         let turn = root.join(format!("turn-{}", launch.exec));
-        if turn.exists() && config.after_crash == AfterCrash::Replay {
+        let begun = fs::symlink_metadata(&turn).is_ok_and(|found| found.is_dir());
+        if begun && config.after_crash == AfterCrash::Replay {
             put_back(&turn, &live).map_err(no_place)?;
         }
-        fs::create_dir_all(live.join("state")).map_err(no_place)?;
-        if !turn.exists() {
+        let state = own_dir(&root, "live/state".as_ref()).map_err(no_place)?;
+        if !begun {
             forget_turns(&root).map_err(no_place)?;
             if is_small(&live).map_err(no_place)? {
                 put(&live, &turn).map_err(no_place)?;
             }
         }
-        let state = live.join("state").display().to_string();
+        let held = Held::open(&live).map_err(no_place)?;
         let mut words = vec![
-            ("{state}".to_owned(), state),
+            ("{state}".to_owned(), state.display().to_string()),
             ("{workspace}".to_owned(), workspace.display().to_string()),
         ];
         let dir = config.dir.as_deref().unwrap_or(&workspace);
         words.push(("{dir}".to_owned(), dir.display().to_string()));
         words.extend(launch.env.iter().map(|(name, value)| (format!("{{{name}}}"), value.clone())));
-        let place = Self { workspace, live, words };
+        let place = Self { workspace, live, held, words };
         place.seed(config).map_err(no_place)?;
         Ok(place)
     }
@@ -90,23 +96,24 @@ impl Place {
     /// Writes the files of the manifest.
     fn seed(&self, config: &Config) -> io::Result<()> {
         for (path, text) in &config.files {
-            let path = self.live.join("state").join(path);
-            fs::create_dir_all(path.parent().unwrap_or(&self.live))?;
-            fs::write(path, self.fill(text))?;
+            let path = Path::new("state").join(path);
+            let dir = own_dir(&self.live, path.parent().unwrap_or(&path))?;
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            Held::open(&dir)?.write(&name, self.fill(text).as_bytes())?;
         }
         Ok(())
     }
 
     /// Returns which of the agent's sessions is ours, if it has one.
     pub(super) fn marker(&self) -> Option<Marker> {
-        let text = fs::read(self.live.join(MARKER)).ok()?;
+        let text = self.held.read(MARKER, MARKER_BYTES_MAX).ok()?;
         serde_json::from_slice(&text).ok().filter(|marker: &Marker| marker.version == VERSION)
     }
 
     /// Remembers which of the agent's sessions is ours.
     pub(super) fn mark(&self, marker: &Marker) -> Result<(), Failure> {
         let text = serde_json::to_vec(marker).expect("a marker can always be written");
-        let written = write(&self.live.join(MARKER), &text);
+        let written = self.held.write(MARKER, &text);
         written.map_err(|error| failure("state", format!("the session cannot be kept: {error}")))
     }
 
@@ -124,11 +131,16 @@ impl Place {
     }
 
     /// Returns the environment of the command.
-    pub(super) fn env(&self, config: &Config, launch: &Launch) -> Vec<(OsString, OsString)> {
+    pub(super) fn env(
+        &self,
+        programs: &Programs,
+        config: &Config,
+        launch: &Launch,
+    ) -> Vec<(OsString, OsString)> {
         // What the manifest says comes last but for what the runtime says of itself.
         let added = config.env.iter().map(|(name, value)| (name.into(), self.fill(value).into()));
         let state = self.live.join("state").into();
-        let env = environment::inherited().into_iter().chain(environment::identity(launch));
+        let env = programs.inherited().into_iter().chain(environment::identity(launch));
         env.chain(added).chain([("AX_HARNESS_STATE".into(), state)]).collect()
     }
 
@@ -163,6 +175,7 @@ mod tests {
                 version: 1,
                 harness: Value::Null,
                 gateway: Value::Null,
+                sandbox: "process".into(),
             },
             exec: ExecId(exec),
             attempt: AttemptId(1),

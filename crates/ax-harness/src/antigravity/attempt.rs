@@ -9,7 +9,8 @@ use super::steps::{Steps, note};
 use super::wire::{self, Heard, Hook, State, Step, Wire};
 use crate::acp::Verdict;
 use crate::launch::{AskResult, Exit, Io, JournalKind, Launch};
-use crate::supervise::{Options, Spec};
+use crate::programs::Programs;
+use crate::supervise::Spec;
 use crate::turn::{self, Graces, Host, Link, Over, failure, last};
 use ax_core::session::{AskKind, Failure, Frame};
 use serde_json::{Value, json};
@@ -17,14 +18,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::time::Duration;
 use tokio::net::unix::pipe;
-use tokio::process::ChildStdout;
 use tokio::time::timeout;
 
 /// How long the program has to end by itself, so that its state is on the disk.
 const QUIT_MAX: Duration = Duration::from_secs(5);
 
 /// Runs an attempt to its end.
-pub(super) async fn run(options: &Options, launch: Launch, io: Io) -> Result<Exit, Failure> {
+pub(super) async fn run(programs: &Programs, launch: Launch, io: Io) -> Result<Exit, Failure> {
     let config = Config::parse(&launch.agent.harness).map_err(|error| failure("config", error))?;
     let rules = config.permissions().map_err(|error| failure("config", error))?;
     io.may_act.check()?;
@@ -37,10 +37,10 @@ pub(super) async fn run(options: &Options, launch: Launch, io: Io) -> Result<Exi
     let place = place?;
     io.may_act.check()?;
     let command = place.command(&config)?;
-    let env = place.env(&config, &launch);
+    let env = place.env(programs, &config, &launch);
     let spec = Spec { command: &command, dir: &place.workspace, env };
     let graces = Graces { quit: QUIT_MAX, stop: config.stop_grace() };
-    let (host, output, input) = Host::start(options, spec, graces)?;
+    let (host, output, input) = Host::start(programs, spec, graces)?;
     let (kill, frames) = (io.kill.clone(), io.frames.clone());
     let around = Around { config: &config, launch: &launch, place: &place, rules: &rules };
     let talk = talk(around, Link::new(io), output, input);
@@ -60,7 +60,7 @@ struct Around<'a> {
 async fn talk(
     around: Around<'_>,
     mut link: Link,
-    mut output: ChildStdout,
+    mut output: pipe::Receiver,
     mut input: pipe::Sender,
 ) -> Over {
     let ready = around.config.ready_max();

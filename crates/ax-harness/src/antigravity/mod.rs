@@ -25,7 +25,9 @@ mod wire;
 
 use crate::config::ConfigError;
 use crate::launch::{Exit, Io, Launch, Launcher};
+use crate::programs::Programs;
 use crate::supervise::Options;
+use ax_core::session::Failure;
 use config::Config;
 use futures::future::BoxFuture;
 use serde_json::Value;
@@ -33,13 +35,24 @@ use serde_json::Value;
 /// Runs agents of Antigravity.
 #[derive(Clone, Debug)]
 pub struct AntigravityHarness {
-    options: Options,
+    programs: Programs,
 }
 
 impl AntigravityHarness {
     /// Starts agents under these supervisors.
     pub const fn new(options: Options) -> Self {
-        Self { options }
+        Self::within(Programs::new(options))
+    }
+
+    pub(crate) const fn within(programs: Programs) -> Self {
+        Self { programs }
+    }
+
+    /// Why it does not run in a sandbox.
+    pub(crate) fn no_sandbox() -> Failure {
+        let message = "the program listens on a port of its own, which the runtime cannot reach in \
+            a sandbox; write `sandbox: process`";
+        Failure { code: "sandbox".into(), message: message.into() }
     }
 
     /// Checks the `harness` section of a manifest.
@@ -54,7 +67,9 @@ impl AntigravityHarness {
 
 impl Launcher for AntigravityHarness {
     fn launch(&self, launch: Launch, io: Io) -> BoxFuture<'static, Exit> {
-        let options = self.options.clone();
-        Box::pin(async move { attempt::run(&options, launch, io).await.unwrap_or_else(Exit::Gone) })
+        let programs = self.programs.clone();
+        Box::pin(
+            async move { attempt::run(&programs, launch, io).await.unwrap_or_else(Exit::Gone) },
+        )
     }
 }

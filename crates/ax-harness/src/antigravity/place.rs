@@ -14,6 +14,8 @@
 use super::config::Config;
 use crate::environment;
 use crate::launch::Launch;
+use crate::own::own_dir;
+use crate::programs::Programs;
 use crate::turn::copies::{forget_turns, hide, is_small, put, remove};
 use crate::turn::failure;
 use ax_core::id::SessionKey;
@@ -51,19 +53,19 @@ impl Place {
 
     fn made(config: &Config, launch: &Launch) -> io::Result<Self> {
         let workspace = std::path::absolute(&launch.workspace)?;
-        let root = workspace.join(".ax").join("antigravity");
+        let root = own_dir(&workspace, ".ax/antigravity".as_ref())?;
         let live = root.join("live");
-        fs::create_dir_all(&root)?;
         hide(&workspace.join(".ax"))?;
         let turn = root.join(format!("turn-{}", launch.exec));
-        if turn.exists() {
+        let begun = fs::symlink_metadata(&turn).is_ok_and(|found| found.is_dir());
+        if begun {
             put(&turn, &live)?;
         }
         let dir = config.dir.clone().unwrap_or_else(|| workspace.clone());
         let place = Self { workspace, id: id(&launch.key), dir, live };
-        fs::create_dir_all(place.trajectories())?;
-        fs::create_dir_all(place.app())?;
-        if !turn.exists() {
+        own_dir(&root, "live/trajectories".as_ref())?;
+        own_dir(&root, "live/app".as_ref())?;
+        if !begun {
             forget_turns(&root)?;
             if is_small(&place.live)? {
                 put(&place.live, &turn)?;
@@ -91,7 +93,7 @@ impl Place {
     pub(super) fn clear(&self) -> Result<(), Failure> {
         let cleared = [self.trajectories(), self.app()]
             .iter()
-            .try_for_each(|dir| remove(dir).and_then(|()| fs::create_dir_all(dir)));
+            .try_for_each(|dir| remove(dir).and_then(|()| fs::create_dir(dir)));
         cleared.map_err(|error| {
             failure("state", format!("the program's state cannot be removed: {error}"))
         })
@@ -134,9 +136,14 @@ impl Place {
     }
 
     /// Returns the environment of the program.
-    pub(super) fn env(&self, config: &Config, launch: &Launch) -> Vec<(OsString, OsString)> {
+    pub(super) fn env(
+        &self,
+        programs: &Programs,
+        config: &Config,
+        launch: &Launch,
+    ) -> Vec<(OsString, OsString)> {
         let added = config.env.iter().map(|(name, value)| (name.into(), self.fill(value).into()));
-        let env = environment::inherited().into_iter().chain(environment::identity(launch));
+        let env = programs.inherited().into_iter().chain(environment::identity(launch));
         env.chain(added).collect()
     }
 
@@ -204,6 +211,7 @@ mod tests {
                 version: 1,
                 harness: Value::Null,
                 gateway: Value::Null,
+                sandbox: "process".into(),
             },
             exec: ExecId(exec),
             attempt: AttemptId(1),

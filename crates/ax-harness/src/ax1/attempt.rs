@@ -7,7 +7,7 @@ use super::place::Place;
 use super::start::{self, Asked};
 use super::{connect, failure, status_word};
 use crate::launch::{AskResult, Exit, Io, Launch, MayAct, Told};
-use crate::supervise::Options;
+use crate::programs::Programs;
 use ax_core::id::SessionId;
 use ax_core::session::{AskKind, Body, Failure, Frame, Part};
 use ax_proto::ax1::harness_service_client::HarnessServiceClient;
@@ -47,12 +47,16 @@ enum Over {
 }
 
 /// Runs an attempt to its end.
-pub(super) async fn run(options: &Options, launch: Launch, io: Io) -> Result<Exit, Failure> {
+pub(super) async fn run(programs: &Programs, launch: Launch, io: Io) -> Result<Exit, Failure> {
     let config = Config::parse(&launch.agent.harness).map_err(|error| failure("config", error))?;
     let messages = start::messages(&config, &launch)?;
     let place = Place::of(&config, &launch)?;
     io.may_act.check()?;
-    let mut host = Host::start(options, &config, &launch, &place)?;
+    let hidden = place.hidden_in_a_sandbox();
+    if let Some(why) = hidden.filter(|_| programs.are_sandboxed() && !config.command.is_empty()) {
+        return Err(failure("sandbox", why));
+    }
+    let mut host = Host::start(programs, &config, &launch, &place)?;
     let (kill, frames) = (io.kill.clone(), io.frames.clone());
     let over = {
         let link = Link {

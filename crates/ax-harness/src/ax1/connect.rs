@@ -2,7 +2,7 @@
 
 use super::config::{Address, Config};
 use super::failure;
-use super::place::{Place, is_own_port};
+use super::place::{Place, SOCKET, is_own_port};
 use ax_core::session::Failure;
 use hyper_util::rt::TokioIo;
 use std::time::Duration;
@@ -64,7 +64,7 @@ async fn try_once(place: &Place) -> Result<Channel, String> {
     {
         return Err(format!("nobody, or somebody else, listens on port {port}"));
     }
-    let channel = channel(&place.address).await.map_err(|error| chain(&error))?;
+    let channel = channel(place).await.map_err(|error| chain(&error))?;
     match check(channel.clone()).await {
         Ok(SERVING) => Ok(channel),
         Ok(status) => Err(format!("it says that its health is {status}, not {SERVING} (serving)")),
@@ -74,17 +74,22 @@ async fn try_once(place: &Place) -> Result<Channel, String> {
     }
 }
 
-async fn channel(address: &Address) -> Result<Channel, tonic::transport::Error> {
-    match address {
+async fn channel(place: &Place) -> Result<Channel, tonic::transport::Error> {
+    match &place.address {
         Address::Http(url) => {
             let endpoint = Endpoint::from_shared(url.clone())?;
             endpoint.tcp_keepalive(Some(Duration::from_secs(30))).connect().await
         }
         Address::Unix(path) => {
-            let path = path.clone();
+            let (path, held) = (path.clone(), place.held.clone());
             let connect = tower::service_fn(move |_: Uri| {
-                let path = path.clone();
-                async move { UnixStream::connect(path).await.map(TokioIo::new) }
+                let (path, held) = (path.clone(), held.clone());
+                async move {
+                    match held {
+                        Some(held) => held.connect(SOCKET).await.map(TokioIo::new),
+                        None => UnixStream::connect(path).await.map(TokioIo::new),
+                    }
+                }
             });
             // The address is never resolved: the connector knows where to go.
             Endpoint::from_static("http://localhost").connect_with_connector(connect).await

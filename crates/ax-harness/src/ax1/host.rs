@@ -5,10 +5,11 @@ use super::failure;
 use super::place::Place;
 use crate::launch::Launch;
 use crate::process::tail::Tail;
-use crate::supervise::{Ended, Options, Spec, Supervised};
+use crate::programs::{Program, Programs};
+use crate::supervise::{Ended, Spec};
 use ax_core::session::Failure;
 use std::time::Duration;
-use tokio::process::{ChildStderr, ChildStdout};
+use tokio::net::unix::pipe;
 use tokio::time::timeout;
 
 /// How long the pipes of a process that is gone are read, should somebody else hold them open.
@@ -23,16 +24,16 @@ pub(super) struct Host {
 
 #[derive(Debug)]
 struct Running {
-    process: Supervised,
-    stdout: Tail<ChildStdout>,
-    stderr: Tail<ChildStderr>,
+    process: Program,
+    stdout: Tail<pipe::Receiver>,
+    stderr: Tail<pipe::Receiver>,
     ended: Option<Ended>,
 }
 
 impl Host {
     /// Starts the command, if there is one.
     pub(super) fn start(
-        options: &Options,
+        programs: &Programs,
         config: &Config,
         launch: &Launch,
         place: &Place,
@@ -43,8 +44,9 @@ impl Host {
         }
         let command = place.command(config);
         let dir = config.dir.as_ref().unwrap_or(&launch.workspace);
-        let spec = Spec { command: &command, dir, env: place.env(config, launch) };
-        let mut process = Supervised::start(options, spec)
+        let spec = Spec { command: &command, dir, env: place.env(programs, config, launch) };
+        let mut process = programs
+            .start(spec)
             .map_err(|error| failure("spawn", format!("the server cannot be started: {error}")))?;
         // It is told everything over the wire.
         process.stdin = None;
@@ -111,6 +113,7 @@ impl Running {
 fn why(ended: &Ended) -> Failure {
     match ended {
         Ended::NotStarted(why) => failure("spawn", format!("the server cannot be started: {why}")),
+        Ended::TimedOut => failure("time_limit", "the sandbox' time was over"),
         Ended::SupervisorDied => failure("supervisor", "the supervisor was killed"),
         Ended::Ran(status) => {
             failure("server_gone", format!("the server {status} before the harness was done"))

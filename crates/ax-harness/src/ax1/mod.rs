@@ -19,6 +19,7 @@ pub use content::{Received, binary, received, role, sent};
 
 use crate::config::ConfigError;
 use crate::launch::{Exit, Io, Launch, Launcher};
+use crate::programs::Programs;
 use crate::supervise::Options;
 use ax_core::session::Failure;
 use config::Config;
@@ -60,13 +61,17 @@ pub fn status_code(word: &str) -> Option<i32> {
 /// Runs harnesses that are servers of the AX wire.
 #[derive(Clone, Debug)]
 pub struct Ax1Harness {
-    options: Options,
+    programs: Programs,
 }
 
 impl Ax1Harness {
     /// Starts servers under these supervisors.
     pub const fn new(options: Options) -> Self {
-        Self { options }
+        Self::within(Programs::new(options))
+    }
+
+    pub(crate) const fn within(programs: Programs) -> Self {
+        Self { programs }
     }
 
     /// Checks the `harness` section of a manifest.
@@ -81,8 +86,10 @@ impl Ax1Harness {
 
 impl Launcher for Ax1Harness {
     fn launch(&self, launch: Launch, io: Io) -> BoxFuture<'static, Exit> {
-        let options = self.options.clone();
-        Box::pin(async move { attempt::run(&options, launch, io).await.unwrap_or_else(Exit::Gone) })
+        let programs = self.programs.clone();
+        Box::pin(
+            async move { attempt::run(&programs, launch, io).await.unwrap_or_else(Exit::Gone) },
+        )
     }
 }
 

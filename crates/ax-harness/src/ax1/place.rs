@@ -4,6 +4,8 @@ use super::config::{Address, Config};
 use super::failure;
 use crate::environment;
 use crate::launch::Launch;
+use crate::own::{Held, own_dir};
+use crate::programs::Programs;
 use ax_core::session::Failure;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
@@ -11,8 +13,11 @@ use std::io;
 use std::net::TcpListener;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// What the socket is called.
+pub(super) const SOCKET: &str = "harness.sock";
 /// The longest path of a socket, in bytes (unix(7)).
 const SOCKET_BYTES_MAX: usize = 100;
 
@@ -27,6 +32,8 @@ pub(super) struct Place {
     state: PathBuf,
     /// A directory of the attempt, removed with it.
     own: Option<PathBuf>,
+    /// The directory of the socket.
+    pub(super) held: Option<Arc<Held>>,
 }
 
 impl Place {
@@ -35,9 +42,10 @@ impl Place {
         let there = config.address().map_err(|error| failure("config", error))?;
         let state = launch.workspace.join(".ax").join("ax1");
         if let Some(address) = there {
-            return Ok(Self { address, port: None, state, own: None });
+            return Ok(Self { address, port: None, state, own: None, held: None });
         }
-        let made = fs::create_dir_all(&state).and_then(|()| std::path::absolute(&state));
+        let made = std::path::absolute(&launch.workspace)
+            .and_then(|workspace| own_dir(&workspace, ".ax/ax1".as_ref()));
         let state = made.map_err(|error| {
             failure("spawn", format!("{} cannot be made: {error}", state.display()))
         })?;
@@ -46,7 +54,7 @@ impl Place {
         if words.into_iter().any(|word| word.contains("{port}")) {
             let port = free_port().map_err(no_place)?;
             let address = Address::Http(format!("http://127.0.0.1:{port}"));
-            return Ok(Self { address, port: Some(port), state, own: None });
+            return Ok(Self { address, port: Some(port), state, own: None, held: None });
         }
         let (dir, own) = if state.as_os_str().len() + 16 <= SOCKET_BYTES_MAX {
             (state.clone(), None)
@@ -54,13 +62,20 @@ impl Place {
             let dir = private_dir().map_err(no_place)?;
             (dir.clone(), Some(dir))
         };
-        let socket = dir.join("harness.sock");
+        let held = Held::open(&dir).map_err(no_place)?;
         // Of an attempt before, whose server is dead.
-        match fs::remove_file(&socket) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(no_place(error)),
-            _ => {}
+        held.remove(SOCKET).map_err(no_place)?;
+        let (address, held) = (Address::Unix(dir.join(SOCKET)), Some(Arc::new(held)));
+        Ok(Self { address, port: None, state, own, held })
+    }
+
+    /// Why a command in a sandbox could not be reached there.
+    pub(super) const fn hidden_in_a_sandbox(&self) -> Option<&'static str> {
+        match (&self.port, &self.own) {
+            (Some(_), _) => Some("a port is not reached in a sandbox: write {socket} for {port}"),
+            (_, Some(_)) => Some("the path of the data directory is too long for a socket in it"),
+            _ => None,
         }
-        Ok(Self { address: Address::Unix(socket), port: None, state, own })
     }
 
     /// Returns the command with everything filled in.
@@ -69,13 +84,18 @@ impl Place {
     }
 
     /// Returns the environment of the command.
-    pub(super) fn env(&self, config: &Config, launch: &Launch) -> Vec<(OsString, OsString)> {
+    pub(super) fn env(
+        &self,
+        programs: &Programs,
+        config: &Config,
+        launch: &Launch,
+    ) -> Vec<(OsString, OsString)> {
         let added = config.env.iter().map(|(name, value)| (name.into(), self.fill(value).into()));
         let own = [
             ("AX_HARNESS_ADDRESS".into(), self.listen().into()),
             ("AX_HARNESS_STATE".into(), self.state.clone().into()),
         ];
-        let env = environment::inherited().into_iter().chain(added);
+        let env = programs.inherited().into_iter().chain(added);
         env.chain(environment::identity(launch)).chain(own).collect()
     }
 
@@ -101,10 +121,8 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Address::Unix(socket) = &self.address
-            && socket.starts_with(&self.state)
-        {
-            let _gone_already = fs::remove_file(socket);
+        if let Some(held) = &self.held {
+            let _gone_already = held.remove(SOCKET);
         }
         if let Some(own) = &self.own {
             let _gone_already = fs::remove_dir_all(own);

@@ -1,7 +1,11 @@
-//! The supervisor as a program of its own, for tests; `ax` has it as a hidden subcommand.
+//! The supervisor and the launcher of sandboxes as a program of their own, for tests; `ax` has them
+//! as hidden subcommands.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|arg| arg == "__sandbox") {
+        return ax_sandbox::launcher::main();
+    }
     ax_harness::supervise::main(std::env::args_os().skip(1))
 }

@@ -19,6 +19,7 @@ use crate::environment;
 use crate::launch::{Exit, Io, Launch, Launcher};
 use crate::link::{Link, Stop};
 use crate::outside::Outside;
+use crate::programs::Programs;
 use crate::supervise::Options;
 use ax_core::session::Failure;
 use ax_gateway::Toolbox;
@@ -36,14 +37,19 @@ use turns::{Setup, Turns};
 /// Runs the built-in harness.
 #[derive(Clone, Debug)]
 pub struct BuiltinHarness {
-    options: Options,
+    programs: Programs,
     connections: Arc<OnceLock<Result<reqwest::Client, Failure>>>,
 }
 
 impl BuiltinHarness {
     /// Runs commands under these supervisors.
     pub fn new(options: Options) -> Self {
-        Self { options, connections: Arc::default() }
+        Self { programs: Programs::new(options), connections: Arc::default() }
+    }
+
+    /// Runs commands so.
+    pub(crate) fn within(&self, programs: Programs) -> Self {
+        Self { programs, connections: Arc::clone(&self.connections) }
     }
 
     /// Checks the `harness` section of a manifest.
@@ -93,9 +99,9 @@ impl BuiltinHarness {
         let own = config.tools.iter().map(|tool| tool.kind.schema());
         let schemas = own.chain(outside.schemas()).collect();
         let talk = Talk::new(config.system.clone(), schemas, &launch.history, &launch.input)?;
-        let env = environment::inherited().into_iter().chain(environment::identity(&launch));
+        let env = self.programs.inherited().into_iter().chain(environment::identity(&launch));
         let again = launch.attempt.0 > 1;
-        let tools = Tools::new(self.options.clone(), launch.workspace, env.collect(), again);
+        let tools = Tools::new(self.programs.clone(), launch.workspace, env.collect(), again);
         let journal = Journal::new(launch.journal);
         Ok(Setup { config, journal, talk, client, tools, outside })
     }

@@ -7,13 +7,13 @@ use super::outbox::{Outbox, QUEUE_BYTES_MAX};
 use super::tail::Tail;
 use super::{FRAME_BYTES_MAX, encode, failure, text};
 use crate::launch::{Exit, Io, Launch, Told};
-use crate::supervise::{Ended, Status, Supervised};
+use crate::programs::Program;
+use crate::supervise::{Ended, Status};
 use ax_core::session::{Failure, Frame, Part};
 use std::io;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
-use tokio::process::{ChildStderr, ChildStdout};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
@@ -60,10 +60,10 @@ enum Happening {
 }
 
 pub(super) struct Attempt {
-    process: Supervised,
+    process: Program,
     stdin: Option<pipe::Sender>,
-    lines: Option<Lines<ChildStdout>>,
-    stderr: Tail<ChildStderr>,
+    lines: Option<Lines<pipe::Receiver>>,
+    stderr: Tail<pipe::Receiver>,
     protocol: Protocol,
     stage: Stage,
     /// Said, and not yet taken by the engine.
@@ -82,7 +82,7 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
-    pub(super) fn new(config: &Config, mut process: Supervised) -> Self {
+    pub(super) fn new(config: &Config, mut process: Program) -> Self {
         let stdin = process.stdin.take();
         let lines = process.stdout.take().map(|stdout| Lines::new(stdout, FRAME_BYTES_MAX));
         let stderr = Tail::new(process.stderr.take());
@@ -342,6 +342,7 @@ impl Attempt {
             (_, Ended::NotStarted(why)) => {
                 failure("spawn", format!("the harness cannot be started: {why}"))
             }
+            (_, Ended::TimedOut) => failure("time_limit", "the sandbox' time was over"),
             (_, Ended::SupervisorDied) => failure("supervisor", "the supervisor was killed"),
             (_, Ended::Ran(_)) if closed && self.forced && self.told_to_stop.is_none() => {
                 let message = "the harness closed its output and went on without a word";
@@ -367,7 +368,7 @@ fn output(line: &[u8]) -> Frame {
     Frame::Output { block: None, key: None, parts: vec![Part::text(text)] }
 }
 
-async fn listen(lines: &mut Option<Lines<ChildStdout>>, talks: bool) -> Happening {
+async fn listen(lines: &mut Option<Lines<pipe::Receiver>>, talks: bool) -> Happening {
     match lines {
         Some(lines) if talks => Happening::Heard(lines.next().await),
         Some(lines) => Happening::Discarded(lines.discard().await),

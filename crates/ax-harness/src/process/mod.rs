@@ -16,7 +16,8 @@ mod text;
 use crate::config::ConfigError;
 use crate::environment;
 use crate::launch::{Exit, Io, Launch, Launcher};
-use crate::supervise::{Options, Registry, Spec, Supervised};
+use crate::programs::Programs;
+use crate::supervise::{Options, Registry, Spec};
 use ax_core::session::Failure;
 use config::Config;
 use futures::future::BoxFuture;
@@ -36,13 +37,17 @@ pub(crate) fn decodes(line: &[u8]) -> Result<(), String> {
 /// Runs harnesses as processes.
 #[derive(Clone, Debug)]
 pub struct ProcessHarness {
-    options: Options,
+    programs: Programs,
 }
 
 impl ProcessHarness {
     /// Uses these supervisors.
     pub const fn new(options: Options) -> Self {
-        Self { options }
+        Self::within(Programs::new(options))
+    }
+
+    pub(crate) const fn within(programs: Programs) -> Self {
+        Self { programs }
     }
 
     /// Checks the `harness` section of a manifest.
@@ -57,12 +62,12 @@ impl ProcessHarness {
 
 impl Launcher for ProcessHarness {
     fn launch(&self, launch: Launch, io: Io) -> BoxFuture<'static, Exit> {
-        let options = self.options.clone();
-        Box::pin(async move { run(options, launch, io).await.unwrap_or_else(Exit::Gone) })
+        let programs = self.programs.clone();
+        Box::pin(async move { run(programs, launch, io).await.unwrap_or_else(Exit::Gone) })
     }
 
     fn reap_orphans(&self) -> BoxFuture<'static, ()> {
-        let registry = Registry::new(self.options.run_dir.clone());
+        let registry = Registry::new(self.programs.options().run_dir.clone());
         Box::pin(async move {
             let reaped = tokio::task::spawn_blocking(move || registry.reap_orphans()).await;
             if let Err(error) = reaped {
@@ -72,16 +77,17 @@ impl Launcher for ProcessHarness {
     }
 }
 
-async fn run(options: Options, launch: Launch, io: Io) -> Result<Exit, Failure> {
+async fn run(programs: Programs, launch: Launch, io: Io) -> Result<Exit, Failure> {
     let config = Config::parse(&launch.agent.harness).map_err(|error| failure("config", error))?;
     let command: Vec<OsString> = config.command.iter().map(OsString::from).collect();
     let dir = config.dir.as_ref().unwrap_or(&launch.workspace);
     let added = config.env.iter().map(|(name, value)| (name.into(), value.into()));
     // What comes later wins.
-    let env = environment::inherited().into_iter().chain(added);
+    let env = programs.inherited().into_iter().chain(added);
     let env = env.chain(environment::identity(&launch)).collect();
     io.may_act.check()?;
-    let process = Supervised::start(&options, Spec { command: &command, dir, env })
+    let process = programs
+        .start(Spec { command: &command, dir, env })
         .map_err(|error| failure("spawn", format!("the harness cannot be started: {error}")))?;
     attempt::Attempt::new(&config, process).run(launch, &config, io).await
 }

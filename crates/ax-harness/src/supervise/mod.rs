@@ -37,7 +37,7 @@ const ASK_KILL: u8 = b'K';
 /// Comes with the command's standard input.
 const ASK_START: u8 = b'S';
 
-/// How supervisors are started and where they are registered.
+/// How programs are started and where they are registered.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The program and its first arguments; the command follows them. What it runs has to call
@@ -46,6 +46,13 @@ pub struct Options {
     /// The directory in which running supervisors are registered, so that a later life of the
     /// runtime finds them. Created when needed; no other program writes to it.
     pub run_dir: PathBuf,
+    /// The program that makes sandboxes and its arguments: what it runs has to call
+    /// [`ax_sandbox::launcher::main`] before it starts a thread.
+    pub sandbox: Vec<OsString>,
+    /// Directories of the runtime that no sandbox may show, nor anything above or in them.
+    pub private: Vec<PathBuf>,
+    /// Whether programs may run without a sandbox, where a manifest says so.
+    pub unsandboxed: bool,
 }
 
 impl Options {
@@ -53,5 +60,16 @@ impl Options {
     /// What is in it belongs to one life of the runtime.
     pub(crate) fn gateways(&self) -> PathBuf {
         self.run_dir.with_file_name("gateways")
+    }
+
+    /// How sandboxes are made: registered beside the supervisors.
+    pub fn sandboxes(&self) -> ax_sandbox::Options {
+        let run_dir = self.run_dir.with_file_name("sandboxes");
+        ax_sandbox::Options {
+            launcher: self.sandbox.clone(),
+            ids: ax_sandbox::ids_of(&run_dir),
+            run_dir,
+            private: self.private.clone(),
+        }
     }
 }

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::Stdio;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
-use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
 /// The longest thing a supervisor says, in bytes.
@@ -81,6 +81,8 @@ fn signal_name(signal: i32) -> Option<&'static str> {
 pub(crate) enum Ended {
     /// It ran and ended.
     Ran(Status),
+    /// Its time was over, and it was killed.
+    TimedOut,
     /// It could not be started.
     NotStarted(String),
     /// The supervisor died first.
@@ -102,9 +104,9 @@ pub(crate) struct Supervised {
     /// The command's standard input.
     pub(crate) stdin: Option<pipe::Sender>,
     /// The command's standard output.
-    pub(crate) stdout: Option<ChildStdout>,
+    pub(crate) stdout: Option<pipe::Receiver>,
     /// The command's standard error.
-    pub(crate) stderr: Option<ChildStderr>,
+    pub(crate) stderr: Option<pipe::Receiver>,
 }
 
 impl Supervised {
@@ -120,9 +122,10 @@ impl Supervised {
         let entry = Registry::new(options.run_dir.clone()).enter()?;
         let (control, theirs) = UnixStream::pair()?;
         let (input_end, input) = io::pipe()?;
+        let ((stdout, output), (stderr, errors)) = (io::pipe()?, io::pipe()?);
         send_input(&control, &OwnedFd::from(input_end))?;
         control.set_nonblocking(true)?;
-        let mut child = Command::new(program)
+        let child = Command::new(program)
             .args(args)
             .args(spec.command)
             .env_clear()
@@ -130,13 +133,12 @@ impl Supervised {
             .env(TOKEN_VARIABLE, &entry.token)
             .current_dir(spec.dir)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stdout(Stdio::from(output))
+            .stderr(Stdio::from(errors))
             .spawn()?;
         if let Some(pid) = child.id() {
             entry.started(pid)?;
         }
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         Ok(Self {
             child,
             orders: control.try_clone()?,
@@ -146,8 +148,8 @@ impl Supervised {
             entry: Some(entry),
             sweep: None,
             stdin: Some(pipe::Sender::from_owned_fd(OwnedFd::from(input))?),
-            stdout,
-            stderr,
+            stdout: Some(pipe::Receiver::from_owned_fd(stdout.into())?),
+            stderr: Some(pipe::Receiver::from_owned_fd(stderr.into())?),
         })
     }
 

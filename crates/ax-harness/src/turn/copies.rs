@@ -1,4 +1,6 @@
 //! Directories in which an agent keeps its state, copied so that a turn can be begun again.
+//!
+//! All of this is done while nothing of the session runs; no link that an agent left is followed.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -18,16 +20,6 @@ pub(crate) fn hide(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Writes a file that is there whole or not at all.
-pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let beside = path.with_extension("new");
-    let mut file = File::create(&beside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    File::open(path.parent().unwrap_or(path))?.sync_all()
-}
-
 /// Puts a copy of a directory in the place of another.
 pub(crate) fn put(from: &Path, to: &Path) -> io::Result<()> {
     let beside = to.with_extension("new");
@@ -37,8 +29,10 @@ pub(crate) fn put(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(&beside, to)
 }
 
+/// Removes a directory, or what is in its place.
 pub(crate) fn remove(dir: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(dir) {
+    let is_dir = fs::symlink_metadata(dir).is_ok_and(|found| found.is_dir());
+    match if is_dir { fs::remove_dir_all(dir) } else { fs::remove_file(dir) } {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
@@ -47,7 +41,7 @@ pub(crate) fn remove(dir: &Path) -> io::Result<()> {
 /// Copies files, directories and links; what else there is, such as sockets, is of a process that
 /// is dead.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    fs::create_dir_all(to)?;
+    fs::create_dir(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let (kind, to) = (entry.file_type()?, to.join(entry.file_name()));

@@ -2,11 +2,11 @@
 
 use super::failure;
 use crate::process::tail::Tail;
-use crate::supervise::{Ended, Options, Spec, Supervised};
+use crate::programs::{Program, Programs};
+use crate::supervise::{Ended, Spec};
 use ax_core::session::Failure;
 use std::time::Duration;
 use tokio::net::unix::pipe;
-use tokio::process::{ChildStderr, ChildStdout};
 use tokio::time::timeout;
 
 /// How long the pipe of a process that is gone is read, should somebody else hold it open.
@@ -24,8 +24,8 @@ pub(crate) struct Graces {
 /// An agent under its supervisor.
 #[derive(Debug)]
 pub(crate) struct Host {
-    process: Supervised,
-    stderr: Tail<ChildStderr>,
+    process: Program,
+    stderr: Tail<pipe::Receiver>,
     ended: Option<Ended>,
     graces: Graces,
 }
@@ -33,13 +33,12 @@ pub(crate) struct Host {
 impl Host {
     /// Starts the agent; returns its standard output and input as well.
     pub(crate) fn start(
-        options: &Options,
+        programs: &Programs,
         spec: Spec<'_>,
         graces: Graces,
-    ) -> Result<(Self, ChildStdout, pipe::Sender), Failure> {
+    ) -> Result<(Self, pipe::Receiver, pipe::Sender), Failure> {
         let spawn = |why: String| failure("spawn", format!("the agent cannot be started: {why}"));
-        let mut process =
-            Supervised::start(options, spec).map_err(|error| spawn(error.to_string()))?;
+        let mut process = programs.start(spec).map_err(|error| spawn(error.to_string()))?;
         let (output, input) = (process.stdout.take(), process.stdin.take());
         let (Some(output), Some(input)) = (output, input) else {
             return Err(spawn("it has no standard input and output".into()));
@@ -94,6 +93,7 @@ impl Host {
 fn why(ended: &Ended) -> Failure {
     match ended {
         Ended::NotStarted(why) => failure("spawn", format!("the agent cannot be started: {why}")),
+        Ended::TimedOut => failure("time_limit", "the sandbox' time was over"),
         Ended::SupervisorDied => failure("supervisor", "the supervisor was killed"),
         Ended::Ran(status) => {
             failure("agent_gone", format!("the agent {status} before its turn was over"))

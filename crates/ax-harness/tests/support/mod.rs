@@ -45,13 +45,25 @@ impl Rig {
 
     pub fn options(&self) -> Options {
         let supervisor: OsString = env!("CARGO_BIN_EXE_ax-supervise").into();
-        Options { supervisor: vec![supervisor], run_dir: self.path.join("run") }
+        Options {
+            sandbox: vec![supervisor.clone(), "__sandbox".into()],
+            supervisor: vec![supervisor],
+            run_dir: self.path.join("run"),
+            private: Vec::new(),
+            unsandboxed: true,
+        }
     }
 
     pub fn launch(&self, harness: Value) -> Launch {
         Launch {
             key: SessionKey::new(Namespace::default(), SessionId(1)),
-            agent: AgentInfo { name: "test".into(), version: 1, harness, gateway: Value::Null },
+            agent: AgentInfo {
+                name: "test".into(),
+                version: 1,
+                harness,
+                gateway: Value::Null,
+                sandbox: "process".into(),
+            },
             exec: ExecId(1),
             attempt: AttemptId(1),
             workspace: self.workspace(),

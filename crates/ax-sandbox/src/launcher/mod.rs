@@ -57,6 +57,16 @@ fn launch() -> io::Result<()> {
     // Fails only for a process group leader, which has left the terminal's group already.
     let _already_leader = setsid();
     let (order, [input, output, errors, entry]) = order::receive(&control)?;
+    if order.has(Wall::Descriptors) {
+        // What the runtime was itself started with is none of ours.
+        sys::close_others([
+            control.as_fd(),
+            input.as_fd(),
+            output.as_fd(),
+            errors.as_fd(),
+            entry.as_fd(),
+        ])?;
+    }
     let stdio = Stdio { input, output, errors };
     let path = order.entry.clone();
     let done = if order.isolated {

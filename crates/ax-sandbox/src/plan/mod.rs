@@ -215,12 +215,8 @@ impl Plan {
             let path = |field| format!("mounts[{index}].{field}");
             check_path(&mount.source)
                 .map_err(|(cause, hint)| ConfigError::new(path("source"), cause, hint))?;
-            if let Some(secret) = HOST_SECRETS.iter().find(|secret| {
-                Path::new(secret).starts_with(&mount.source) || mount.source.starts_with(secret)
-            }) {
-                let cause = format!("would show {secret} of the host");
-                return Err(ConfigError::new(path("source"), cause, "name what is needed of it"));
-            }
+            check_shown(&mount.source)
+                .map_err(|(cause, hint)| ConfigError::new(path("source"), cause, hint))?;
             check_path(mount.target())
                 .map_err(|(cause, hint)| ConfigError::new(path("target"), cause, hint))?;
             let own = OWN_TARGETS.iter().find(|own| {
@@ -286,6 +282,17 @@ impl Resources {
             return wrong("scratchFiles", "is not between 16 and 100000000", "");
         }
         Ok(())
+    }
+}
+
+/// Says why a path of the host is never shown, and what may help.
+pub(crate) fn check_shown(path: &Path) -> Result<(), (String, &'static str)> {
+    let shows = |secret: &&&str| Path::new(secret).starts_with(path) || path.starts_with(secret);
+    match HOST_SECRETS.iter().find(shows) {
+        Some(secret) => {
+            Err((format!("would show {secret} of the host"), "name what is needed of it"))
+        }
+        None => Ok(()),
     }
 }
 

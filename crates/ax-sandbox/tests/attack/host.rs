@@ -101,6 +101,7 @@ async fn outcome(order: Order) -> Result<Outcome, String> {
         gateway: order.gateway,
         programs: vec![order.program],
         without: order.without.into_iter().collect(),
+        ..Spec::default()
     };
     let mut running = backend.start(spec).map_err(|refusal| format!("refused: {refusal}"))?;
     drop(running.stdin.take());

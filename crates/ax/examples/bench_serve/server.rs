@@ -33,7 +33,14 @@ impl Server {
     /// Starts `ax serve` on a fresh directory.
     pub(crate) fn start(ax: &Path, data: &Path) -> Self {
         let mut child = Command::new(ax)
-            .args(["serve", "--json", "--listen", "127.0.0.1:0", "--insecure-no-auth"])
+            .args([
+                "serve",
+                "--json",
+                "--listen",
+                "127.0.0.1:0",
+                "--insecure-no-auth",
+                "--allow-unsandboxed",
+            ])
             .args(["--runs-max", "1024", "--data"])
             .arg(data)
             // The gateway wants one; nobody here looks at it.

@@ -91,6 +91,7 @@ impl ServeArgs {
         let addresses = self.listen.iter().map(ToString::to_string).collect();
         put("listen.address", listed(addresses));
         put("listen.insecure_no_auth", self.insecure_no_auth.then(|| "true".into()));
+        put("listen.allow_unsandboxed", self.allow_unsandboxed.then(|| "true".into()));
         put("listen.origins", listed(self.allow_origin.clone()));
         let path = |path: &Option<PathBuf>| path.as_ref().map(|p| p.to_string_lossy().into());
         let yes = |said: bool| said.then(|| "true".to_owned());
@@ -225,6 +226,10 @@ pub(crate) struct ServeArgs {
     /// Let anybody who reaches an address do anything, without authentication
     #[arg(long, requires = "listen")]
     pub(crate) insecure_no_auth: bool,
+    /// Run programs without a sandbox where a manifest says `sandbox: process`, which a server that
+    /// listens refuses otherwise
+    #[arg(long, requires = "listen")]
+    pub(crate) allow_unsandboxed: bool,
     /// Origin of web pages that may use the server in a browser, such as https://example.com; *
     /// for all; may be given more than once
     #[arg(long, value_name = "ORIGIN", requires = "listen")]

@@ -2,6 +2,7 @@
 
 mod agents;
 mod machine;
+mod walls;
 
 use crate::config::setting::{SETTINGS, Setting};
 use crate::config::{Given, Source};
@@ -90,20 +91,16 @@ pub(crate) async fn doctor(cx: &Context) -> Result<Exit, Failure> {
             checks.push(machine::clock(&data));
             checks.push(server(cx, &data).await);
             checks.extend(agents::check(cx, &data).await);
+            checks.extend(walls::check(&data).await);
         }
         Err(failure) => {
             checks.push(Check::new(Level::Wrong, "data", failure.message).hint(failure.hint));
         }
     }
-    checks.extend(machine::kernel());
+    checks.push(machine::kernel());
     checks.push(machine::descriptors());
     checks.push(agents::python());
     checks.extend(agents::models());
-    checks.push(
-        Check::new(Level::Worth, "sandbox", "process (no isolation)").hint(
-            "harnesses and tools run with all your permissions: run only agents that you trust",
-        ),
-    );
     show(cx, &checks)?;
     let wrong = checks.iter().any(|check| check.level == Level::Wrong);
     Ok(if wrong { Exit::Failed } else { Exit::Done })

@@ -99,6 +99,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting::new("data", Kind::Path, "").flag("--data"),
     Setting::new("listen.address", Kind::Addresses, "").flag("--listen"),
     Setting::new("listen.insecure_no_auth", Kind::Bool, "false").flag("--insecure-no-auth"),
+    Setting::new("listen.allow_unsandboxed", Kind::Bool, "false").flag("--allow-unsandboxed"),
     Setting::new("listen.origins", Kind::Texts, "").flag("--allow-origin"),
     Setting::new("server.standby", Kind::Bool, "false").flag("--standby"),
     Setting::new("server.takeover_after", Kind::Duration, "15s").flag("--takeover-after"),

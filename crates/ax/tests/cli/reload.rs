@@ -24,7 +24,7 @@ impl Served {
         authority.issue("127.0.0.1", &world.path(""), "server");
         let manager = Manager::new(&world);
         let tls = ["--tls-certificate", "server.pem", "--tls-key", "server.key"];
-        let start = ["serve", "--listen", "127.0.0.1:0", "--json"];
+        let start = ["serve", "--listen", "127.0.0.1:0", "--allow-unsandboxed", "--json"];
         let args = [&start[..], &tls, args].concat();
         let environment = [("NOTIFY_SOCKET", &*manager.path), ("AX_LOG_LEVEL", "info")];
         let mut server = world.start_in(&args, &environment);

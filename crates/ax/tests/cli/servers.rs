@@ -28,7 +28,8 @@ fn a_server_says_where_it_serves_and_stops_when_it_is_told() {
 #[test]
 fn a_server_on_an_address_says_which_and_answers_there() {
     let world = World::new();
-    let args = ["serve", "--listen", "127.0.0.1:0", "--insecure-no-auth", "--json"];
+    let args =
+        ["serve", "--listen", "127.0.0.1:0", "--insecure-no-auth", "--allow-unsandboxed", "--json"];
     let mut server = world.start(&args);
     let serving: Value = serde_json::from_str(&server.line()).unwrap();
     let url = serving["addresses"][0].as_str().unwrap().to_owned();

@@ -24,7 +24,9 @@ impl Served {
         Authority::new().write(world.path("other.pem"));
         authority.issue("127.0.0.1", &world.path(""), "server");
         let tls = ["--tls-certificate", "server.pem", "--tls-key", "server.key"];
-        let args = [&["serve", "--listen", "127.0.0.1:0", "--json"][..], &tls].concat();
+        let args =
+            [&["serve", "--listen", "127.0.0.1:0", "--allow-unsandboxed", "--json"][..], &tls]
+                .concat();
         let mut server = world.start(&args);
         let said: Value = serde_json::from_str(&server.line()).unwrap();
         let url = said["addresses"][0].as_str().unwrap().to_owned();

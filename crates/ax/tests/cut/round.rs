@@ -20,8 +20,14 @@ use tokio::time::{sleep, timeout};
 /// How long a round may take.
 const ROUND_MAX: Duration = Duration::from_secs(150);
 /// What the server is told: pages of any origin may read.
-const ARGUMENTS: &[&str] =
-    &["--listen", "127.0.0.1:0", "--insecure-no-auth", "--allow-origin", "*"];
+const ARGUMENTS: &[&str] = &[
+    "--listen",
+    "127.0.0.1:0",
+    "--insecure-no-auth",
+    "--allow-unsandboxed",
+    "--allow-origin",
+    "*",
+];
 
 /// What was done, and what was compared.
 #[derive(Clone, Copy, Debug, Default)]

@@ -8,7 +8,7 @@ mod workspace;
 
 use crate::link::{Link, Stop};
 pub(super) use crate::outside::Returned;
-use crate::supervise::Options;
+use crate::programs::Programs;
 use ax_core::session::EffectClass;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -132,7 +132,7 @@ impl Kind {
 /// The tools of an attempt.
 #[derive(Debug)]
 pub(super) struct Tools {
-    options: Options,
+    programs: Programs,
     workspace: PathBuf,
     env: Vec<(OsString, OsString)>,
     /// Whether a tool may have been carried out already, by an attempt that was lost.
@@ -141,12 +141,12 @@ pub(super) struct Tools {
 
 impl Tools {
     pub(super) const fn new(
-        options: Options,
+        programs: Programs,
         workspace: PathBuf,
         env: Vec<(OsString, OsString)>,
         again: bool,
     ) -> Self {
-        Self { options, workspace, env, again }
+        Self { programs, workspace, env, again }
     }
 
     /// Returns how long a call may take.

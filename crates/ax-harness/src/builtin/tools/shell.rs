@@ -3,13 +3,14 @@
 use super::output::HeadAndTail;
 use super::{OUTPUT_BYTES_MAX, Returned, Tools, parse};
 use crate::link::{Link, Stop};
-use crate::supervise::{Ended, Spec, Status, Supervised};
+use crate::programs::Program;
+use crate::supervise::{Ended, Spec, Status};
 use serde::Deserialize;
 use serde_json::Value;
 use std::io;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
-use tokio::process::ChildStdout;
+use tokio::net::unix::pipe;
 use tokio::time::{Instant, sleep_until};
 
 /// How long a command may take if the model does not say, in milliseconds.
@@ -34,8 +35,8 @@ pub(super) fn limit(input: &Value) -> Duration {
 
 /// A command that runs, and what it has written.
 struct Running {
-    process: Supervised,
-    stdout: Option<ChildStdout>,
+    process: Program,
+    stdout: Option<pipe::Receiver>,
     output: HeadAndTail,
     deadline: Instant,
     timed_out: bool,
@@ -53,7 +54,7 @@ impl Tools {
         let limit = limit(input);
         let command = ["sh", "-c", SCRIPT, "sh", &given.command].map(Into::into);
         let spec = Spec { command: &command, dir: &self.workspace, env: self.env.clone() };
-        let mut process = match Supervised::start(&self.options, spec) {
+        let mut process = match self.programs.start(spec) {
             Ok(process) => process,
             Err(error) => {
                 return Ok(Returned::error(format!("the command cannot be started: {error}")));
@@ -110,6 +111,7 @@ impl Running {
             Ok(Ended::Ran(Status::Exited(0))) => return Returned { text, error: false },
             Ok(Ended::Ran(status)) => format!("it {status}"),
             Ok(Ended::NotStarted(why)) => format!("it cannot be started: {why}"),
+            Ok(Ended::TimedOut) => "it was killed: the sandbox' time was over".into(),
             Ok(Ended::SupervisorDied) => "the process that watched over it was killed".into(),
             Err(error) => format!("what became of it is not known: {error}"),
         };
@@ -118,7 +120,7 @@ impl Running {
     }
 }
 
-async fn read(from: &mut Option<ChildStdout>, into: &mut [u8]) -> io::Result<usize> {
+async fn read(from: &mut Option<pipe::Receiver>, into: &mut [u8]) -> io::Result<usize> {
     match from {
         Some(from) => from.read(into).await,
         None => Ok(0),

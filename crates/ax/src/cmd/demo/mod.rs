@@ -23,7 +23,8 @@ pub(crate) async fn demo(cx: &Context, args: &DemoArgs) -> Result<Exit, Failure>
     let began = Instant::now();
     let mut stage = Stage::set(cx, args).await?;
     say(cx, &format!("{} {}", bold(cx, "model   "), stage.model_words()))?;
-    say(cx, &format!("{} {}", bold(cx, "sandbox "), sandbox("process")))?;
+    let why = stage.unsandboxed.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+    say(cx, &format!("{} {}{why}", bold(cx, "sandbox "), sandbox(stage.sandbox())))?;
     say(cx, &format!("{} {}", bold(cx, "data    "), stage.data.root.display()))?;
     let played = Play::new(cx, &mut stage).run().await;
     let verdict = match played {

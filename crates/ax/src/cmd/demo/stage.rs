@@ -1,6 +1,7 @@
 //! What the demo plays on: a data directory, a model, a server that can be killed.
 
 use crate::args::DemoArgs;
+use crate::embed::programs;
 use crate::failure::Failure;
 use crate::link::Context;
 use crate::paths::DataDir;
@@ -27,6 +28,8 @@ pub(super) struct Stage {
     /// The scripted model; `None` if a provider's is used.
     model: Option<FakeModel>,
     provider: Provider,
+    /// Why there is no sandbox, if there is none.
+    pub(super) unsandboxed: Option<String>,
     server: Child,
     temp: Option<TempDir>,
     keep: bool,
@@ -44,9 +47,17 @@ impl Stage {
         let server = start(&data).await?;
         let client = Client::unix(data.socket()?, "default");
         let provider = real.unwrap_or(Provider::ANTHROPIC);
-        let stage = Self { data, client, model, provider, server, temp, keep: args.keep };
+        let probed = ax_sandbox::probe(&programs(&data, true).sandboxes()).await;
+        let unsandboxed = probed.err().map(|refusal| refusal.cause);
+        let keep = args.keep;
+        let stage = Self { data, client, model, provider, unsandboxed, server, temp, keep };
         stage.apply().await?;
         Ok(stage)
+    }
+
+    /// What the agent's commands run in: a sandbox, unless this machine cannot build one.
+    pub(super) const fn sandbox(&self) -> &'static str {
+        if self.unsandboxed.is_some() { "process" } else { "namespace" }
     }
 
     async fn apply(&self) -> Result<(), Failure> {
@@ -55,6 +66,7 @@ impl Stage {
             self.model.as_ref().map(|model| format!("\n      base_url: {}", model.base_url()));
         let model = format!("{name}{}", url.unwrap_or_default());
         let manifest = MANIFEST.replace("PROVIDER", self.provider.name).replace("MODEL", &model);
+        let manifest = manifest.replace("SANDBOX", self.sandbox());
         let request = v1::ApplyAgentRequest { manifest, ..Default::default() };
         self.client.apply_agent(request).await?;
         Ok(())

@@ -45,37 +45,15 @@ pub(super) fn descriptors() -> Check {
     }
 }
 
-pub(super) fn kernel() -> Vec<Check> {
+pub(super) fn kernel() -> Check {
     let system = rustix::system::uname();
     let release = system.release().to_string_lossy().into_owned();
     let mut numbers = release.split(['.', '-']).map(|number| number.parse().unwrap_or(0_u32));
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     let name = format!("{} {release}", system.sysname().to_string_lossy());
-    let kernel = if version >= (5, 4) {
+    if version >= (5, 4) {
         Check::new(Level::Fine, "kernel", name)
     } else {
         Check::new(Level::Worth, "kernel", name).hint("Linux 5.4 or newer is what is tested")
-    };
-    let has = |path: &str| fs::read_to_string(path).is_ok_and(|text| text.trim() != "0");
-    let features = [
-        ("user namespaces", has("/proc/sys/user/max_user_namespaces")),
-        ("cgroup v2", has("/sys/fs/cgroup/cgroup.controllers")),
-        ("seccomp", has("/proc/sys/kernel/seccomp/actions_avail")),
-        ("landlock", lsm_has("landlock")),
-    ];
-    let named = |wanted: bool| {
-        let names = features.iter().filter(|(_, has)| *has == wanted).map(|(name, _)| *name);
-        names.collect::<Vec<_>>().join(", ")
-    };
-    let mut found = named(true);
-    let missing = named(false);
-    if !missing.is_empty() {
-        found = format!("{found}; not: {missing}");
     }
-    vec![kernel, Check::new(Level::Fine, "features", found)]
-}
-
-fn lsm_has(name: &str) -> bool {
-    let text = fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
-    text.trim().split(',').any(|module| module == name)
 }
