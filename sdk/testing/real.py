@@ -21,7 +21,8 @@ class Server:
 
     def __init__(self, data: Path) -> None:
         self.data = data
-        args = ["serve", "--data", str(data), "--listen", "127.0.0.1:0", "--insecure-no-auth", "--allow-unsandboxed"]
+        args = ["serve", "--data", str(data), "--listen", "127.0.0.1:0"]
+        args += ["--insecure-no-auth", "--allow-unsandboxed"]
         self._process = subprocess.Popen([AX, *args, "--json"], stdout=subprocess.PIPE, text=True)
         assert self._process.stdout
         self.url: str = json.loads(self._process.stdout.readline())["addresses"][0]

@@ -21,7 +21,8 @@ class Server:
 
     def start(self, listen: str = "127.0.0.1:0") -> None:
         binary = os.environ.get("AX", str(ROOT / "target/debug/ax"))
-        args = ["serve", "--data", str(self.data), "--listen", listen, "--insecure-no-auth", "--allow-unsandboxed"]
+        args = ["serve", "--data", str(self.data), "--listen", listen]
+        args += ["--insecure-no-auth", "--allow-unsandboxed"]
         self.process = subprocess.Popen(
             [binary, *args, "--json"], stdout=subprocess.PIPE, text=True
         )

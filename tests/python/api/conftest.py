@@ -51,7 +51,8 @@ class Server:
 def server(tmp_path_factory):
     data = tmp_path_factory.mktemp("data")
     binary = os.environ.get("AX", str(ROOT / "target/debug/ax"))
-    args = ["serve", "--data", str(data), "--listen", "127.0.0.1:0", "--insecure-no-auth", "--allow-unsandboxed"]
+    args = ["serve", "--data", str(data), "--listen", "127.0.0.1:0"]
+    args += ["--insecure-no-auth", "--allow-unsandboxed"]
     process = subprocess.Popen([binary, *args, "--json"], stdout=subprocess.PIPE, text=True)
     try:
         serving = json.loads(process.stdout.readline())
