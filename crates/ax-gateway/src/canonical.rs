@@ -1,40 +1,45 @@
 //! The one way to write a JSON value, so that equal values have equal hashes.
 
 use ax_core::session::Digest;
+use serde::Serialize;
 use serde_json::Value;
 
 /// Returns the BLAKE3 hash of a value's canonical form.
 pub fn hash(value: &Value) -> Digest {
-    let mut text = String::new();
+    let mut text = Vec::new();
     write(value, &mut text);
-    Digest(*blake3::hash(text.as_bytes()).as_bytes())
+    Digest(*blake3::hash(&text).as_bytes())
 }
 
 /// Writes a value without spaces, the fields of objects in the order of their names' bytes.
-fn write(value: &Value, out: &mut String) {
+fn write(value: &Value, out: &mut Vec<u8>) {
     match value {
         Value::Object(fields) => {
             let mut fields: Vec<_> = fields.iter().collect();
             fields.sort_unstable_by_key(|(name, _)| *name);
-            out.push('{');
+            out.push(b'{');
             for (at, (name, value)) in fields.into_iter().enumerate() {
-                out.push_str(if at > 0 { "," } else { "" });
-                out.push_str(&Value::from(name.as_str()).to_string());
-                out.push(':');
+                out.extend((at > 0).then_some(b','));
+                plain(name, out);
+                out.push(b':');
                 write(value, out);
             }
-            out.push('}');
+            out.push(b'}');
         }
         Value::Array(items) => {
-            out.push('[');
+            out.push(b'[');
             for (at, item) in items.iter().enumerate() {
-                out.push_str(if at > 0 { "," } else { "" });
+                out.extend((at > 0).then_some(b','));
                 write(item, out);
             }
-            out.push(']');
+            out.push(b']');
         }
-        plain => out.push_str(&plain.to_string()),
+        other => plain(other, out),
     }
+}
+
+fn plain(value: &(impl Serialize + ?Sized), out: &mut Vec<u8>) {
+    serde_json::to_writer(out, value).expect("what is in memory can be written");
 }
 
 #[cfg(test)]
@@ -44,8 +49,8 @@ mod tests {
 
     #[test]
     fn the_order_of_fields_does_not_matter() {
-        let mut text = String::new();
+        let mut text = Vec::new();
         write(&json!({"b": [1, {"d": null, "c": "x\n"}], "a": 1.5}), &mut text);
-        assert_eq!(text, r#"{"a":1.5,"b":[1,{"c":"x\n","d":null}]}"#);
+        assert_eq!(String::from_utf8(text).unwrap(), r#"{"a":1.5,"b":[1,{"c":"x\n","d":null}]}"#);
     }
 }

@@ -52,8 +52,9 @@ pub fn request(bytes: &[u8]) -> Result<(), String> {
     let body: Map<String, Value> =
         serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     for wire in WIRES {
-        let hashes = |body| {
-            let asked = wire.asked("/v1beta/models/m:generateContent", body, &plain(wire));
+        let hashes = |body: &Map<String, Value>| {
+            let path = "/v1beta/models/m:generateContent";
+            let asked = wire.asked(path, body.clone(), &plain(wire));
             asked.parts.into_iter().map(|(digest, _)| digest).collect::<Vec<_>>()
         };
         let (once, again) = (hashes(&body), hashes(&body));

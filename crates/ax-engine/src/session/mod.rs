@@ -395,8 +395,10 @@ impl Task {
                     Ok(frame) => frame,
                     Err(error) => return self.break_off(exec, attempt, error),
                 };
-                if let Err(refusal) = self.feed(now, &Input::Frame(exec, attempt, frame.clone())) {
-                    self.refused(exec, attempt, &frame, &refusal);
+                let input = Input::Frame(exec, attempt, frame);
+                if let (Err(refusal), Input::Frame(_, _, frame)) = (self.feed(now, &input), &input)
+                {
+                    self.refused(exec, attempt, frame, &refusal);
                 }
             }
             // What is stopped with the engine has not failed.

@@ -18,7 +18,7 @@ const REQUEST_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// The same in KiB.
 const REQUEST_KIB_MAX: u32 = 32 * 1024;
 /// The most values that a request's JSON may have: each takes far more memory than text.
-pub(super) const VALUES_MAX: usize = 1_000_000;
+const VALUES_MAX: usize = 1_000_000;
 /// How many KiB the requests of an attempt may have together; more wait.
 const ROOM_KIB: usize = 128 * 1024;
 /// How long a harness may take for a request's body.
@@ -133,8 +133,13 @@ async fn collect(mut body: Incoming) -> Result<Bytes, Unread> {
     Ok(bytes.freeze())
 }
 
+/// Whether a JSON text has more values than a request may have. There is none without a byte.
+pub(super) fn has_too_many_values(json: &[u8]) -> bool {
+    json.len() > VALUES_MAX && value_count(json) > VALUES_MAX
+}
+
 /// Counts what a JSON text is made of, without reading it: little text can be many values.
-pub(super) fn value_count(json: &[u8]) -> usize {
+fn value_count(json: &[u8]) -> usize {
     let (mut count, mut in_text, mut escaped) = (1, false, false);
     for byte in json {
         match byte {

@@ -22,7 +22,7 @@ use crate::session::{self, KEY_PREFIX, Recorded, Session};
 use ax_core::session::{
     Body, Digest, EffectClass, Failure, Frame, Prefix, StepKey, StepKind, Usage,
 };
-use body::{Room, Unread, VALUES_MAX};
+use body::{Room, Unread};
 use book::{Book, Diverged, Found};
 use chain::Placed;
 pub(crate) use events::{Events, data};
@@ -38,6 +38,7 @@ pub use quotas::{Period, Quota, Quotas, QuotasError};
 pub(crate) use recorded::Answer;
 use recorded::Head;
 use reply::{Reply, Taken, deliver, reply};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -168,7 +169,7 @@ impl Models {
         if !matches!(call, Call::Model(_)) {
             return self.pass(upstream, &wanted, call).await;
         }
-        if body::value_count(&wanted.body) > VALUES_MAX {
+        if body::has_too_many_values(&wanted.body) {
             return deny(wire, Unread::TooMany.status(), &Unread::TooMany.to_string());
         }
         let parsed: Map<String, Value> = match serde_json::from_slice(&wanted.body) {
@@ -179,7 +180,7 @@ impl Models {
             }
         };
         let canon = upstream.canon(wire);
-        let asked = wire.asked(plain_path, &parsed, &canon);
+        let asked = wire.asked(plain_path, parsed, &canon);
         wanted.model.clone_from(&asked.model);
         match self.exchange(upstream, wanted, &asked).await {
             Ok(taken) => deliver(wire, taken).await,
@@ -392,17 +393,26 @@ impl From<String> for Refused {
     }
 }
 
+/// A request as it is recorded, described in `docs/formats/gateway.md`.
+#[derive(Serialize)]
+struct Request<'a> {
+    parts: Vec<&'a Value>,
+    path: &'a str,
+    wire: &'a str,
+}
+
 /// Returns the frame that begins the step of a call.
 fn begin(step: &StepKey, wanted: &Wanted, asked: &Asked, placed: &Placed) -> Frame {
-    let parts: Vec<&Value> = placed.new.iter().map(|at| &asked.parts[*at].1).collect();
-    let request = json!({"wire": wanted.wire.name(), "path": wanted.path, "parts": parts});
+    let parts = placed.new.iter().map(|at| &asked.parts[*at].1).collect();
+    let request = Request { parts, path: &wanted.path, wire: wanted.wire.name() };
+    let request = serde_json::to_string(&request).expect("what is in memory can be written");
     Frame::StepBegin {
         step: step.clone(),
         kind: StepKind::Model,
         name: session::name(&asked.model),
         effect: EffectClass::Idempotent,
         digest: placed.prefix.chain,
-        request: Some(Body::Text(request.to_string())),
+        request: Some(Body::Text(request)),
         prefix: Some(placed.prefix.clone()),
         // The gateway has limits of its own; and what a provider refuses stays open to be asked
         // again.

@@ -1,32 +1,37 @@
 //! Anthropic Messages (`POST /v1/messages`, API version 2023-06-01).
 
-use super::{Reading, Turn, list, number, tagged, take_params};
+use super::{Reading, Turn, number, params, tagged, take_list, take_tools};
 use serde_json::{Map, Value, json};
 
 /// Fields that do not change the answer.
 const IGNORED: [&str; 2] = ["metadata", "service_tier"];
 
-pub(super) fn parts(body: &Map<String, Value>) -> Vec<Value> {
-    let mut parts = vec![take_params(body, &IGNORED, &["system", "tools", "messages"])];
-    parts.extend(body.get("system").map(|system| json!({"system": blocks(system)})));
-    parts.extend(list(body, "tools").map(|tool| tagged("tool", tool)));
-    parts.extend(list(body, "messages").map(message));
+pub(super) fn parts(mut body: Map<String, Value>) -> Vec<Value> {
+    let (system, tools) = (body.remove("system"), take_tools(&mut body));
+    let messages = take_list(&mut body, "messages");
+    let mut parts = vec![params(body, &IGNORED)];
+    parts.extend(system.map(|system| tagged("system", blocks(system))));
+    parts.extend(tools);
+    parts.extend(messages.into_iter().map(message));
     parts
 }
 
 /// A message whose text is a list of blocks, as it may also be written.
-fn message(message: &Value) -> Value {
-    let mut message = message.clone();
+fn message(mut message: Value) -> Value {
     if let Some(content) = message.get_mut("content") {
-        *content = blocks(content);
+        *content = blocks(content.take());
     }
     message
 }
 
-fn blocks(content: &Value) -> Value {
+fn blocks(content: Value) -> Value {
     match content {
-        Value::String(text) => json!([{"type": "text", "text": text}]),
-        other => other.clone(),
+        Value::String(text) => {
+            let mut block = json!({"type": "text"});
+            block["text"] = Value::String(text);
+            Value::Array(vec![block])
+        }
+        other => other,
     }
 }
 

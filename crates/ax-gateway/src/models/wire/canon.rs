@@ -28,12 +28,19 @@ impl Canon {
     pub(crate) fn hash(&self, part: &Value) -> Digest {
         let mut part = part.clone();
         clean(&mut part);
+        self.hash_clean(&part)
+    }
+
+    /// The same for a part that was cleaned, which most often need not be copied.
+    pub(super) fn hash_clean(&self, part: &Value) -> Digest {
+        if self.wire != Wire::Responses && self.ignored.is_empty() {
+            return canonical::hash(part);
+        }
+        let mut part = part.clone();
         if self.wire == Wire::Responses {
             unnamed(&mut part);
         }
-        if !self.ignored.is_empty() {
-            self.cut(&mut part);
-        }
+        self.cut(&mut part);
         canonical::hash(&part)
     }
 

@@ -1,6 +1,6 @@
 //! OpenAI Chat Completions (`POST …/chat/completions`), which most other vendors speak too.
 
-use super::{Reading, Turn, list, number, tagged, take_params};
+use super::{Reading, Turn, number, params, take_list, take_tools};
 use serde_json::{Map, Value, json};
 
 /// Fields that do not change the answer.
@@ -14,10 +14,11 @@ pub(super) const IGNORED: [&str; 7] = [
     "service_tier",
 ];
 
-pub(super) fn parts(body: &Map<String, Value>) -> Vec<Value> {
-    let mut parts = vec![take_params(body, &IGNORED, &["tools", "messages"])];
-    parts.extend(list(body, "tools").map(|tool| tagged("tool", tool)));
-    parts.extend(list(body, "messages").cloned());
+pub(super) fn parts(mut body: Map<String, Value>) -> Vec<Value> {
+    let (tools, messages) = (take_tools(&mut body), take_list(&mut body, "messages"));
+    let mut parts = vec![params(body, &IGNORED)];
+    parts.extend(tools);
+    parts.extend(messages);
     parts
 }
 

@@ -1,15 +1,16 @@
 //! Gemini `generateContent` and `streamGenerateContent` (`v1beta`).
 
-use super::{Reading, Turn, list, number, tagged, take_params};
+use super::{Reading, Turn, number, params, tagged, take_list, take_tools};
 use serde_json::{Map, Value, json};
 
-pub(super) fn parts(body: &Map<String, Value>) -> Vec<Value> {
-    let apart = ["systemInstruction", "system_instruction", "tools", "contents"];
-    let mut parts = vec![take_params(body, &["labels", "sessionId"], &apart)];
-    let system = body.get(apart[0]).or_else(|| body.get(apart[1]));
+pub(super) fn parts(mut body: Map<String, Value>) -> Vec<Value> {
+    let other = body.remove("system_instruction");
+    let system = body.remove("systemInstruction").or(other);
+    let (tools, contents) = (take_tools(&mut body), take_list(&mut body, "contents"));
+    let mut parts = vec![params(body, &["labels", "sessionId"])];
     parts.extend(system.map(|system| tagged("system", system)));
-    parts.extend(list(body, "tools").map(|tool| tagged("tool", tool)));
-    parts.extend(list(body, "contents").cloned());
+    parts.extend(tools);
+    parts.extend(contents);
     parts
 }
 

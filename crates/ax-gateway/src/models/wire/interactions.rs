@@ -1,15 +1,17 @@
 //! Gemini Interactions (`POST …/interactions`).
 
-use super::{Reading, Turn, list, number, tagged, take_params};
-use serde_json::{Map, Value, json};
+use super::{Reading, Turn, number, params, tagged, take_tools};
+use serde_json::{Map, Value};
 
-pub(super) fn parts(body: &Map<String, Value>) -> Vec<Value> {
-    let mut parts = vec![take_params(body, &[], &["system_instruction", "tools", "input"])];
-    parts.extend(body.get("system_instruction").map(|system| tagged("system", system)));
-    parts.extend(list(body, "tools").map(|tool| tagged("tool", tool)));
-    match body.get("input") {
-        Some(Value::Array(items)) => parts.extend(items.iter().cloned()),
-        Some(other) => parts.push(json!({"input": other})),
+pub(super) fn parts(mut body: Map<String, Value>) -> Vec<Value> {
+    let (system, tools) = (body.remove("system_instruction"), take_tools(&mut body));
+    let input = body.remove("input");
+    let mut parts = vec![params(body, &[])];
+    parts.extend(system.map(|system| tagged("system", system)));
+    parts.extend(tools);
+    match input {
+        Some(Value::Array(items)) => parts.extend(items),
+        Some(other) => parts.push(tagged("input", other)),
         None => {}
     }
     parts

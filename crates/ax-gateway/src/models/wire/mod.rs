@@ -11,7 +11,7 @@ use crate::config::Kind;
 use ax_core::session::{Digest, Usage};
 pub(crate) use canon::Canon;
 use http::Method;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 /// A wire format of models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +126,9 @@ impl Wire {
 
     /// Takes a request apart. What cannot change the answer is left out: see
     /// `docs/formats/gateway.md`.
-    pub(crate) fn asked(self, path: &str, body: &Map<String, Value>, canon: &Canon) -> Asked {
+    pub(crate) fn asked(self, path: &str, body: Map<String, Value>, canon: &Canon) -> Asked {
+        let named = body.get("model").or_else(|| body.get("agent")).and_then(Value::as_str);
+        let named = named.map(str::to_owned);
         let mut parts = match self {
             Self::Anthropic => anthropic::parts(body),
             Self::Chat => chat::parts(body),
@@ -134,7 +136,6 @@ impl Wire {
             Self::Gemini => gemini::parts(body),
             Self::Interactions => interactions::parts(body),
         };
-        let named = body.get("model").or_else(|| body.get("agent")).and_then(Value::as_str);
         let model = match (self, named) {
             (Self::Gemini, _) => {
                 let last = path.rsplit('/').next().unwrap_or_default();
@@ -142,12 +143,12 @@ impl Wire {
                 parts[0]["path"] = last.into();
                 last.split(':').next().unwrap_or_default().to_owned()
             }
-            (_, Some(named)) => named.to_owned(),
+            (_, Some(named)) => named,
             (_, None) => "?".to_owned(),
         };
         let hashed = |mut part| {
             canon::clean(&mut part);
-            (canon.hash(&part), part)
+            (canon.hash_clean(&part), part)
         };
         Asked { model, parts: parts.into_iter().map(hashed).collect() }
     }
@@ -306,21 +307,28 @@ impl Reading {
     }
 }
 
-/// Returns the fields of a request that are neither parts of their own nor without meaning.
-fn take_params(body: &Map<String, Value>, ignored: &[&str], apart: &[&str]) -> Value {
-    let kept = body
-        .iter()
-        .filter(|(name, _)| !ignored.contains(&name.as_str()) && !apart.contains(&name.as_str()));
-    let kept: Map<_, _> = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
-    json!({"params": kept})
+/// Returns the fields of a request that are without the parts of their own, but those that have no
+/// meaning.
+fn params(mut body: Map<String, Value>, ignored: &[&str]) -> Value {
+    body.retain(|name, _| !ignored.contains(&name.as_str()));
+    tagged("params", Value::Object(body))
 }
 
-fn list<'a>(body: &'a Map<String, Value>, name: &str) -> impl Iterator<Item = &'a Value> {
-    body.get(name).and_then(Value::as_array).into_iter().flatten()
+/// Takes a list out of a request.
+fn take_list(body: &mut Map<String, Value>, name: &str) -> Vec<Value> {
+    match body.remove(name) {
+        Some(Value::Array(items)) => items,
+        _ => Vec::new(),
+    }
 }
 
-fn tagged(tag: &str, value: &Value) -> Value {
-    json!({ tag: value })
+/// Takes the tools out of a request, each as a part.
+fn take_tools(body: &mut Map<String, Value>) -> impl Iterator<Item = Value> + use<> {
+    take_list(body, "tools").into_iter().map(|tool| tagged("tool", tool))
+}
+
+fn tagged(tag: &str, value: Value) -> Value {
+    Value::Object(Map::from_iter([(tag.to_owned(), value)]))
 }
 
 fn number(value: &Value, name: &str) -> u64 {
@@ -330,6 +338,74 @@ fn number(value: &Value, name: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+    use std::sync::Arc;
+
+    /// Checks the parts of a request.
+    fn check_parts(wire: Wire, request: &Value, expect: &Value) {
+        let Value::Object(body) = request.clone() else { panic!("{request}") };
+        let canon = Canon::new(wire, Arc::default());
+        let asked = wire.asked("/v1beta/models/g:generateContent", body, &canon);
+        let parts: Vec<_> = asked.parts.iter().map(|(_, part)| part.clone()).collect();
+        assert_eq!(Value::from(parts), *expect, "{wire:?}");
+        for (digest, part) in &asked.parts {
+            assert_eq!(*digest, canon.hash(part), "{part}");
+        }
+    }
+
+    #[test]
+    fn a_request_has_its_parts_and_nothing_that_does_not_count() {
+        let request = json!({
+            "model": "m", "top_k": null, "system": "be brief", "metadata": {"user_id": "u"},
+            "tools": [{"name": "t", "cache_control": {"type": "ephemeral"}}],
+            "messages": [{"role": "user", "content": "hi"}, {"role": "user", "content": [1]}],
+        });
+        check_parts(
+            Wire::Anthropic,
+            &request,
+            &json!([
+                {"params": {"model": "m"}}, {"system": [{"type": "text", "text": "be brief"}]},
+                {"tool": {"name": "t"}},
+                {"role": "user", "content": [{"type": "text", "text": "hi"}]},
+                {"role": "user", "content": [1]},
+            ]),
+        );
+        let request = json!({
+            "model": "m", "user": "u", "tools": [{"name": "t"}], "messages": [{"role": "user"}],
+        });
+        let expect = json!([{"params": {"model": "m"}}, {"tool": {"name": "t"}}, {"role": "user"}]);
+        check_parts(Wire::Chat, &request, &expect);
+    }
+
+    #[test]
+    fn instructions_and_inputs_are_parts_of_their_own() {
+        let mut request = json!({"model": "m", "instructions": "be brief", "input": "hi"});
+        let mut expect = json!([
+            {"params": {"model": "m"}}, {"instructions": "be brief"},
+            {"role": "user", "content": "hi"},
+        ]);
+        check_parts(Wire::Responses, &request, &expect);
+        request["instructions"] = Value::Null;
+        request["input"] = json!([{"id": "1"}, 2]);
+        expect = json!([{"params": {"model": "m"}}, {"id": "1"}, 2]);
+        check_parts(Wire::Responses, &request, &expect);
+
+        let request = json!({
+            "systemInstruction": "a", "system_instruction": "b", "labels": {}, "tools": "none",
+            "contents": [{"role": "user"}], "generationConfig": {"topK": null},
+        });
+        check_parts(
+            Wire::Gemini,
+            &request,
+            &json!([
+                {"params": {"generationConfig": {}}, "path": "g:generateContent"}, {"system": "a"},
+                {"role": "user"},
+            ]),
+        );
+        let request = json!({"agent": "a", "system_instruction": "b", "input": "hi"});
+        let expect = json!([{"params": {"agent": "a"}}, {"system": "b"}, {"input": "hi"}]);
+        check_parts(Wire::Interactions, &request, &expect);
+    }
 
     #[test]
     fn a_stored_answer_is_read_and_dropped_for_nothing_and_no_more() {

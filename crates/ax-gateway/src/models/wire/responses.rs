@@ -1,17 +1,20 @@
 //! OpenAI Responses (`POST …/responses`).
 
 use super::chat::IGNORED;
-use super::{Reading, Turn, list, number, tagged, take_params};
+use super::{Reading, Turn, number, params, tagged, take_tools};
 use serde_json::{Map, Value, json};
 
-pub(super) fn parts(body: &Map<String, Value>) -> Vec<Value> {
-    let mut parts = vec![take_params(body, &IGNORED, &["instructions", "tools", "input"])];
-    let instructions = body.get("instructions").filter(|text| !text.is_null());
+pub(super) fn parts(mut body: Map<String, Value>) -> Vec<Value> {
+    let (instructions, tools) = (body.remove("instructions"), take_tools(&mut body));
+    let input = body.remove("input");
+    let mut parts = vec![params(body, &IGNORED)];
+    let instructions = instructions.filter(|text| !text.is_null());
     parts.extend(instructions.map(|text| tagged("instructions", text)));
-    parts.extend(list(body, "tools").map(|tool| tagged("tool", tool)));
-    match body.get("input") {
+    parts.extend(tools);
+    match input {
         Some(Value::String(text)) => parts.push(json!({"role": "user", "content": text})),
-        _ => parts.extend(list(body, "input").cloned()),
+        Some(Value::Array(items)) => parts.extend(items),
+        _ => {}
     }
     parts
 }
