@@ -30,6 +30,7 @@
 pub mod backend;
 mod cgroup;
 pub mod conformance;
+mod forker;
 pub mod launcher;
 mod order;
 mod plan;

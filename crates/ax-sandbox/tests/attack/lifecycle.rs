@@ -170,6 +170,8 @@ fn a_runtime_that_dies_takes_its_sandboxes_along() {
         assert!(bench.host(&order).status().unwrap().success());
         until("the end of the sandbox", || !runs(&format!("sleep {mark}")));
         until("the removal of the entry", || fs::read_dir(bench.path("run")).unwrap().count() == 0);
+        let launcher = format!("{} launch", text(&bench.program()));
+        until("the end of the launcher that stays ready", || !runs(&launcher));
     });
 }
 
@@ -181,9 +183,9 @@ fn a_launcher_that_is_killed_takes_its_sandbox_along() {
         let mut host = bench.host(&order);
         let host = host.stdout(std::process::Stdio::piped()).spawn().unwrap();
         until("the start", || runs(&format!("sleep {mark}")));
-        let children = format!("/proc/{0}/task/{0}/children", host.id());
-        let launcher = fs::read_to_string(children).unwrap();
-        let launcher = launcher.trim().parse().unwrap();
+        let entry = fs::read_dir(bench.path("run")).unwrap().next().unwrap().unwrap();
+        let entry = fs::read_to_string(entry.path()).unwrap();
+        let launcher = entry.split(' ').nth(2).unwrap().parse().unwrap();
         let launcher = rustix::process::Pid::from_raw(launcher).unwrap();
         rustix::process::kill_process(launcher, rustix::process::Signal::KILL).unwrap();
         let said = host.wait_with_output().unwrap().stdout;
