@@ -1,7 +1,7 @@
 //! What the runtime tells the launcher, and how: over the launcher's standard input, a socket.
 //!
 //! ```text
-//! runtime ─▶ launcher   0 (4 bytes), with one descriptor: fork a launcher that this socket leads to
+//! runtime ─▶ launcher   0 (4 bytes), with one descriptor: fork, for orders over this socket
 //!         ◀─            its process id (4 bytes, big-endian; 0 if there is none), and a descriptor
 //!                       of it
 //! runtime ─▶ launcher   length (4 bytes, big-endian), order (JSON), with four descriptors:

@@ -21,8 +21,8 @@ pub(crate) const NO_EXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
 /// `CLONE_INTO_CGROUP`, which libc has in a type that is too small.
 const INTO_CGROUP: u64 = 1 << 33;
 
-/// Makes a child in new namespaces and, if given, in this control group of version 2. Returns its id
-/// and a descriptor of it; `None` in the child.
+/// Makes a child in new namespaces and, if given, in this control group of version 2. Returns its
+/// id and a descriptor of it; `None` in the child.
 pub(crate) fn clone(
     namespaces: u64,
     group: Option<BorrowedFd<'_>>,

@@ -1,7 +1,7 @@
 //! What a sandbox costs, beside a plain process, bubblewrap, runc and runsc, in turns: until the
 //! first byte, in memory, and for programs that call the kernel or compute. One JSON line a figure.
 //!
-//! `bench_sandbox PIECE DIR [--ax LAUNCHER]`; `bench_sandbox launch` is the launcher itself.
+//! `bench_sandbox PIECE DIR`; `bench_sandbox launch` is the launcher itself.
 #![expect(clippy::print_stdout, reason = "the figures")]
 
 mod figures;

@@ -107,7 +107,7 @@ impl Place {
         };
         let mut running = started.map_err(|refusal| anyhow::anyhow!("{refusal}"))?;
         let output = running.stdout.take().context("its output")?;
-        Ok(Started::Ours { running, output })
+        Ok(Started::Ours { running: Box::new(running), output })
     }
 
     fn bubblewrap(&self) -> Command {
@@ -193,7 +193,7 @@ fn next() -> u64 {
 /// A program that runs.
 pub(crate) enum Started {
     Child { child: Child, output: PipeReader },
-    Ours { running: Running, output: pipe::Receiver },
+    Ours { running: Box<Running>, output: pipe::Receiver },
 }
 
 impl Started {

@@ -175,6 +175,9 @@ fn isolated(
     }
     let _gone_already = pidfd_send_signal(&descriptor, Signal::KILL);
     bury(pid);
+    if ready.is_err() {
+        let _left_already = groups.leave();
+    }
     groups.remove();
     ready
 }

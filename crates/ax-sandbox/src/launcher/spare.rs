@@ -24,8 +24,8 @@ pub(super) struct Begun {
     pub(super) network: bool,
 }
 
-/// Forks whenever the runtime asks; `asked` is what the first fork is for. Returns only in forks, or
-/// when the runtime is gone.
+/// Forks whenever the runtime asks; `asked` is what the first fork is for. Returns only in forks,
+/// or when the runtime is gone.
 pub(super) fn fork_for_ever(runtime: &UnixStream, mut asked: UnixStream) -> io::Result<Begun> {
     let mut ready = None;
     loop {

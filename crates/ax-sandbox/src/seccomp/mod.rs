@@ -3,8 +3,8 @@
 //! Two filters are put in force, and the stricter answer counts. The first one looks at numbers: it
 //! answers with `EPERM` what is refused by name, and what is in no table with `ENOSYS`, which
 //! programs take as a kernel that is too old, and use something else. That is also the answer to
-//! calls whose arguments lie in memory, where no filter can look: `clone3` and `openat2`. The second
-//! one answers with `EPERM` what is refused by its arguments.
+//! calls whose arguments lie in memory, where no filter can look: `clone3` and `openat2`. The
+//! second one answers with `EPERM` what is refused by its arguments.
 
 mod table;
 mod tree;
