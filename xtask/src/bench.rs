@@ -10,6 +10,7 @@ use std::path::PathBuf;
 mod engine;
 mod gateway;
 mod log;
+mod sandbox;
 mod serve;
 
 /// Where the results stand.
@@ -26,6 +27,8 @@ pub(crate) enum Suite {
     Serve,
     /// What the gateway adds to model calls, beside a plain reverse proxy.
     Gateway,
+    /// What a sandbox costs, beside a plain process and other kinds of sandboxes.
+    Sandbox,
 }
 
 /// One figure.
@@ -39,7 +42,7 @@ pub(crate) struct Row {
     pub(crate) target: Option<(String, bool)>,
 }
 
-/// Runs `bench log`, `bench steps`, `bench serve` or `bench gateway`.
+/// Runs `bench log`, `bench steps`, `bench serve`, `bench gateway` or `bench sandbox`.
 pub(crate) fn run(arguments: &[String]) -> Result<bool> {
     let mut arguments = arguments.to_vec();
     let write = take_flag(&mut arguments, "--write");
@@ -48,7 +51,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool> {
         Some((name, named)) if name == "steps" => (Suite::Steps, named),
         Some((name, named)) if name == "serve" => (Suite::Serve, named),
         Some((name, named)) if name == "gateway" => (Suite::Gateway, named),
-        _ => bail!("bench log, bench steps, bench serve or bench gateway?"),
+        Some((name, named)) if name == "sandbox" => (Suite::Sandbox, named),
+        _ => bail!("bench log, bench steps, bench serve, bench gateway or bench sandbox?"),
     };
     let named: Vec<&str> = named.iter().map(String::as_str).collect();
     let mut ok = true;
@@ -65,6 +69,7 @@ impl Suite {
             Self::Steps => "steps",
             Self::Serve => "serve",
             Self::Gateway => "gateway",
+            Self::Sandbox => "sandbox",
         }
     }
 
@@ -75,6 +80,7 @@ impl Suite {
             Self::Steps => &["engine", "sdk", "warm", "resume", "idle"],
             Self::Serve => &["latency", "submits", "memory", "durable-streams", "restate"],
             Self::Gateway => &["calls", "streams"],
+            Self::Sandbox => &["start", "memory", "overhead"],
         }
     }
 
@@ -90,6 +96,7 @@ impl Suite {
             (Self::Serve, "restate") => serve::rows(&restate_piece()?),
             (Self::Serve, _) => serve::rows(&serve_piece(piece)?),
             (Self::Gateway, _) => gateway::rows(&serve_piece(piece)?),
+            (Self::Sandbox, _) => sandbox::rows(&sandbox_piece(piece)?),
         };
         if rows.is_empty() {
             bail!("the measurement of {piece} printed nothing");
@@ -102,6 +109,14 @@ fn log_piece(piece: &str) -> Result<Vec<Value>> {
     let build = ["build", "--release", "--quiet", "-p", "ax-log", "--example", "bench_log"];
     Program::new("cargo").args(build).succeed()?;
     let program = Program::new(tree::target()?.join("release/examples/bench_log"));
+    lines(&program.args([piece]).args([place()?]).stdout()?)
+}
+
+fn sandbox_piece(piece: &str) -> Result<Vec<Value>> {
+    sandbox::peers()?;
+    let build = ["build", "--release", "--quiet", "-p", "ax-sandbox", "--example", "bench_sandbox"];
+    Program::new("cargo").args(build).succeed()?;
+    let program = Program::new(tree::target()?.join("release/examples/bench_sandbox"));
     lines(&program.args([piece]).args([place()?]).stdout()?)
 }
 
@@ -202,6 +217,12 @@ fn table(rows: &[Row]) -> String {
         format!("|{}|", padded.collect::<Vec<_>>().join("|"))
     };
     cells.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// How many processes wanted to compute in the last minute.
+fn load() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or_default().to_owned()
 }
 
 fn at_most(what: String, value: f64, note: &str, limit: f64) -> Row {

@@ -19,6 +19,8 @@ const TWO_ROUND_COUNT: u64 = 100;
 const TWO_PIECE_COUNT: u64 = 10;
 const SEED_COUNT: u64 = 10_000;
 const SEED_PIECE_COUNT: u64 = 20;
+const SANDBOX_ROUND_COUNT: u64 = 200;
+const SANDBOX_PIECE_COUNT: u64 = 5;
 const LANGGRAPH_PIECE_COUNT: u64 = 20;
 const SCHEMATHESIS_PIECE_COUNT: u64 = 3;
 const CUT_COUNT: u64 = 1_000;
@@ -71,6 +73,14 @@ const LANES: &[Lane] = &[
         work: two_servers,
         results: Results::Line(
             "100 rounds of two servers that are stopped, continued and killed at random",
+        ),
+    },
+    Lane {
+        name: "sandbox",
+        pieces: SANDBOX_PIECE_COUNT,
+        work: sandbox,
+        results: Results::Line(
+            "200 rounds of `kill -9` of a runtime that makes, runs or removes a sandbox",
         ),
     },
     Lane {
@@ -143,6 +153,12 @@ const LANES: &[Lane] = &[
         name: "bench-gateway",
         pieces: bench::Suite::Gateway.pieces().len() as u64,
         work: bench_gateway,
+        results: Results::Pieces,
+    },
+    Lane {
+        name: "bench-sandbox",
+        pieces: bench::Suite::Sandbox.pieces().len() as u64,
+        work: bench_sandbox,
         results: Results::Pieces,
     },
 ];
@@ -273,6 +289,20 @@ fn two_servers(piece: u64, seed: u64) -> Result<Counts> {
     counts.context("the test printed no summary")
 }
 
+/// Half of the rounds are root's, half an ordinary user's.
+fn sandbox(piece: u64, seed: u64) -> Result<Counts> {
+    let rounds = SANDBOX_ROUND_COUNT / SANDBOX_PIECE_COUNT / 2;
+    let cargo = Program::new("cargo")
+        .env("AX_SANDBOX_ROUNDS", rounds.to_string())
+        .env("AX_SANDBOX_SEED", (seed + piece).to_string());
+    let only = "test(a_runtime_killed_at_any_moment)";
+    let args = ["-p", "ax-sandbox", "--test", "attack", "--profile", "full", "-E", only];
+    let tally = test::nextest(cargo, &[&args[..], &["--success-output", "final"]].concat())?;
+    let counts = test::summary(&tally.text, "sandbox");
+    passed(tally)?;
+    counts.context("the test printed no summary")
+}
+
 fn cut(piece: u64, seed: u64) -> Result<Counts> {
     let cargo = Program::new("cargo")
         .env("AX_CUT_COUNT", (CUT_COUNT / CUT_PIECE_COUNT).to_string())
@@ -350,6 +380,10 @@ fn bench_serve(piece: u64, _seed: u64) -> Result<Counts> {
 
 fn bench_gateway(piece: u64, _seed: u64) -> Result<Counts> {
     measure(bench::Suite::Gateway, piece)
+}
+
+fn bench_sandbox(piece: u64, _seed: u64) -> Result<Counts> {
+    measure(bench::Suite::Sandbox, piece)
 }
 
 /// Measures a piece. A target that is missed is written down like one that is reached.
@@ -435,5 +469,6 @@ mod tests {
         assert_eq!(SEED_COUNT % SEED_PIECE_COUNT, 0);
         assert_eq!(SCHEMATHESIS_PIECE_COUNT * api::FULL_PIECE_SECONDS, 20 * 60);
         assert_eq!(CUT_COUNT % CUT_PIECE_COUNT, 0);
+        assert_eq!(SANDBOX_ROUND_COUNT % (2 * SANDBOX_PIECE_COUNT), 0);
     }
 }

@@ -1,11 +1,14 @@
 //! The trait, its two backends, and a sandbox that runs.
 
 use crate::cgroup::Stats;
+use crate::forker::{self, Forked, Forker};
 use crate::order::{self, ASK_KILL, ASK_TERMINATE, Bind, Gateway, Order, Started};
 use crate::plan::{BackendKind, Mount, Plan};
 use crate::registry::{Entry, Registry};
 use crate::wall::{Refusal, Standing, Wall};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsFd, OwnedFd};
+use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt;
@@ -14,7 +17,6 @@ use std::io::{self, Write};
 use std::ops::Range;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
@@ -112,8 +114,14 @@ pub trait Backend: fmt::Debug + Send + Sync {
 }
 
 /// The backend `namespace`.
+/// The backend `namespace`: all walls that the kernel has, or nothing starts. The first start
+/// executes a launcher that stays ready and forks one for each sandbox, until this is dropped: keep
+/// one for all sandboxes.
 #[derive(Debug)]
-pub struct Namespace(Options);
+pub struct Namespace {
+    options: Options,
+    forker: Forker,
+}
 
 /// The backend `process`: no isolation at all. If the launcher itself is killed, the command goes
 /// on: nothing binds them together.
@@ -122,8 +130,8 @@ pub struct Process(Options);
 
 impl Namespace {
     /// Makes sandboxes so.
-    pub const fn new(options: Options) -> Self {
-        Self(options)
+    pub fn new(options: Options) -> Self {
+        Self { options, forker: Forker::default() }
     }
 }
 
@@ -140,12 +148,12 @@ impl Backend for Namespace {
     }
 
     fn start(&self, spec: Spec) -> Result<Running, Refusal> {
-        check_private(&self.0.private, &spec)?;
-        Running::start(&self.0, spec, true)
+        check_private(&self.options.private, &spec)?;
+        Running::start(&self.options, spec, Some(&self.forker))
     }
 
     fn reap(&self) -> usize {
-        registry(&self.0).reap()
+        registry(&self.options).reap()
     }
 }
 
@@ -155,7 +163,7 @@ impl Backend for Process {
     }
 
     fn start(&self, spec: Spec) -> Result<Running, Refusal> {
-        Running::start(&self.0, spec, false)
+        Running::start(&self.0, spec, None)
     }
 
     fn reap(&self) -> usize {
@@ -253,10 +261,42 @@ pub enum Ended {
     NotStarted(Refusal),
 }
 
+/// The process that stands between.
+#[derive(Debug)]
+enum Launcher {
+    Child(Child),
+    Forked(Forked),
+    Gone,
+}
+
+impl Launcher {
+    fn id(&self) -> Option<u32> {
+        match self {
+            Self::Child(child) => child.id(),
+            Self::Forked(Forked { pid, .. }) => Some(*pid),
+            Self::Gone => None,
+        }
+    }
+
+    /// Waits for its end, which is near: it has nothing more to say.
+    async fn wait(&mut self) -> io::Result<()> {
+        match self {
+            Self::Child(child) => drop(child.wait().await?),
+            Self::Forked(Forked { process, .. }) => {
+                let process = process.try_clone()?;
+                tokio::task::spawn_blocking(move || ended(&process)).await??;
+            }
+            Self::Gone => {}
+        }
+        *self = Self::Gone;
+        Ok(())
+    }
+}
+
 /// A sandbox that runs. Dropping it kills it.
 #[derive(Debug)]
 pub struct Running {
-    child: Child,
+    launcher: Launcher,
     control: tokio::net::UnixStream,
     /// The same socket, to ask for something at once.
     orders: UnixStream,
@@ -273,7 +313,8 @@ pub struct Running {
 }
 
 impl Running {
-    fn start(options: &Options, spec: Spec, isolated: bool) -> Result<Self, Refusal> {
+    /// Starts, with walls if there is a forker of those.
+    fn start(options: &Options, spec: Spec, forker: Option<&Forker>) -> Result<Self, Refusal> {
         if !spec.dir.is_dir() {
             let cause = format!("{} is not a directory", spec.dir.display());
             return Err(Refusal::new(cause, ""));
@@ -282,8 +323,8 @@ impl Running {
             let cause = format!("{}: {error}", options.run_dir.display());
             Refusal::new(cause, "the data directory must be writable, and the range of ids free")
         })?;
-        let started = order(&spec, &entry, isolated).and_then(|order| {
-            Self::launch(options, &order, &entry)
+        let started = order(&spec, &entry, forker.is_some()).and_then(|order| {
+            Self::launch(options, &order, &entry, forker)
                 .map_err(|error| Refusal::new(format!("the launcher does not start: {error}"), ""))
         });
         if started.is_err() {
@@ -292,25 +333,24 @@ impl Running {
         started
     }
 
-    fn launch(options: &Options, order: &Order, entry: &Entry) -> io::Result<Self> {
-        let (program, args) = options.launcher.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    fn launch(
+        options: &Options,
+        order: &Order,
+        entry: &Entry,
+        forker: Option<&Forker>,
+    ) -> io::Result<Self> {
         let (control, theirs) = UnixStream::pair()?;
         let ((input, stdin), (stdout, output), (stderr, errors)) =
             (io::pipe()?, io::pipe()?, io::pipe()?);
-        let mut command = Command::new(program);
-        command.args(args).stdin(OwnedFd::from(theirs)).stdout(Stdio::null()).stderr(Stdio::null());
-        if !order.without.contains(&Wall::Environment) {
-            command.env_clear();
-        }
-        let child = command.spawn()?;
-        if let Some(pid) = child.id() {
+        let launcher = start_launcher(options, order, theirs.into(), forker)?;
+        if let Some(pid) = launcher.id() {
             entry.started(pid)?;
         }
         let descriptors = [input.as_fd(), output.as_fd(), errors.as_fd(), entry.file.as_fd()];
         order::send(&control, order, descriptors)?;
         control.set_nonblocking(true)?;
         Ok(Self {
-            child,
+            launcher,
             orders: control.try_clone()?,
             control: tokio::net::UnixStream::from_std(control)?,
             control_open: true,
@@ -341,7 +381,7 @@ impl Running {
 
     /// Returns the launcher's process id while it runs.
     pub fn launcher(&self) -> Option<u32> {
-        self.child.id()
+        self.launcher.id()
     }
 
     /// Waits until the command is started, and returns which walls stand. `None` if it could not
@@ -375,7 +415,7 @@ impl Running {
     /// If the launcher cannot be waited for.
     pub async fn wait(&mut self) -> io::Result<Ended> {
         while self.hear().await? {}
-        self.child.wait().await?;
+        self.launcher.wait().await?;
         if self.entry.exists() {
             // The launcher was killed: what it would have removed is still there.
             let (registry, entry) = (self.registry.clone(), self.entry.clone());
@@ -418,6 +458,37 @@ impl Running {
             .or_else(|| self.saying("signaled").map(Status::Signaled))
             .map_or(Ended::Killed, Ended::Ran)
     }
+}
+
+/// Waits until a process has ended. Blocks.
+fn ended(process: &OwnedFd) -> io::Result<()> {
+    loop {
+        match poll(&mut [PollFd::new(process, PollFlags::IN)], None) {
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Executes a launcher, or has one forked.
+fn start_launcher(
+    options: &Options,
+    order: &Order,
+    control: OwnedFd,
+    forker: Option<&Forker>,
+) -> io::Result<Launcher> {
+    // What a control of the attack suite wants to be inherited, no forker has.
+    let inherits = [Wall::Environment, Wall::Descriptors, Wall::NetNamespace];
+    let inherits = inherits.iter().any(|wall| order.without.contains(wall));
+    if let Some(forker) = forker.filter(|_| !inherits) {
+        return Ok(Launcher::Forked(forker.fork(&options.launcher, &control)?));
+    }
+    let mut command = forker::command(&options.launcher, control)?;
+    if !order.has(Wall::Environment) {
+        command.envs(std::env::vars_os());
+    }
+    Ok(Launcher::Child(Command::from(command).spawn()?))
 }
 
 /// Puts together what the launcher needs to know.

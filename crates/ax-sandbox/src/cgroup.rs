@@ -4,7 +4,7 @@
 //! What cannot be made is reported, and the limits of each process stand in for it.
 
 use crate::plan::Resources;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -23,6 +23,8 @@ pub(crate) struct Groups {
     pub(crate) dirs: Vec<PathBuf>,
     /// The controllers that could not be had, and why.
     pub(crate) missing: Vec<String>,
+    /// The one of version 2, which is among them.
+    unified: Option<PathBuf>,
 }
 
 /// A controller: its name, and what to write to which file in version 1 and 2.
@@ -55,12 +57,11 @@ fn controllers(resources: &Resources) -> [Controller; 3] {
 }
 
 impl Groups {
-    /// Makes the groups of this name with these limits.
-    pub(crate) fn make(name: &str, resources: &Resources) -> Self {
-        let hierarchies = Hierarchy::all();
+    /// Makes the groups of this name with these limits, in these hierarchies.
+    pub(crate) fn make(name: &str, hierarchies: &[Hierarchy], resources: &Resources) -> Self {
         let mut groups = Self::default();
         for controller in controllers(resources) {
-            if let Err(error) = groups.add(name, &hierarchies, &controller) {
+            if let Err(error) = groups.add(name, hierarchies, &controller) {
                 groups.missing.push(format!("{}: {error}", controller.name));
             }
         }
@@ -89,6 +90,9 @@ impl Groups {
         if !self.dirs.contains(&dir) {
             self.dirs.push(dir.clone());
         }
+        if hierarchy.unified {
+            self.unified = Some(dir.clone());
+        }
         fs::write(dir.join(file), value).map_err(|error| format!("{file}: {error}"))?;
         if controller.name == "memory" {
             // Without swap, where the kernel lets us say so.
@@ -98,9 +102,26 @@ impl Groups {
         Ok(())
     }
 
-    /// Puts a process into the groups.
-    pub(crate) fn enter(&self, pid: i32) -> io::Result<()> {
-        self.dirs.iter().try_for_each(|dir| fs::write(dir.join("cgroup.procs"), pid.to_string()))
+    /// Puts this process into the groups of version 1, so that its child is born there. Moving a
+    /// process that runs would wait for all processors, which takes many milliseconds; moving the
+    /// own thread does not.
+    pub(crate) fn enter(&self) -> io::Result<()> {
+        self.old().try_for_each(|dir| fs::write(dir.join("tasks"), "0"))
+    }
+
+    /// Puts this process back where it was.
+    pub(crate) fn leave(&self) -> io::Result<()> {
+        let above = self.old().filter_map(|dir| dir.parent());
+        { above }.try_for_each(|dir| fs::write(dir.join("tasks"), "0"))
+    }
+
+    /// Opens the group of version 2, for a child that is to be born there.
+    pub(crate) fn open(&self) -> io::Result<Option<File>> {
+        self.unified.as_ref().map(File::open).transpose()
+    }
+
+    fn old(&self) -> impl Iterator<Item = &PathBuf> {
+        self.dirs.iter().filter(|dir| self.unified.as_ref() != Some(dir))
     }
 
     /// Removes the groups, whose processes are gone.
@@ -128,7 +149,8 @@ fn remove(dir: &Path) {
 }
 
 /// A hierarchy of control groups that is mounted.
-struct Hierarchy {
+#[derive(Debug)]
+pub(crate) struct Hierarchy {
     unified: bool,
     controllers: Vec<String>,
     /// The group that this process is in.
@@ -136,7 +158,8 @@ struct Hierarchy {
 }
 
 impl Hierarchy {
-    fn all() -> Vec<Self> {
+    /// Returns those that this process sees.
+    pub(crate) fn all() -> Vec<Self> {
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         mounts.lines().filter_map(|mount| Self::read(mount, &groups)).collect()

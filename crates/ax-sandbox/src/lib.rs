@@ -6,6 +6,8 @@
 //!                                     └─ command (own user id, no capability, seccomp, Landlock)
 //! ```
 //!
+//! The launcher is a fork of one that stays ready, so that a start does not execute it anew.
+//!
 //! A [`Plan`] is the checked `sandbox` section of a manifest. A [`Backend`] starts a [`Spec`]
 //! under it: [`Namespace`] with all walls or not at all, [`Process`] with none. [`probe`] tries
 //! which walls stand on this machine.
@@ -30,6 +32,7 @@
 pub mod backend;
 mod cgroup;
 pub mod conformance;
+mod forker;
 pub mod launcher;
 mod order;
 mod plan;

@@ -1,6 +1,9 @@
 //! What the runtime tells the launcher, and how: over the launcher's standard input, a socket.
 //!
 //! ```text
+//! runtime ─▶ launcher   0 (4 bytes), with one descriptor: fork, for orders over this socket
+//!         ◀─            its process id (4 bytes, big-endian; 0 if there is none), and a descriptor
+//!                       of it
 //! runtime ─▶ launcher   length (4 bytes, big-endian), order (JSON), with four descriptors:
 //!                       the command's stdin, stdout, stderr, and the locked entry
 //!         ─▶            single bytes: `T` terminate, `K` kill; the end means kill
@@ -114,23 +117,56 @@ pub(crate) fn send(
     let text = serde_json::to_vec(order)?;
     let length = u32::try_from(text.len()).ok().filter(|length| *length <= ORDER_BYTES_MAX);
     let length = length.ok_or_else(|| io::Error::other("the environment is too large"))?;
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    if !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)) {
-        return Err(io::Error::other("no room for descriptors"));
-    }
-    let length = length.to_be_bytes();
-    sendmsg(to, &[IoSlice::new(&length)], &mut ancillary, SendFlags::NOSIGNAL)?;
+    send_word(to, length, &descriptors)?;
     (&*to).write_all(&text)
 }
 
-/// Waits for an order.
-pub(crate) fn receive(from: &UnixStream) -> io::Result<(Order, [OwnedFd; DESCRIPTORS])> {
-    let mut length = [0; 4];
+/// Sends four bytes, and descriptors.
+pub(crate) fn send_word(
+    to: &UnixStream,
+    word: u32,
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(io::Error::other("no room for descriptors"));
+    }
+    let word = word.to_be_bytes();
+    sendmsg(to, &[IoSlice::new(&word)], &mut ancillary, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// What a launcher is asked for.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    /// To carry out an order.
+    Run(Box<Order>, [OwnedFd; DESCRIPTORS]),
+    /// To fork a launcher that gets its order over this socket.
+    Fork(UnixStream),
+}
+
+/// Waits until something is asked for.
+pub(crate) fn receive(from: &UnixStream) -> io::Result<Asked> {
+    let (length, mut descriptors) = receive_word(from)?;
+    if length == 0 {
+        let control = descriptors.pop().filter(|_| descriptors.is_empty());
+        return Ok(Asked::Fork(control.ok_or(io::ErrorKind::InvalidData)?.into()));
+    }
+    let descriptors = descriptors.try_into().ok().filter(|_| length <= ORDER_BYTES_MAX);
+    let descriptors = descriptors.ok_or(io::ErrorKind::InvalidData)?;
+    let mut text = vec![0; length as usize];
+    (&*from).read_exact(&mut text)?;
+    Ok(Asked::Run(serde_json::from_slice(&text)?, descriptors))
+}
+
+/// Receives four bytes, and the descriptors that come with them.
+pub(crate) fn receive_word(from: &UnixStream) -> io::Result<(u32, Vec<OwnedFd>)> {
+    let mut word = [0; 4];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let got = loop {
-        let mut buffers = [IoSliceMut::new(&mut length)];
+        let mut buffers = [IoSliceMut::new(&mut word)];
         match recvmsg(from, &mut buffers, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
             Err(Errno::INTR) => {}
             other => break other?,
@@ -144,13 +180,10 @@ pub(crate) fn receive(from: &UnixStream) -> io::Result<(Order, [OwnedFd; DESCRIP
         })
         .flatten()
         .collect();
-    let length = u32::from_be_bytes(length);
-    let descriptors = descriptors.try_into().ok().filter(|_| got.bytes == 4);
-    let descriptors = descriptors.filter(|_| length <= ORDER_BYTES_MAX);
-    let descriptors = descriptors.ok_or(io::ErrorKind::InvalidData)?;
-    let mut text = vec![0; length as usize];
-    (&*from).read_exact(&mut text)?;
-    Ok((serde_json::from_slice(&text)?, descriptors))
+    if got.bytes != word.len() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok((u32::from_be_bytes(word), descriptors))
 }
 
 /// Says a line. A runtime that is gone needs to know nothing.

@@ -18,14 +18,25 @@ pub(crate) const NO_DEV: u64 = libc::MOUNT_ATTR_NODEV;
 /// A mount attribute: nothing on the mount can be executed.
 pub(crate) const NO_EXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
 
-/// Makes a child in new namespaces. Returns its id and a descriptor of it; `None` in the child.
-pub(crate) fn clone(namespaces: u64) -> io::Result<Option<(Pid, OwnedFd)>> {
+/// `CLONE_INTO_CGROUP`, which libc has in a type that is too small.
+const INTO_CGROUP: u64 = 1 << 33;
+
+/// Makes a child in new namespaces and, if given, in this control group of version 2. Returns its
+/// id and a descriptor of it; `None` in the child.
+pub(crate) fn clone(
+    namespaces: u64,
+    group: Option<BorrowedFd<'_>>,
+) -> io::Result<Option<(Pid, OwnedFd)>> {
     let mut descriptor: libc::c_int = -1;
     // SAFETY: all zero is a valid value of this struct of integers.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = namespaces | libc::CLONE_PIDFD.cast_unsigned() as u64;
     args.pidfd = (&raw mut descriptor) as u64;
     args.exit_signal = libc::SIGCHLD.cast_unsigned().into();
+    if let Some(group) = group {
+        args.flags |= INTO_CGROUP;
+        args.cgroup = group.as_raw_fd().cast_unsigned().into();
+    }
     // SAFETY: without CLONE_VM the child has its own copy of memory, as after fork(2), and this
     // process has one thread. `args` and `descriptor` outlive the call.
     let pid =
@@ -38,6 +49,21 @@ pub(crate) fn clone(namespaces: u64) -> io::Result<Option<(Pid, OwnedFd)>> {
     Ok(Some((pid, unsafe { OwnedFd::from_raw_fd(descriptor) })))
 }
 
+/// Makes a child in a new user namespace that has ended already. Until its remains are taken, they
+/// lead to the namespace. The memory is not copied for it.
+pub(crate) fn namespace_of_the_dead() -> io::Result<Pid> {
+    extern "C" fn nothing(_: *mut libc::c_void) -> libc::c_int {
+        0
+    }
+    let mut stack = [0_u128; 1024];
+    let flags = libc::CLONE_NEWUSER | libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    let top = stack.as_mut_ptr_range().end;
+    // SAFETY: the child has a stack of its own, which outlives it: this process stands still until
+    // it has ended. It touches nothing else.
+    let pid = unsafe { libc::clone(nothing, top.cast(), flags, std::ptr::null_mut()) };
+    Pid::from_raw(pid.max(0)).ok_or_else(io::Error::last_os_error)
+}
+
 /// Makes a child. Returns its id; `None` in the child.
 pub(crate) fn fork() -> io::Result<Option<Pid>> {
     // SAFETY: this process has one thread, so the child may do everything.
@@ -45,6 +71,13 @@ pub(crate) fn fork() -> io::Result<Option<Pid>> {
         -1 => Err(io::Error::last_os_error()),
         pid => Ok(Pid::from_raw(pid)),
     }
+}
+
+/// Says whether the kernel takes the remains of children that end, or this process has to.
+pub(crate) fn forget_children(forget: bool) {
+    let answer = if forget { libc::SIG_IGN } else { libc::SIG_DFL };
+    // SAFETY: no handler is installed, so no code of ours can be interrupted by one.
+    unsafe { libc::signal(libc::SIGCHLD, answer) };
 }
 
 /// Changes attributes of a mount, and of those below it if `recursive`. With `owners`, a user
@@ -84,22 +117,11 @@ pub(crate) fn close_rest_at_exec() -> io::Result<()> {
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Closes every descriptor from 3 on but these. Nobody else may own one.
-pub(crate) fn close_others<const N: usize>(kept: [BorrowedFd<'_>; N]) -> io::Result<()> {
-    let mut kept = kept.map(|descriptor| descriptor.as_raw_fd().cast_unsigned());
-    kept.sort_unstable();
-    let mut from = 3;
-    for next in kept.into_iter().chain([u32::MAX]) {
-        if from < next {
-            // SAFETY: nobody owns what is closed, as the caller says.
-            let done = unsafe { libc::syscall(libc::SYS_close_range, from, next - 1, 0) };
-            if done < 0 {
-                return Err(io::Error::last_os_error());
-            }
-        }
-        from = from.max(next.saturating_add(1));
-    }
-    Ok(())
+/// Puts this process into a network namespace of its own.
+pub(crate) fn new_network() -> io::Result<()> {
+    // SAFETY: this process has one thread, and no socket of its own but unix ones.
+    let done = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Brings up the interface `lo` of this network namespace.

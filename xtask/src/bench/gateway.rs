@@ -30,15 +30,9 @@ pub(super) fn nginx() -> Result<PathBuf> {
 pub(super) fn rows(lines: &[Value]) -> Vec<Row> {
     let mut rows: Vec<Row> = lines.iter().flat_map(of).collect();
     if !rows.is_empty() {
-        rows.push(plain("load average of the machine, at the end".to_owned(), load()));
+        rows.push(plain("load average of the machine, at the end".to_owned(), super::load()));
     }
     rows
-}
-
-/// How many processes wanted to compute in the last minute.
-fn load() -> String {
-    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split(' ').next().unwrap_or_default().to_owned()
 }
 
 fn of(line: &Value) -> Vec<Row> {

@@ -17,11 +17,11 @@ use rustix::mount::{
     OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
     mount_change, move_mount, open_tree, unmount,
 };
-use rustix::process::{Pid, Signal, fchdir, pidfd_send_signal, pivot_root};
+use rustix::process::{Pid, fchdir, pivot_root};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, lchown};
 use std::path::{Component, Path, PathBuf};
 
@@ -97,14 +97,8 @@ fn owner(path: &Path) -> Result<(u32, u32), Refusal> {
 
 /// Makes a user namespace that maps one user and one group.
 fn mapping(from: (u32, u32), to: u32) -> io::Result<OwnedFd> {
-    let (mut wait, hold) = io::pipe()?;
-    let Some((pid, descriptor)) = sys::clone(libc::CLONE_NEWUSER.cast_unsigned().into())? else {
-        drop(hold);
-        let _until_the_end = wait.read(&mut [0]);
-        std::process::exit(0);
-    };
+    let pid = sys::namespace_of_the_dead()?;
     let made = map_and_open(pid, from, to);
-    let _gone_already = pidfd_send_signal(descriptor, Signal::KILL);
     super::bury(pid);
     made
 }

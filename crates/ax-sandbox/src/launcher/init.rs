@@ -1,11 +1,11 @@
 //! Pid 1: builds the sandbox, starts the command, reaps, forwards to the gateway, and tells what
 //! became of the command. When it ends, the kernel kills everything else in there.
 
-use super::{Inside, ROOTLESS_ID, Stdio, confine, filetree, forward};
+use super::{Inside, ROOTLESS_ID, Stdio, confine, filetree, forward, spare};
 use crate::order::{self, ASK_TERMINATE, Ids, Order, Started};
 use crate::sys;
 use crate::wall::{Refusal, Standing, State, Wall};
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::OwnedFd;
 use rustix::fs::fchown;
 use rustix::io::Errno;
 use rustix::process::{
@@ -42,7 +42,9 @@ pub(super) fn run(inside: Inside) -> ! {
 
 fn live(inside: Inside) -> Result<(), Refusal> {
     let failed = |error: io::Error| Refusal::new(format!("pid 1 failed: {error}"), "");
-    let Inside { order, filters, groups, owners, orders, control, stdio, entry: _entry } = inside;
+    let Inside { order, filters, network, groups, owners, orders, control, stdio, .. } = inside;
+    // Held, never used: the lock of the registry.
+    let _entry = inside.entry;
     die_with_launcher().map_err(failed)?;
     let mut orders = PipeReader::from(orders);
     let mut go = [0; 1];
@@ -51,7 +53,7 @@ fn live(inside: Inside) -> Result<(), Refusal> {
     if !order.has(Wall::PidNamespace) {
         set_child_subreaper(Some(rustix::process::getpid())).map_err(|e| failed(e.into()))?;
     }
-    let listener = outside(&order)?;
+    let listener = outside(&order, network)?;
     let tree = filetree::build(&order, &owners)?;
     drop(owners);
     give_pipes(&order, &stdio).map_err(failed)?;
@@ -90,16 +92,15 @@ fn die_with_launcher() -> io::Result<()> {
     Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
 }
 
-/// Sets the host name, brings up loopback, and listens for those who want to the gateway.
-fn outside(order: &Order) -> Result<Option<TcpListener>, Refusal> {
+/// Sets the host name, brings up loopback unless it is, and listens for those who want to the
+/// gateway.
+fn outside(order: &Order, network: bool) -> Result<Option<TcpListener>, Refusal> {
     if order.has(Wall::UtsNamespace) {
         rustix::system::sethostname(order.plan.hostname.as_bytes())
             .map_err(|error| Refusal::at(Wall::UtsNamespace, "naming", &error))?;
     }
-    if order.has(Wall::NetNamespace) {
-        let failed = |error: io::Error| Refusal::at(Wall::NetNamespace, "loopback", &error);
-        let socket = std::net::UdpSocket::bind("0.0.0.0:0").map_err(failed)?;
-        sys::loopback_up(socket.as_fd()).map_err(failed)?;
+    if order.has(Wall::NetNamespace) && !network {
+        spare::loopback().map_err(|error| Refusal::at(Wall::NetNamespace, "loopback", &error))?;
     }
     let Some(gateway) = &order.gateway else { return Ok(None) };
     TcpListener::bind(("127.0.0.1", gateway.port)).map(Some).map_err(|error| {

@@ -4,15 +4,19 @@
 //! thread; the runtime has many, and nothing but `exec` is sound in a child of those. It stays
 //! outside, waits, and removes what is left: control groups and the entry in the registry. Pid 1
 //! ends with it, by its parent-death signal, and with pid 1 everything inside.
+//!
+//! A launcher that is asked to fork stays as it is, knows nothing of any order, and ends with the
+//! runtime; see [`crate::forker`].
 
 mod confine;
 mod filetree;
 mod forward;
 mod init;
 mod plain;
+mod spare;
 
-use crate::cgroup::Groups;
-use crate::order::{self, ASK_KILL, ASK_TERMINATE, Order};
+use crate::cgroup::{Groups, Hierarchy};
+use crate::order::{self, ASK_KILL, ASK_TERMINATE, Asked, Order};
 use crate::seccomp;
 use crate::sys;
 use crate::wall::{Refusal, Wall};
@@ -56,35 +60,60 @@ fn launch() -> io::Result<()> {
     rustix::stdio::dup2_stdin(&nowhere)?;
     // Fails only for a process group leader, which has left the terminal's group already.
     let _already_leader = setsid();
-    let (order, [input, output, errors, entry]) = order::receive(&control)?;
-    if order.has(Wall::Descriptors) {
-        // What the runtime was itself started with is none of ours.
-        sys::close_others([
-            control.as_fd(),
-            input.as_fd(),
-            output.as_fd(),
-            errors.as_fd(),
-            entry.as_fd(),
-        ])?;
-    }
+    let filters = seccomp::compile();
+    let filters = filters.map_err(|error| Refusal::at(Wall::Seccomp, "compiling", &error));
+    let mut kit = Kit { filters, hierarchies: Hierarchy::all(), network: false };
+    let (control, asked) = match order::receive(&control)? {
+        Asked::Fork(first) => {
+            let begun = spare::fork_for_ever(&control, first)?;
+            kit.network = begun.network;
+            let asked = order::receive(&begun.control)?;
+            // What leads to the runtime's requests to fork is the parent's.
+            drop(control);
+            (begun.control, asked)
+        }
+        run @ Asked::Run(..) => (control, run),
+    };
+    let Asked::Run(order, descriptors) = asked else {
+        return Err(io::ErrorKind::InvalidData.into());
+    };
+    carry_out(*order, kit, &control, descriptors);
+    Ok(())
+}
+
+/// What is made before an order is known.
+struct Kit {
+    filters: Result<seccomp::Programs, Refusal>,
+    hierarchies: Vec<Hierarchy>,
+    /// Whether this process is in a network namespace that its sandbox is to have.
+    network: bool,
+}
+
+fn carry_out(
+    order: Order,
+    kit: Kit,
+    control: &UnixStream,
+    [input, output, errors, entry]: [OwnedFd; 4],
+) {
     let stdio = Stdio { input, output, errors };
     let path = order.entry.clone();
     let done = if order.isolated {
-        isolated(order, &control, stdio, entry)
+        isolated(order, kit, control, stdio, entry)
     } else {
-        plain::run(&order, &control, stdio)
+        plain::run(&order, control, stdio)
     };
     if let Err(refusal) = done {
-        order::say(&control, "failed", &refusal);
+        order::say(control, "failed", &refusal);
     }
     let _reaped_at_next_start = fs::remove_file(path);
-    Ok(())
 }
 
 /// What pid 1 is given.
 struct Inside {
     order: Order,
     filters: seccomp::Programs,
+    /// Whether its network is as it is to be.
+    network: bool,
     groups: Groups,
     owners: filetree::Owners,
     /// Where the launcher says go, and forwards orders; its end means that the launcher died.
@@ -97,6 +126,7 @@ struct Inside {
 
 fn isolated(
     order: Order,
+    kit: Kit,
     control: &UnixStream,
     stdio: Stdio,
     entry: OwnedFd,
@@ -106,45 +136,67 @@ fn isolated(
                      an id of its own, and its own is never used";
         return Err(Refusal::new(cause, "give these capabilities, or run as an ordinary user"));
     }
-    let filters =
-        seccomp::compile().map_err(|error| Refusal::at(Wall::Seccomp, "compiling", &error))?;
+    let Kit { filters, hierarchies, network } = kit;
+    let filters = filters?;
     let owners = filetree::Owners::make(&order)?;
     let groups = if order.has(Wall::Cgroup) {
-        Groups::make(&order.name, &order.plan.resources)
+        Groups::make(&order.name, &hierarchies, &order.plan.resources)
     } else {
         Groups::default()
     };
     let deadline = order.plan.time_limit.map(Duration::from_secs);
-    let rootless = order.ids.is_none();
     let failed = |error: io::Error| Refusal::new(format!("the launcher failed: {error}"), "");
     let (orders, mut forward) = io::pipe().map_err(failed)?;
-    let child = sys::clone(namespaces(&order));
-    let child = child.map_err(|error| {
-        let wall = if rootless { Wall::UserNamespace } else { Wall::Root };
-        Refusal::at(wall, "new namespaces are refused", &error)
-    })?;
-    let Some((pid, descriptor)) = child else {
+    let made = born(&order, network, &groups);
+    if made.is_err() {
+        let _not_entered = groups.leave();
+        groups.remove();
+    }
+    let Some((pid, descriptor)) = made? else {
         drop(forward);
         let control = control.try_clone().map_err(failed)?;
         let orders = OwnedFd::from(orders);
-        init::run(Inside { order, filters, groups, owners, orders, control, stdio, entry });
+        init::run(Inside {
+            order,
+            filters,
+            network,
+            groups,
+            owners,
+            orders,
+            control,
+            stdio,
+            entry,
+        });
     };
     drop((orders, stdio, owners));
-    let ready =
-        admit(pid, rootless, &groups).and_then(|()| forward.write_all(b"G").map_err(failed));
+    let ready = admit(pid, &order, &groups).and_then(|()| forward.write_all(b"G").map_err(failed));
     if ready.is_ok() {
         watch(control, &descriptor, &mut forward, deadline);
     }
     let _gone_already = pidfd_send_signal(&descriptor, Signal::KILL);
     bury(pid);
+    if ready.is_err() {
+        let _left_already = groups.leave();
+    }
     groups.remove();
     ready
 }
 
-fn namespaces(order: &Order) -> u64 {
+/// Makes pid 1, in its namespaces and control groups.
+fn born(order: &Order, network: bool, groups: &Groups) -> Result<Option<(Pid, OwnedFd)>, Refusal> {
+    let failed = |error: io::Error| Refusal::at(Wall::Cgroup, "entering", &error);
+    let group = groups.open().map_err(failed)?;
+    groups.enter().map_err(failed)?;
+    sys::clone(namespaces(order, network), group.as_ref().map(AsFd::as_fd)).map_err(|error| {
+        let wall = if order.ids.is_none() { Wall::UserNamespace } else { Wall::Root };
+        Refusal::at(wall, "new namespaces are refused", &error)
+    })
+}
+
+fn namespaces(order: &Order, network: bool) -> u64 {
     let flags = [
         (Wall::PidNamespace, libc::CLONE_NEWPID),
-        (Wall::NetNamespace, libc::CLONE_NEWNET),
+        (Wall::NetNamespace, if network { 0 } else { libc::CLONE_NEWNET }),
         (Wall::IpcNamespace, libc::CLONE_NEWIPC),
         (Wall::UtsNamespace, libc::CLONE_NEWUTS),
         (Wall::CgroupNamespace, libc::CLONE_NEWCGROUP),
@@ -160,9 +212,9 @@ fn bury(pid: Pid) {
     while matches!(waitpid(Some(pid), WaitOptions::empty()), Err(Errno::INTR)) {}
 }
 
-/// Gives pid 1 its ids and puts it under its limits.
-fn admit(pid: Pid, rootless: bool, groups: &Groups) -> Result<(), Refusal> {
-    if rootless {
+/// Gives pid 1 its ids, and leaves its control groups to it.
+fn admit(pid: Pid, order: &Order, groups: &Groups) -> Result<(), Refusal> {
+    if order.ids.is_none() {
         let (user, group) = (geteuid().as_raw(), getegid().as_raw());
         let maps = [
             ("setgroups", "deny".to_owned()),
@@ -175,8 +227,7 @@ fn admit(pid: Pid, rootless: bool, groups: &Groups) -> Result<(), Refusal> {
                 .map_err(|error| Refusal::at(Wall::UserNamespace, file, &error))?;
         }
     }
-    let entered = groups.enter(pid.as_raw_nonzero().get());
-    entered.map_err(|error| Refusal::at(Wall::Cgroup, "entering", &error))
+    groups.leave().map_err(|error| Refusal::at(Wall::Cgroup, "leaving", &error))
 }
 
 /// Waits until pid 1 has ended, the runtime wants it to or has died, or its time is over.

@@ -1,12 +1,13 @@
 //! The filter of system calls: an allow-list.
 //!
-//! Two filters are put in force, and the stricter answer counts. The first one knows every call of
-//! both tables and answers all others with `ENOSYS`: programs take that as a kernel that is too
-//! old, and use something else. That is also the answer to calls whose arguments lie in memory,
-//! where no filter can look: `clone3` and `openat2`. The second one answers with `EPERM` what is
-//! refused by name or by its arguments.
+//! Two filters are put in force, and the stricter answer counts. The first one looks at numbers: it
+//! answers with `EPERM` what is refused by name, and what is in no table with `ENOSYS`, which
+//! programs take as a kernel that is too old, and use something else. That is also the answer to
+//! calls whose arguments lie in memory, where no filter can look: `clone3` and `openat2`. The
+//! second one answers with `EPERM` what is refused by its arguments.
 
 mod table;
+mod tree;
 
 pub use table::{ALLOWED, ARGUMENTS, Family, REFUSED};
 
@@ -38,18 +39,22 @@ const NAMESPACE_FLAGS: [i32; 7] = [
 /// Makes the filters for this processor.
 pub(crate) fn compile() -> Result<Programs, Problem> {
     let arch = TargetArch::try_from(std::env::consts::ARCH)?;
-    let known = ALLOWED.iter().chain(REFUSED).flat_map(|family| family.calls);
-    let known: Rules = known.map(|&(_, number)| (number, Vec::new())).collect();
-    let missing = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
-    let refused = SeccompAction::Errno(libc::EPERM.cast_unsigned());
-    let allow = SeccompFilter::new(known, missing, SeccompAction::Allow, arch)?;
-    let refuse = SeccompFilter::new(refusals()?, SeccompAction::Allow, refused, arch)?;
-    Ok(vec![allow.try_into()?, refuse.try_into()?])
+    let errno = |errno: i32| SeccompAction::Errno(errno.cast_unsigned());
+    let (missing, refused) = (errno(libc::ENOSYS), errno(libc::EPERM));
+    let mut answers = BTreeMap::new();
+    for (families, answer) in [(ALLOWED, SeccompAction::Allow), (REFUSED, refused.clone())] {
+        let numbers = families.iter().flat_map(|family| family.calls);
+        // A number that does not fit is none that the kernel knows.
+        let numbers = numbers.filter_map(|&(_, number)| u32::try_from(number).ok());
+        answers.extend(numbers.map(|number| (number, u32::from(answer.clone()))));
+    }
+    let numbers = tree::program(&answers, missing.into());
+    let arguments = SeccompFilter::new(arguments()?, SeccompAction::Allow, refused, arch)?;
+    Ok(vec![numbers, arguments.try_into()?])
 }
 
-fn refusals() -> Result<Rules, Problem> {
-    let named = REFUSED.iter().flat_map(|family| family.calls);
-    let mut rules: Rules = named.map(|&(_, number)| (number, Vec::new())).collect();
+fn arguments() -> Result<Rules, Problem> {
+    let mut rules = Rules::new();
     let flags: Result<_, Problem> =
         NAMESPACE_FLAGS.iter().map(|&flag| rule(vec![bits(0, flag, flag)?])).collect();
     rules.insert(libc::SYS_clone, flags?);

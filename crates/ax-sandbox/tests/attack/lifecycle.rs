@@ -4,9 +4,11 @@ use crate::bench::{Bench, Who, text};
 use ax_sandbox::{Gateway, State, Wall};
 use serde_json::json;
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -170,6 +172,8 @@ fn a_runtime_that_dies_takes_its_sandboxes_along() {
         assert!(bench.host(&order).status().unwrap().success());
         until("the end of the sandbox", || !runs(&format!("sleep {mark}")));
         until("the removal of the entry", || fs::read_dir(bench.path("run")).unwrap().count() == 0);
+        let launcher = format!("{} launch", text(&bench.program()));
+        until("the end of the launcher that stays ready", || !runs(&launcher));
     });
 }
 
@@ -181,9 +185,9 @@ fn a_launcher_that_is_killed_takes_its_sandbox_along() {
         let mut host = bench.host(&order);
         let host = host.stdout(std::process::Stdio::piped()).spawn().unwrap();
         until("the start", || runs(&format!("sleep {mark}")));
-        let children = format!("/proc/{0}/task/{0}/children", host.id());
-        let launcher = fs::read_to_string(children).unwrap();
-        let launcher = launcher.trim().parse().unwrap();
+        let entry = fs::read_dir(bench.path("run")).unwrap().next().unwrap().unwrap();
+        let entry = fs::read_to_string(entry.path()).unwrap();
+        let launcher = entry.split(' ').nth(2).unwrap().parse().unwrap();
         let launcher = rustix::process::Pid::from_raw(launcher).unwrap();
         rustix::process::kill_process(launcher, rustix::process::Signal::KILL).unwrap();
         let said = host.wait_with_output().unwrap().stdout;
@@ -243,25 +247,81 @@ fn what_it_consumes_is_known_where_there_are_control_groups() {
     }
 }
 
+/// Returns the control groups of sandboxes of this bench, wherever they are.
+fn groups(bench: &Bench) -> Vec<PathBuf> {
+    let mut hasher = DefaultHasher::new();
+    fs::canonicalize(bench.path("run")).unwrap().hash(&mut hasher);
+    let prefix = format!("ax-{:016x}-", hasher.finish());
+    let (mut found, mut places) = (Vec::new(), vec![PathBuf::from("/sys/fs/cgroup")]);
+    while let Some(place) = places.pop() {
+        for entry in fs::read_dir(place).into_iter().flatten().filter_map(Result::ok) {
+            if entry.file_name().to_string_lossy().starts_with(&prefix) {
+                found.push(entry.path());
+            } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                places.push(entry.path());
+            }
+        }
+    }
+    found
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap())
+}
+
+/// `AX_SANDBOX_ROUNDS` says how many rounds for each user, `AX_SANDBOX_SEED` when they kill.
 #[test]
 fn a_runtime_killed_at_any_moment_leaves_nothing_after_the_next_start() {
-    both(|bench| {
+    let rounds = number("AX_SANDBOX_ROUNDS", 20);
+    let mut random = number("AX_SANDBOX_SEED", u64::from(std::process::id()));
+    eprintln!("AX_SANDBOX_SEED={random} AX_SANDBOX_ROUNDS={rounds}");
+    let (mut killed, mut entries) = (0, 0);
+    for who in [Who::Root, Who::User] {
+        let Some(bench) = Bench::new(who) else { continue };
         let mark = format!("800.{}", bench.uid());
-        for round in 0..20 {
-            let order = bench.order(&["sleep", &mark]);
-            let mut host = bench.host(&order).stdout(std::process::Stdio::null()).spawn().unwrap();
-            // Spread over the whole start, which takes some milliseconds.
-            std::thread::sleep(Duration::from_micros(round * 700));
+        let launcher = format!("{} launch", text(&bench.program()));
+        for round in 0..rounds {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            // One that stays is killed while it is made or runs, one that ends while it is removed.
+            let ends = format!(": {mark}");
+            let stays: [&str; 2] = ["sleep", &mark];
+            let command = if round % 2 == 0 { &stays[..] } else { &["sh", "-c", &ends] };
+            let mut host = bench.host(&bench.order(command));
+            let mut host = host.stdout(std::process::Stdio::null()).spawn().unwrap();
+            std::thread::sleep(Duration::from_micros((random >> 33) % 30_000));
             host.kill().unwrap();
-            host.wait().unwrap();
+            killed += u64::from(!host.wait().unwrap().success());
+            entries += fs::read_dir(bench.path("run")).unwrap().count() as u64;
             let mut order = bench.order(&["true"]);
             order.reap = true;
             let outcome = bench.run(&order);
             assert_eq!(outcome.ended, "Ran(Exited(0))", "round {round}: {outcome:?}");
             assert!(!runs(&format!("sleep {mark}")), "round {round}");
+            until("the end of launchers", || !runs(&launcher));
             bench.assert_clean();
+            assert_eq!(groups(&bench), Vec::<PathBuf>::new(), "round {round}");
         }
-    });
+    }
+    let counts = json!({"name": "sandbox", "killed": killed, "left_to_reap": entries});
+    eprintln!("{counts}");
+}
+
+#[test]
+fn control_groups_are_where_they_are_looked_for() {
+    let Some(bench) = Bench::new(Who::Root) else { return };
+    let mark = format!("900.{}", bench.uid());
+    let mut host = bench.host(&bench.order(&["sleep", &mark]));
+    let mut host = host.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    until("the start", || runs(&format!("sleep {mark}")));
+    let found = groups(&bench);
+    host.kill().unwrap();
+    host.wait().unwrap();
+    let mut order = bench.order(&["true"]);
+    order.reap = true;
+    let walls = bench.run(&order).walls.unwrap();
+    let stands = walls.iter().any(|one| one.wall == Wall::Cgroup && one.state == State::Stands);
+    assert_eq!(!found.is_empty(), stands, "{found:?}");
+    bench.assert_clean();
 }
 
 #[test]
