@@ -77,6 +77,10 @@ codes! {
     NoFile = 1020, retryable false, "a path begins at the workspace of the session";
     /// Somebody else has written to the collection of records.
     Stale = 1021, retryable false, "read the newer records, then decide again";
+    /// There is no such image.
+    NoImage = 1022, retryable false, "`ax image list` shows the images there are";
+    /// An image is malformed, or wants what no image may.
+    Image = 1023, retryable false, "docs/images.md says what is not unpacked, and why";
     /// A manifest is malformed.
     Manifest = 1101, retryable false, "`ax agent validate -f FILE` lists everything that is wrong";
     /// The configuration is malformed.

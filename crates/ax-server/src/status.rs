@@ -85,13 +85,17 @@ fn short(text: &str) -> String {
 
 const fn grpc(code: Code) -> Grpc {
     match code {
-        Code::Invalid | Code::WrongAnswer | Code::TooLarge | Code::Manifest | Code::Frame => {
-            Grpc::InvalidArgument
-        }
+        Code::Invalid
+        | Code::WrongAnswer
+        | Code::TooLarge
+        | Code::Manifest
+        | Code::Frame
+        | Code::Image => Grpc::InvalidArgument,
         Code::NoSession
         | Code::NoAgent
         | Code::NoBlob
         | Code::NoFile
+        | Code::NoImage
         | Code::Deleted
         | Code::NoRoute => Grpc::NotFound,
         Code::NoMethod | Code::MediaType => Grpc::Unimplemented,
@@ -122,13 +126,19 @@ const fn grpc(code: Code) -> Grpc {
 /// The HTTP status of an error.
 pub(crate) const fn http(code: Code) -> StatusCode {
     match code {
-        Code::Invalid | Code::WrongAnswer | Code::Manifest | Code::Frame | Code::OutOfRange => {
-            StatusCode::BAD_REQUEST
-        }
+        Code::Invalid
+        | Code::WrongAnswer
+        | Code::Manifest
+        | Code::Frame
+        | Code::OutOfRange
+        | Code::Image => StatusCode::BAD_REQUEST,
         Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        Code::NoSession | Code::NoAgent | Code::NoBlob | Code::NoFile | Code::NoRoute => {
-            StatusCode::NOT_FOUND
-        }
+        Code::NoSession
+        | Code::NoAgent
+        | Code::NoBlob
+        | Code::NoFile
+        | Code::NoImage
+        | Code::NoRoute => StatusCode::NOT_FOUND,
         Code::Deleted | Code::Cut => StatusCode::GONE,
         Code::NoMethod => StatusCode::METHOD_NOT_ALLOWED,
         Code::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,

@@ -38,15 +38,6 @@ pub struct Import {
 pub enum Progress {
     /// A layer is here already.
     Known(Digest),
-    /// Bytes of a layer come from a registry.
-    Fetched {
-        /// The layer's blob.
-        digest: Digest,
-        /// How many are here.
-        bytes: u64,
-        /// How many there are.
-        of: u64,
-    },
     /// A layer is being unpacked.
     Unpacking(Digest),
 }
