@@ -1,20 +1,21 @@
 //! The trait, its two backends, and a sandbox that runs.
 
 use crate::cgroup::Stats;
-use crate::order::{self, ASK_KILL, ASK_TERMINATE, Bind, Gateway, Order, Started};
-use crate::plan::{BackendKind, Plan};
+use crate::order::{self, ASK_KILL, ASK_TERMINATE, Bind, Gateway, ImageRoot, Order, Started};
+use crate::plan::{BackendKind, Plan, Root};
 use crate::registry::{Entry, Registry};
 use crate::wall::{Refusal, Standing, Wall};
 use rustix::fd::{AsFd, OwnedFd};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::ops::Range;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
@@ -53,6 +54,10 @@ pub struct Spec {
     pub plan: Plan,
     /// The only way out.
     pub gateway: Option<Gateway>,
+    /// The tree of the image that the plan names as its root.
+    pub image: Option<ImageRoot>,
+    /// What stays open while the sandbox runs, as locks on the layers of an image.
+    pub held: Vec<Arc<File>>,
     /// Mounted read-only at their own paths, as programs that the runtime itself brings along.
     pub programs: Vec<PathBuf>,
     /// Walls to leave out. For the controls of the attack suite, and for nothing else: no manifest
@@ -232,6 +237,7 @@ pub struct Running {
     pub stderr: Option<pipe::Receiver>,
     registry: Registry,
     entry: PathBuf,
+    _held: Vec<Arc<File>>,
 }
 
 impl Running {
@@ -245,7 +251,7 @@ impl Running {
             Refusal::new(cause, "the data directory must be writable, and the range of ids free")
         })?;
         let started = order(&spec, &entry, isolated).and_then(|order| {
-            Self::launch(options, &order, &entry)
+            Self::launch(options, &order, &entry, spec.held.clone())
                 .map_err(|error| Refusal::new(format!("the launcher does not start: {error}"), ""))
         });
         if started.is_err() {
@@ -254,7 +260,12 @@ impl Running {
         started
     }
 
-    fn launch(options: &Options, order: &Order, entry: &Entry) -> io::Result<Self> {
+    fn launch(
+        options: &Options,
+        order: &Order,
+        entry: &Entry,
+        held: Vec<Arc<File>>,
+    ) -> io::Result<Self> {
         let (program, args) = options.launcher.split_first().ok_or(io::ErrorKind::InvalidInput)?;
         let (control, theirs) = UnixStream::pair()?;
         let ((input, stdin), (stdout, output), (stderr, errors)) =
@@ -282,6 +293,7 @@ impl Running {
             stderr: Some(pipe::Receiver::from_owned_fd(OwnedFd::from(stderr))?),
             registry: registry(options),
             entry: entry.path.clone(),
+            _held: held,
         })
     }
 
@@ -387,6 +399,14 @@ fn order(spec: &Spec, entry: &Entry, isolated: bool) -> Result<Order, Refusal> {
     let mut env = spec.env.clone();
     let of_plan = |(name, value): (&String, &String)| (name.into(), value.into());
     env.extend(spec.plan.env.iter().map(of_plan));
+    let image = match (&spec.plan.root, &spec.image) {
+        (Root::Host, _) => None,
+        (Root::Image(_), Some(image)) if !image.layers.is_empty() => Some(image.clone()),
+        (Root::Image(name), _) => {
+            let cause = format!("sandbox.root: there is no image {name} at hand");
+            return Err(Refusal::new(cause, "`ax image list` shows the images there are"));
+        }
+    };
     let dir = real(&spec.dir)?;
     let spec = &Spec { dir, ..spec.clone() };
     Ok(Order {
@@ -398,6 +418,7 @@ fn order(spec: &Spec, entry: &Entry, isolated: bool) -> Result<Order, Refusal> {
         env,
         plan: spec.plan.clone(),
         binds: binds(spec),
+        image,
         gateway: spec.gateway.clone(),
         ids: is_root().then_some(entry.ids),
         without: spec.without.clone(),

@@ -8,6 +8,7 @@
 mod confine;
 mod filetree;
 mod forward;
+mod image;
 mod init;
 mod plain;
 
