@@ -84,6 +84,25 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
+/// Hashes what is handed to it.
+pub(crate) struct Hasher(Context);
+
+impl Default for Hasher {
+    fn default() -> Self {
+        Self(Context::new(&SHA256))
+    }
+}
+
+impl Hasher {
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    pub(crate) fn finish(self) -> Digest {
+        Digest::finish(self.0)
+    }
+}
+
 /// A reader that hashes and counts what goes through it.
 pub(crate) struct Hashing<R> {
     inner: R,

@@ -74,6 +74,12 @@ pub enum Error {
         /// What was asked for.
         name: String,
     },
+    /// A registry does not answer, or refuses.
+    #[error("the registry cannot be used: {why}")]
+    Registry {
+        /// What it did.
+        why: String,
+    },
     /// A name that no image can have.
     #[error("{name:?} is no name of an image: {why}")]
     Name {
@@ -102,6 +108,10 @@ impl Error {
         move |source| Self::Io { doing, path, source }
     }
 
+    pub(crate) const fn registry(why: String) -> Self {
+        Self::Registry { why }
+    }
+
     /// Hides itself in an error of a reader that is handed to others; see [`Error::reading`].
     pub(crate) fn hidden(self) -> io::Error {
         io::Error::other(self)
@@ -128,6 +138,9 @@ impl Error {
             Self::NotFound { .. } => "`ax image list` shows the images there are",
             Self::Name { .. } => "letters, digits and . _ - / : @, such as debian:12",
             Self::Version { .. } => "the store was written by another version of ax",
+            Self::Registry { .. } => {
+                "check the reference, the network, and the credentials if it wants some"
+            }
             Self::Io { .. } | Self::Malformed { .. } => "",
         }
     }

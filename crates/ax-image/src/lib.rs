@@ -19,6 +19,8 @@ mod digest;
 mod error;
 mod flat;
 mod manifest;
+mod pull;
+mod reference;
 mod source;
 pub mod store;
 #[doc(hidden)]
@@ -28,5 +30,7 @@ pub mod unpack;
 pub use digest::Digest;
 pub use error::Error;
 pub use manifest::Platform;
+pub use pull::Pull;
+pub use reference::Reference;
 pub use store::{Form, Image, Import, Layer, Progress, Root, Store};
 pub use unpack::{Limits, Unpacked, unpack};

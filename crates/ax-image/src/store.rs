@@ -182,7 +182,7 @@ impl Store {
     }
 
     /// Makes a directory to work in, which ends with its owner.
-    fn work(&self) -> Result<Work, Error> {
+    pub(crate) fn work(&self) -> Result<Work, Error> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let lock = self.lock()?;
         let path = loop {

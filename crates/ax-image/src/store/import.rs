@@ -38,6 +38,15 @@ pub struct Import {
 pub enum Progress {
     /// A layer is here already.
     Known(Digest),
+    /// Bytes of a layer come from a registry.
+    Fetched {
+        /// The layer's blob.
+        digest: Digest,
+        /// How many are here.
+        bytes: u64,
+        /// How many there are.
+        of: u64,
+    },
     /// A layer is being unpacked.
     Unpacking(Digest),
 }
@@ -101,8 +110,14 @@ impl Store {
     }
 
     /// Returns what is known of the layers that are here.
-    fn known(&self) -> Result<Vec<Layer>, Error> {
+    pub(crate) fn known(&self) -> Result<Vec<Layer>, Error> {
         Ok(self.list()?.into_iter().flat_map(|image| image.layers).collect())
+    }
+
+    /// Holds a layer if it is here, so that it stays.
+    pub(crate) fn hold(&self, digest: Digest) -> Result<Option<fs::File>, Error> {
+        let _lock = self.lock()?;
+        Ok(Held::shared(&self.layer(digest))?.map(Held::into_file))
     }
 }
 
