@@ -125,6 +125,9 @@ codes! {
     Unavailable = 3001, retryable true, "";
     /// Another server has the session.
     Elsewhere = 3101, retryable true, "ask the server that has it";
+    /// A registry of images does not answer, or refuses.
+    Registry = 3003, retryable true,
+        "check the reference, the network, and the credentials if it wants some";
     /// The engine is stopping.
     Stopping = 3002, retryable true, "try again when the server is up";
     /// The engine is wrong.

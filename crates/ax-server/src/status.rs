@@ -117,6 +117,7 @@ const fn grpc(code: Code) -> Grpc {
         | Code::Unavailable
         | Code::Elsewhere
         | Code::Stopping
+        | Code::Registry
         | Code::Unrecorded => Grpc::Unavailable,
         Code::Damaged => Grpc::DataLoss,
         Code::Internal => Grpc::Internal,
@@ -159,6 +160,7 @@ pub(crate) const fn http(code: Code) -> StatusCode {
         | Code::Unavailable
         | Code::Elsewhere
         | Code::Stopping
+        | Code::Registry
         | Code::Unrecorded => StatusCode::SERVICE_UNAVAILABLE,
         Code::Damaged | Code::Version | Code::Directory | Code::Config | Code::Internal => {
             StatusCode::INTERNAL_SERVER_ERROR

@@ -23,6 +23,20 @@ pub(crate) enum ImageCommand {
         #[arg(long)]
         tag: Option<String>,
     },
+    /// Fetch an image from a registry
+    Pull {
+        /// Registry, repository, and tag or digest, such as docker.io/library/debian:12
+        reference: String,
+        /// Name of the image here; the reference if left out
+        #[arg(long)]
+        name: Option<String>,
+        /// User at the registry
+        #[arg(long, requires = "password_env")]
+        username: Option<String>,
+        /// Environment variable that has the user's password or token
+        #[arg(long, value_name = "VARIABLE", requires = "username")]
+        password_env: Option<String>,
+    },
     /// List images
     List,
     /// Show an image

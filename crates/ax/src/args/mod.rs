@@ -151,7 +151,7 @@ pub(crate) enum Command {
     Tree(TreeArgs),
     /// Make, store, list, show, validate and delete agents
     Agent(AgentArgs),
-    /// Take in, list, show and delete images for sandboxes
+    /// Take in, fetch, list, show and delete images for sandboxes
     Image(ImageArgs),
     /// Make and revoke keys, show the audit log
     Auth(AuthArgs),

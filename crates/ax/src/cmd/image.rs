@@ -11,7 +11,7 @@ use crate::time::rfc3339;
 use crate::view::describe::bytes;
 use crate::view::table::aligned;
 use ax_engine::Code;
-use ax_image::{Digest, Error, Image, Import, Progress, Store};
+use ax_image::{Digest, Error, Image, Import, Progress, Pull, Reference, Store};
 use serde_json::{Value, json};
 use std::io;
 use std::path::Path;
@@ -19,10 +19,17 @@ use std::path::Path;
 /// How many digits of a digest people are shown.
 const DIGITS: usize = 12;
 
-pub(crate) fn image(cx: &Context, args: ImageArgs) -> Result<Exit, Failure> {
+pub(crate) async fn image(cx: &Context, args: ImageArgs) -> Result<Exit, Failure> {
     let store = Store::open(&own(cx)?.images())?;
     match args.command {
         ImageCommand::Import { path, name, tag } => import(cx, &store, &path, name, tag),
+        ImageCommand::Pull { reference, name, username, password_env } => {
+            let credentials = credentials(username, password_env)?;
+            let reference = Reference::parse(&reference)?;
+            let pull = Pull { name, credentials };
+            let image = store.pull(&reference, &pull, &mut |progress| tell(cx, progress)).await?;
+            taken(cx, &image)
+        }
         ImageCommand::List => list(cx, &store),
         ImageCommand::Show { image } => show(cx, &store.find(&image)?),
         ImageCommand::Delete { image } => {
@@ -60,6 +67,20 @@ fn import(
     taken(cx, &image)
 }
 
+/// Reads the password from the environment, so that it is on no command line and in no history.
+fn credentials(
+    username: Option<String>,
+    variable: Option<String>,
+) -> Result<Option<(String, String)>, Failure> {
+    let (Some(username), Some(variable)) = (username, variable) else { return Ok(None) };
+    let password = std::env::var(&variable).unwrap_or_default();
+    if password.is_empty() {
+        let message = format!("the environment variable {variable} is not set");
+        return Err(Failure::usage(message).hint("it has the password or token for the registry"));
+    }
+    Ok(Some((username, password)))
+}
+
 /// Tells that an image was taken in.
 fn taken(cx: &Context, image: &Image) -> Result<(), Failure> {
     let left_out: u64 = image.layers.iter().map(|layer| layer.left_out).sum();
@@ -72,6 +93,11 @@ fn taken(cx: &Context, image: &Image) -> Result<(), Failure> {
 fn tell(cx: &Context, progress: Progress) {
     cx.out.progress(&match progress {
         Progress::Known(digest) => format!("{} is here already", short(&digest)),
+        // Only at its end: a line for each piece would be thousands.
+        Progress::Fetched { bytes: here, of, .. } if here < of => return,
+        Progress::Fetched { digest, of, .. } => {
+            format!("{} is fetched, {}", short(&digest), bytes(of))
+        }
         Progress::Unpacking(digest) => format!("{} is being unpacked", short(&digest)),
     });
 }
@@ -82,7 +108,9 @@ fn list(cx: &Context, store: &Store) -> Result<(), Failure> {
         return images.iter().try_for_each(|image| cx.out.object(&typed(image, "image")));
     }
     if images.is_empty() {
-        cx.out.progress("there are no images; `ax image import` takes one in");
+        cx.out.progress(
+            "there are no images; `ax image pull` fetches one, `ax image import` takes one in",
+        );
         return Ok(());
     }
     let mut rows = Vec::with_capacity(images.len() + 1);
@@ -153,6 +181,7 @@ impl From<Error> for Failure {
             Error::NotFound { .. } | Error::Ambiguous { .. } => Code::NoImage,
             Error::Name { .. } => Code::Invalid,
             Error::Version { .. } => Code::Version,
+            Error::Registry { .. } => Code::Registry,
             Error::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => Code::Full,
             Error::Io { path, source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 return Self::file("read", path, source);

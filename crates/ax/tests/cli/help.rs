@@ -33,6 +33,7 @@ const COMMANDS: &[&[&str]] = &[
     &["agent", "validate"],
     &["image"],
     &["image", "import"],
+    &["image", "pull"],
     &["image", "list"],
     &["image", "show"],
     &["image", "delete"],
