@@ -127,7 +127,7 @@ pub(crate) fn pick<'a>(of: &'a [Descriptor], tag: Option<&str>) -> Result<&'a De
             let name = |one: &&&Descriptor| {
                 one.name().map_or_else(|| one.digest.to_string(), str::to_owned)
             };
-            Err(Error::Ambiguous { names: several.iter().map(|one| name(one)).collect() })
+            Err(Error::Ambiguous { names: several.iter().map(name).collect() })
         }
     }
 }

@@ -21,6 +21,9 @@ pub(crate) struct Source {
     kind: Kind,
 }
 
+/// The content of a file, and its size in bytes.
+type Opened = (Box<dyn Read>, u64);
+
 enum Kind {
     Dir(File),
     /// Where in the archive each file is, and how long.
@@ -43,7 +46,7 @@ impl Source {
     }
 
     /// Opens a file of it. `None` if there is none.
-    pub(crate) fn file(&self, name: &str) -> Result<Option<(Box<dyn Read>, u64)>, Error> {
+    pub(crate) fn file(&self, name: &str) -> Result<Option<Opened>, Error> {
         match &self.kind {
             Kind::Dir(dir) => self.in_dir(dir, name),
             Kind::Archive(index) => {
@@ -56,7 +59,7 @@ impl Source {
         }
     }
 
-    fn in_dir(&self, dir: &File, name: &str) -> Result<Option<(Box<dyn Read>, u64)>, Error> {
+    fn in_dir(&self, dir: &File, name: &str) -> Result<Option<Opened>, Error> {
         let path = self.path.join(name);
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let within = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;

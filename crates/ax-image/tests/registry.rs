@@ -132,7 +132,7 @@ async fn an_image_is_fetched_and_what_is_here_is_not_fetched_again() {
     let Some(registry) = Registry::start(false) else { return };
     let lower = (Packing::Gzip, tool());
     let upper = (Packing::Zstd, Archive::default().file("etc/new", b"x").bytes());
-    let digest = registry.push("1", &[lower.clone()]).await;
+    let digest = registry.push("1", std::slice::from_ref(&lower)).await;
     registry.push("2", &[lower, upper]).await;
     let (_dir, store) = store();
     let mut fetched = Vec::new();

@@ -238,11 +238,11 @@ fn saved(source: &Source, text: &[u8], tag: Option<&str>) -> Result<Found, Error
     let text = text.ok_or_else(|| Error::malformed("image", "its configuration is missing"))?;
     let digest = Digest::of(&text);
     let stem = image.config.rsplit('/').next().unwrap_or_default().trim_end_matches(".json");
-    if let Ok(expected) = Digest::parse(&format!("sha256:{stem}")) {
-        if expected != digest {
-            let what = "configuration".into();
-            return Err(Error::Mismatch { what, expected, found: digest });
-        }
+    if let Ok(expected) = Digest::parse(&format!("sha256:{stem}"))
+        && expected != digest
+    {
+        let what = "configuration".into();
+        return Err(Error::Mismatch { what, expected, found: digest });
     }
     let config = Config::parse(&text, image.layers.len())?;
     let layers = image.layers.iter().zip(&config.rootfs.diff_ids);

@@ -96,7 +96,7 @@ fn what_docker_saves_comes_in() {
 fn a_deleted_image_takes_what_no_other_has_and_nobody_uses() {
     let world = World::new();
     let shared = (Packing::Gzip, tool(b"tool"));
-    let first = world.layout("first", &[shared.clone()]);
+    let first = world.layout("first", std::slice::from_ref(&shared));
     let second = world.layout("second", &[shared, (Packing::Gzip, change())]);
     world.import(&first).unwrap();
     let image = world.import(&second).unwrap();

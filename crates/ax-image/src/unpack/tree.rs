@@ -87,7 +87,7 @@ impl<'a> Tree<'a> {
         if path == target {
             return Err(refused(path, "is a link to itself"));
         }
-        let above = target.parent().unwrap_or(Path::new(""));
+        let above = target.parent().unwrap_or_else(|| Path::new(""));
         let from = walk(self.root, above).map_err(|error| match error {
             Errno::LOOP | Errno::NOTDIR | Errno::NOENT | Errno::XDEV => {
                 refused(path, "links to what this layer does not have")
@@ -126,7 +126,7 @@ impl<'a> Tree<'a> {
 
     /// Returns the directory that something is in, and makes it where it does not exist.
     fn parent(&mut self, path: &Path) -> Result<BorrowedFd<'_>, Error> {
-        let above = path.parent().unwrap_or(Path::new(""));
+        let above = path.parent().unwrap_or_else(|| Path::new(""));
         if self.last.as_ref().is_none_or(|(last, _)| last != above) {
             let dir = match walk(self.root, above) {
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => self.make(above)?,
