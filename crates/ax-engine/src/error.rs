@@ -77,6 +77,10 @@ codes! {
     NoFile = 1020, retryable false, "a path begins at the workspace of the session";
     /// Somebody else has written to the collection of records.
     Stale = 1021, retryable false, "read the newer records, then decide again";
+    /// There is no such image.
+    NoImage = 1022, retryable false, "`ax image list` shows the images there are";
+    /// An image is malformed, or wants what no image may.
+    Image = 1023, retryable false, "docs/images.md says what is not unpacked, and why";
     /// A manifest is malformed.
     Manifest = 1101, retryable false, "`ax agent validate -f FILE` lists everything that is wrong";
     /// The configuration is malformed.
@@ -125,6 +129,9 @@ codes! {
     Unavailable = 3001, retryable true, "";
     /// Another server has the session.
     Elsewhere = 3101, retryable true, "ask the server that has it";
+    /// A registry of images does not answer, or refuses.
+    Registry = 3003, retryable true,
+        "check the reference, the network, and the credentials if it wants some";
     /// The engine is stopping.
     Stopping = 3002, retryable true, "try again when the server is up";
     /// The engine is wrong.

@@ -2,8 +2,8 @@
 
 use crate::cgroup::Stats;
 use crate::forker::{self, Forked, Forker};
-use crate::order::{self, ASK_KILL, ASK_TERMINATE, Bind, Gateway, Order, Started};
-use crate::plan::{BackendKind, Mount, Plan};
+use crate::order::{self, ASK_KILL, ASK_TERMINATE, Bind, Gateway, ImageRoot, Order, Started};
+use crate::plan::{BackendKind, Mount, Plan, Root};
 use crate::registry::{Entry, Registry};
 use crate::wall::{Refusal, Standing, Wall};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -12,11 +12,12 @@ use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::ops::Range;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
@@ -72,6 +73,10 @@ pub struct Spec {
     pub plan: Plan,
     /// The only way out.
     pub gateway: Option<Gateway>,
+    /// The tree of the image that the plan names as its root.
+    pub image: Option<ImageRoot>,
+    /// What stays open while the sandbox runs, as locks on the layers of an image.
+    pub held: Vec<Arc<File>>,
     /// Mounted read-only at their own paths, as programs that the runtime itself brings along.
     pub programs: Vec<PathBuf>,
     /// Mounted read-only at their own paths, as files of the command's own user that nobody else
@@ -310,6 +315,7 @@ pub struct Running {
     pub stderr: Option<pipe::Receiver>,
     registry: Registry,
     entry: PathBuf,
+    _held: Vec<Arc<File>>,
 }
 
 impl Running {
@@ -324,7 +330,7 @@ impl Running {
             Refusal::new(cause, "the data directory must be writable, and the range of ids free")
         })?;
         let started = order(&spec, &entry, forker.is_some()).and_then(|order| {
-            Self::launch(options, &order, &entry, forker)
+            Self::launch(options, &order, &entry, forker, spec.held.clone())
                 .map_err(|error| Refusal::new(format!("the launcher does not start: {error}"), ""))
         });
         if started.is_err() {
@@ -338,6 +344,7 @@ impl Running {
         order: &Order,
         entry: &Entry,
         forker: Option<&Forker>,
+        held: Vec<Arc<File>>,
     ) -> io::Result<Self> {
         let (control, theirs) = UnixStream::pair()?;
         let ((input, stdin), (stdout, output), (stderr, errors)) =
@@ -360,6 +367,7 @@ impl Running {
             stderr: Some(pipe::Receiver::from_owned_fd(OwnedFd::from(stderr))?),
             registry: registry(options),
             entry: entry.path.clone(),
+            _held: held,
         })
     }
 
@@ -496,6 +504,14 @@ fn order(spec: &Spec, entry: &Entry, isolated: bool) -> Result<Order, Refusal> {
     let mut env = spec.env.clone();
     let of_plan = |(name, value): (&String, &String)| (name.into(), value.into());
     env.extend(spec.plan.env.iter().map(of_plan));
+    let image = match (&spec.plan.root, &spec.image) {
+        (Root::Host, _) => None,
+        (Root::Image(_), Some(image)) if !image.layers.is_empty() => Some(image.clone()),
+        (Root::Image(name), _) => {
+            let cause = format!("sandbox.root: there is no image {name} at hand");
+            return Err(Refusal::new(cause, "`ax image list` shows the images there are"));
+        }
+    };
     let dir = real("the workspace", &spec.dir)?;
     let spec = &Spec { dir, ..spec.clone() };
     Ok(Order {
@@ -507,6 +523,7 @@ fn order(spec: &Spec, entry: &Entry, isolated: bool) -> Result<Order, Refusal> {
         env,
         plan: spec.plan.clone(),
         binds: binds(spec),
+        image,
         gateway: spec.gateway.clone(),
         ids: is_root().then_some(entry.ids),
         without: spec.without.clone(),

@@ -12,7 +12,8 @@
 //! under it: [`Namespace`] with all walls or not at all, [`Process`] with none. [`probe`] tries
 //! which walls stand on this machine.
 //!
-//! It is not a container engine: there are no images and no networks but the gateway's. It does not
+//! It is not a container engine: images are made and kept elsewhere, and there are no networks but
+//! the gateway's. It does not
 //! decide policy, and it does not protect against a weakness of the kernel that the allowed system
 //! calls reach.
 //!
@@ -44,7 +45,7 @@ mod wall;
 
 pub use backend::{Backend, Ended, Namespace, Options, Process, Running, Spec, Status, ids_of};
 pub use cgroup::Stats;
-pub use order::Gateway;
+pub use order::{Gateway, ImageRoot};
 pub use plan::{BackendKind, ConfigError, Mount, Plan, Resources, Root};
 pub use probe::probe;
 pub use wall::{Refusal, Standing, State, Wall};

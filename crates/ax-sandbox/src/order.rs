@@ -55,6 +55,8 @@ pub(crate) struct Order {
     pub(crate) plan: Plan,
     /// What is mounted, parents before children.
     pub(crate) binds: Vec<Bind>,
+    /// The tree that is the root, instead of the host's programs.
+    pub(crate) image: Option<ImageRoot>,
     /// The way to the gateway.
     pub(crate) gateway: Option<Gateway>,
     /// The ids of a sandbox that root makes; `None` for others.
@@ -78,6 +80,18 @@ pub(crate) struct Bind {
     pub(crate) writable: bool,
     /// Whether its owner outside becomes the sandbox's user inside.
     pub(crate) mapped: bool,
+}
+
+/// The file tree of an image, as a store of images has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRoot {
+    /// Its layers, the uppermost first, laid over each other read-only. A single one is not laid
+    /// over anything: what is at its top is mounted, and other mounts must find their places.
+    pub layers: Vec<PathBuf>,
+    /// The environment it wants, as `NAME=VALUE`; what the command is given counts before it.
+    pub env: Vec<String>,
+    /// The user it wants. The sandbox's own user gets this name, if it is one, and never its id.
+    pub user: String,
 }
 
 /// How the sandbox reaches the gateway.

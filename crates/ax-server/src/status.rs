@@ -85,13 +85,17 @@ fn short(text: &str) -> String {
 
 const fn grpc(code: Code) -> Grpc {
     match code {
-        Code::Invalid | Code::WrongAnswer | Code::TooLarge | Code::Manifest | Code::Frame => {
-            Grpc::InvalidArgument
-        }
+        Code::Invalid
+        | Code::WrongAnswer
+        | Code::TooLarge
+        | Code::Manifest
+        | Code::Frame
+        | Code::Image => Grpc::InvalidArgument,
         Code::NoSession
         | Code::NoAgent
         | Code::NoBlob
         | Code::NoFile
+        | Code::NoImage
         | Code::Deleted
         | Code::NoRoute => Grpc::NotFound,
         Code::NoMethod | Code::MediaType => Grpc::Unimplemented,
@@ -113,6 +117,7 @@ const fn grpc(code: Code) -> Grpc {
         | Code::Unavailable
         | Code::Elsewhere
         | Code::Stopping
+        | Code::Registry
         | Code::Unrecorded => Grpc::Unavailable,
         Code::Damaged => Grpc::DataLoss,
         Code::Internal => Grpc::Internal,
@@ -122,13 +127,19 @@ const fn grpc(code: Code) -> Grpc {
 /// The HTTP status of an error.
 pub(crate) const fn http(code: Code) -> StatusCode {
     match code {
-        Code::Invalid | Code::WrongAnswer | Code::Manifest | Code::Frame | Code::OutOfRange => {
-            StatusCode::BAD_REQUEST
-        }
+        Code::Invalid
+        | Code::WrongAnswer
+        | Code::Manifest
+        | Code::Frame
+        | Code::OutOfRange
+        | Code::Image => StatusCode::BAD_REQUEST,
         Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        Code::NoSession | Code::NoAgent | Code::NoBlob | Code::NoFile | Code::NoRoute => {
-            StatusCode::NOT_FOUND
-        }
+        Code::NoSession
+        | Code::NoAgent
+        | Code::NoBlob
+        | Code::NoFile
+        | Code::NoImage
+        | Code::NoRoute => StatusCode::NOT_FOUND,
         Code::Deleted | Code::Cut => StatusCode::GONE,
         Code::NoMethod => StatusCode::METHOD_NOT_ALLOWED,
         Code::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -149,6 +160,7 @@ pub(crate) const fn http(code: Code) -> StatusCode {
         | Code::Unavailable
         | Code::Elsewhere
         | Code::Stopping
+        | Code::Registry
         | Code::Unrecorded => StatusCode::SERVICE_UNAVAILABLE,
         Code::Damaged | Code::Version | Code::Directory | Code::Config | Code::Internal => {
             StatusCode::INTERNAL_SERVER_ERROR

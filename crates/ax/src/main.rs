@@ -152,6 +152,7 @@ async fn dispatch(cx: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Branch(args) => cmd::branch::branch(cx, args).await,
         Command::Tree(args) => cmd::branch::tree(cx, args).await,
         Command::Agent(args) => cmd::agent::agent(cx, args).await,
+        Command::Image(args) => cmd::image::image(cx, args).await,
         Command::Auth(args) => cmd::auth::auth(cx, args).await,
         Command::Fsck(args) => cmd::fsck::fsck(cx, &args).await,
         Command::Doctor => cmd::doctor::doctor(cx).await,

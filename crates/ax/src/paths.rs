@@ -68,6 +68,11 @@ impl DataDir {
         self.root.join("blobs")
     }
 
+    /// Where images for sandboxes are.
+    pub(crate) fn images(&self) -> PathBuf {
+        self.root.join("images")
+    }
+
     /// Where running supervisors are registered.
     pub(crate) fn supervisors(&self) -> PathBuf {
         self.root.join("run")

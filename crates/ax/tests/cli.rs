@@ -11,6 +11,7 @@ mod cli {
     mod egress;
     mod exits;
     mod help;
+    mod images;
     mod inputs;
     mod kills;
     mod models;

@@ -2,6 +2,7 @@
 
 mod ax1;
 mod gateway;
+mod image;
 mod log;
 mod server;
 mod stored;
@@ -16,6 +17,7 @@ pub(crate) fn all() -> Vec<Target> {
     all.extend(server::targets());
     all.extend(ax1::targets());
     all.extend(gateway::targets());
+    all.extend(image::targets());
     all.push(log::target());
     all
 }

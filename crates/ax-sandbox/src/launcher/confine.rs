@@ -145,6 +145,10 @@ fn restrict(order: &Order) -> Result<RulesetStatus, Box<dyn std::error::Error>> 
     ];
     let programs = ["/usr", "/etc", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
     places.extend(programs.iter().map(|path| (Path::new(*path), read)));
+    if order.image.is_some() {
+        // All that is in it is the image's, or mounted for the command.
+        places.push((Path::new("/"), read));
+    }
     let mounts = order.binds.iter();
     places.extend(mounts.map(|bind| (&*bind.target, if bind.writable { all } else { read })));
     let mut rules = Ruleset::default()

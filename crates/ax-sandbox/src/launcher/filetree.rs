@@ -5,8 +5,9 @@
 //! is let go. Paths inside are walked one name at a time and links are not followed: what an
 //! earlier session left in a workspace leads nowhere.
 
+use super::image;
 use super::init::user_inside;
-use crate::order::{Bind, Gateway, Order};
+use crate::order::{Bind, Gateway, ImageRoot, Order};
 use crate::sys::{self, NO_DEV, NO_EXEC, NO_SUID, READ_ONLY};
 use crate::wall::{Refusal, Standing, State, Wall};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -167,6 +168,9 @@ impl Builder<'_> {
 
     fn programs(&self) -> Result<Vec<Piece>, Refusal> {
         let mut pieces = Vec::new();
+        if let Some(image) = &self.order.image {
+            return self.top(image);
+        }
         for path in PROGRAMS.iter().chain(&ETC).map(Path::new) {
             let is_link = fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
             // A link among directories of programs is made again; see `own_files`.
@@ -176,6 +180,22 @@ impl Builder<'_> {
             let mount = self.take(path, READ_ONLY | NO_SUID | NO_DEV);
             let mount = mount.map_err(|error| refused(Wall::ReadOnly, path, &error))?;
             pieces.push(Piece { mount, target: path.into() });
+        }
+        Ok(pieces)
+    }
+
+    /// What is at the top of an image that is one directory. Of what lies over each other, nothing
+    /// is mounted apart.
+    fn top(&self, image: &ImageRoot) -> Result<Vec<Piece>, Refusal> {
+        if image::is_overlay(image) {
+            return Ok(Vec::new());
+        }
+        let mut pieces = Vec::new();
+        for path in image::top(image).map_err(|error| refused(Wall::Root, "/".as_ref(), &error))? {
+            let mount = self.take(&path, READ_ONLY | NO_SUID | NO_DEV);
+            let mount = mount.map_err(|error| refused(Wall::ReadOnly, &path, &error))?;
+            let target = Path::new("/").join(path.file_name().unwrap_or_default());
+            pieces.push(Piece { mount, target });
         }
         Ok(pieces)
     }
@@ -277,6 +297,7 @@ impl Builder<'_> {
     /// Puts the pieces together and makes the result the root.
     fn enter(&self, pieces: Vec<Piece>) -> Result<(), Refusal> {
         let failed = |error: io::Error| Refusal::at(Wall::Root, "building", &error);
+        let taken = self.order.image.as_ref().map(image::take).transpose()?;
         let (size, files) = (ROOT_BYTES.to_string(), ROOT_FILES.to_string());
         let options = [("mode", "0755"), ("size", &*size), ("nr_inodes", &*files)];
         let root = made("tmpfs", &options, NO_SUID | NO_DEV).map_err(failed)?;
@@ -285,10 +306,23 @@ impl Builder<'_> {
         attach(&root, CWD, Path::new(place)).map_err(failed)?;
         fchdir(&root).map_err(|error| failed(error.into()))?;
         self.own_files(root.as_fd()).map_err(failed)?;
+        let root = match &taken {
+            Some(taken) if self.order.image.as_ref().is_some_and(image::is_overlay) => {
+                // Nothing can be made in an overlay that is read-only: its places come from below.
+                for Piece { mount, target } in &pieces {
+                    point(root.as_fd(), target, is_dir(mount))
+                        .map_err(|error| refused(Wall::Root, target, &error))?;
+                }
+                taken.overlay(&root, Path::new(place))?
+            }
+            Some(taken) => {
+                taken.links(root.as_fd()).map_err(failed)?;
+                root
+            }
+            None => root,
+        };
         for Piece { mount, target } in pieces {
-            let is_dir =
-                fstat(&mount).is_ok_and(|found| FileType::from_raw_mode(found.st_mode).is_dir());
-            let point = point(root.as_fd(), &target, is_dir)
+            let point = point(root.as_fd(), &target, is_dir(&mount))
                 .map_err(|error| refused(Wall::Root, &target, &error))?;
             let flags =
                 MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
@@ -310,12 +344,12 @@ impl Builder<'_> {
 
     /// Makes the files that are ours: links to programs, devices' other names, a small `/etc`.
     fn own_files(&self, root: BorrowedFd<'_>) -> io::Result<()> {
-        for path in PROGRAMS {
+        let from_host: &[&str] = if self.order.image.is_some() { &[] } else { &PROGRAMS };
+        for path in from_host {
             if let Ok(to) = fs::read_link(path) {
                 symlinkat(to, root, path.trim_start_matches('/'))?;
             }
         }
-        drop(point(root, Path::new("/etc"), true)?);
         drop(point(root, Path::new("/run"), true)?);
         if self.order.has(Wall::Dev) {
             drop(point(root, Path::new("/dev"), true)?);
@@ -328,18 +362,24 @@ impl Builder<'_> {
             ];
             links.iter().try_for_each(|(to, from)| symlinkat(*to, root, *from))?;
         }
+        if self.order.image.as_ref().is_some_and(|image| !image::is_overlay(image)) {
+            // Its own `/etc` is mounted as it is.
+            return Ok(());
+        }
+        drop(point(root, Path::new("/etc"), true)?);
         let user = user_inside(self.order);
+        let name = self.order.image.as_ref().map_or("agent", image::user);
         let host = &self.order.plan.hostname;
         let files = [
             (
                 "etc/passwd",
                 format!(
                     "root:x:0:0:root:/nonexistent:/usr/sbin/nologin\n\
-                     agent:x:{user}:{user}:agent:/tmp:/bin/sh\n\
+                     {name}:x:{user}:{user}:{name}:/tmp:/bin/sh\n\
                      nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
                 ),
             ),
-            ("etc/group", format!("root:x:0:\nagent:x:{user}:\nnogroup:x:65534:\n")),
+            ("etc/group", format!("root:x:0:\n{name}:x:{user}:\nnogroup:x:65534:\n")),
             ("etc/hosts", format!("127.0.0.1 localhost {host}\n::1 localhost\n")),
             ("etc/hostname", format!("{host}\n")),
             ("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n".into()),
@@ -353,6 +393,10 @@ impl Builder<'_> {
         }
         Ok(())
     }
+}
+
+fn is_dir(mount: &OwnedFd) -> bool {
+    fstat(mount).is_ok_and(|found| FileType::from_raw_mode(found.st_mode).is_dir())
 }
 
 fn refused(wall: Wall, path: &Path, error: &io::Error) -> Refusal {
@@ -400,7 +444,8 @@ fn point(root: BorrowedFd<'_>, target: &Path, is_dir: bool) -> io::Result<OwnedF
             openat(&at, *name, flags, Mode::from_raw_mode(0o644)).map(drop)
         };
         match made {
-            Ok(()) | Err(Errno::EXIST) => {}
+            // What cannot be made may be there.
+            Ok(()) | Err(Errno::EXIST | Errno::ROFS) => {}
             Err(error) => return Err(error.into()),
         }
         let kind = if dir { OFlags::DIRECTORY } else { OFlags::empty() };

@@ -161,6 +161,7 @@ fn command(order: &Order, stdio: Stdio) -> Result<Command, Refusal> {
     if order.has(Wall::Environment) {
         command.env_clear();
         command.env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", "/tmp");
+        command.envs(order.image.iter().flat_map(super::image::env));
     }
     command.envs(order.env.iter().map(|(name, value)| (name, value)));
     Ok(command)

@@ -11,6 +11,7 @@
 mod confine;
 mod filetree;
 mod forward;
+mod image;
 mod init;
 mod plain;
 mod spare;

@@ -18,6 +18,8 @@ const ENV_MAX: usize = 256;
 const PATH_BYTES_MAX: usize = 1024;
 /// The longest host name, in bytes.
 const HOSTNAME_BYTES_MAX: usize = 63;
+/// The longest name of an image, in bytes.
+const IMAGE_BYTES_MAX: usize = 256;
 /// Where nothing may be mounted: made by ourselves, or a link to somewhere else.
 const OWN_TARGETS: [&str; 12] = [
     "/", "/bin", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/run", "/sbin",
@@ -83,12 +85,14 @@ impl fmt::Display for BackendKind {
 }
 
 /// Where the programs of a sandbox come from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Root {
     /// The host's `/usr`, read-only, with a small `/etc` of our own.
     #[default]
     Host,
+    /// The file tree of the image of this name, read-only, and nothing of the host's.
+    Image(String),
 }
 
 /// A file or directory of the host that a sandbox sees.
@@ -191,6 +195,7 @@ impl Plan {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
+        self.check_root()?;
         self.check_mounts()?;
         self.check_env()?;
         self.resources.check()?;
@@ -202,6 +207,20 @@ impl Plan {
         }
         if self.time_limit == Some(0) {
             return Err(ConfigError::new("timeLimit", "is nothing", "leave it out for no limit"));
+        }
+        Ok(())
+    }
+
+    fn check_root(&self) -> Result<(), ConfigError> {
+        let Root::Image(name) = &self.root else { return Ok(()) };
+        if self.backend == BackendKind::Process {
+            let cause = "an image needs walls, and the backend `process` has none";
+            return Err(ConfigError::new("root", cause, "use the backend `namespace`"));
+        }
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/:@+".contains(&byte);
+        if name.is_empty() || name.len() > IMAGE_BYTES_MAX || !name.bytes().all(is_plain) {
+            let hint = "`ax image list` shows the images there are";
+            return Err(ConfigError::new("root.image", "is not the name of an image", hint));
         }
         Ok(())
     }

@@ -57,6 +57,30 @@ fn what_is_wrong_is_explained() {
 }
 
 #[test]
+fn an_image_is_named_and_needs_walls() {
+    let plan = Plan::parse(&json!({"root": {"image": "debian:12"}})).unwrap();
+    assert_eq!(plan.root, Root::Image("debian:12".into()));
+    check(
+        &json!({"root": "debian"}),
+        &expect![[r#"
+        sandbox.root: unknown variant `debian`, expected `host` or `image`
+        hint: "#]],
+    );
+    check(
+        &json!({"root": {"image": "a b"}}),
+        &expect![[r#"
+        sandbox.root.image: is not the name of an image
+        hint: `ax image list` shows the images there are"#]],
+    );
+    check(
+        &json!({"root": {"image": "debian:12"}, "backend": "process"}),
+        &expect![[r#"
+        sandbox.root: an image needs walls, and the backend `process` has none
+        hint: use the backend `namespace`"#]],
+    );
+}
+
+#[test]
 fn what_is_wrong_with_a_mount_is_explained() {
     check(
         &json!({"mounts": [{"source": "etc"}]}),

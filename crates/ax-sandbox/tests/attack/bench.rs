@@ -133,6 +133,7 @@ impl Bench {
             env: Vec::new(),
             plan: Value::Null,
             gateway: None::<Gateway>,
+            image: None,
             without: Vec::new(),
             reap: false,
             leak: None,

@@ -1,7 +1,7 @@
 //! The host side of one run, in a process of its own, so that it can be any user's.
 
 use ax_sandbox::{
-    Backend, Ended, Gateway, Namespace, Options, Plan, Process, Spec, Wall, conformance,
+    Backend, Ended, Gateway, ImageRoot, Namespace, Options, Plan, Process, Spec, Wall, conformance,
 };
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
@@ -24,6 +24,7 @@ pub(crate) struct Order {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) plan: serde_json::Value,
     pub(crate) gateway: Option<Gateway>,
+    pub(crate) image: Option<ImageRoot>,
     pub(crate) without: Vec<Wall>,
     /// Whether to end first what earlier lives have left.
     pub(crate) reap: bool,
@@ -99,6 +100,8 @@ async fn outcome(order: Order) -> Result<Outcome, String> {
         env: order.env.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
         plan: Plan::parse(&order.plan).map_err(|error| error.to_string())?,
         gateway: order.gateway,
+        image: order.image,
+        held: Vec::new(),
         programs: vec![order.program],
         without: order.without.into_iter().collect(),
         ..Spec::default()

@@ -67,6 +67,7 @@
 mod bench;
 #[expect(dead_code, reason = "the other half runs in the attacker")]
 mod host;
+mod images;
 mod lifecycle;
 mod suite;
 

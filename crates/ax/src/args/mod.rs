@@ -2,10 +2,12 @@
 
 mod agent;
 mod auth;
+mod image;
 mod session;
 
 pub(crate) use agent::{AgentArgs, AgentCommand, Template};
 pub(crate) use auth::{AuthArgs, AuthCommand, KeyCommand, ShareCommand};
+pub(crate) use image::{ImageArgs, ImageCommand};
 pub(crate) use session::{ExportFormat, SessionArgs, SessionCommand, StateName};
 
 use crate::config::Given;
@@ -150,6 +152,8 @@ pub(crate) enum Command {
     Tree(TreeArgs),
     /// Make, store, list, show, validate and delete agents
     Agent(AgentArgs),
+    /// Take in, fetch, list, show and delete images for sandboxes
+    Image(ImageArgs),
     /// Make and revoke keys, show the audit log
     Auth(AuthArgs),
     /// Check what is stored, and repair it

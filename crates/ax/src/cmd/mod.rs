@@ -8,6 +8,7 @@ pub(crate) mod doctor;
 pub(crate) mod fakemodel;
 pub(crate) mod follow;
 pub(crate) mod fsck;
+pub(crate) mod image;
 pub(crate) mod run;
 pub(crate) mod say;
 pub(crate) mod serve;
