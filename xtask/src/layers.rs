@@ -9,11 +9,12 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("ax-proto", &[]),
     ("ax-log", &["ax-core"]),
     ("ax-store", &["ax-core"]),
+    ("ax-workspace", &["ax-core", "ax-store"]),
     ("ax-gateway", &["ax-core"]),
     ("ax-harness", &["ax-core", "ax-gateway", "ax-proto"]),
     ("ax-sandbox", &[]),
     ("ax-fakemodel", &[]),
-    ("ax-engine", &["ax-core", "ax-log", "ax-store", "ax-harness", "ax-proto"]),
+    ("ax-engine", &["ax-core", "ax-log", "ax-store", "ax-workspace", "ax-harness", "ax-proto"]),
     ("ax-client", &["ax-proto"]),
     ("ax-server", &["ax-core", "ax-engine", "ax-harness", "ax-proto"]),
     (
