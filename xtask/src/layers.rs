@@ -11,7 +11,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("ax-store", &["ax-core"]),
     ("ax-workspace", &["ax-core", "ax-store"]),
     ("ax-gateway", &["ax-core"]),
-    ("ax-harness", &["ax-core", "ax-gateway", "ax-proto", "ax-sandbox"]),
+    ("ax-harness", &["ax-core", "ax-gateway", "ax-image", "ax-proto", "ax-sandbox"]),
     ("ax-sandbox", &[]),
     ("ax-image", &[]),
     ("ax-fakemodel", &[]),

@@ -14,7 +14,7 @@ use crate::programs::{self, Programs};
 use crate::supervise::Options;
 use ax_core::session::{Failure, Frame};
 use ax_gateway::{Quotas, Sockets, Toolbox};
-use ax_sandbox::{Backend as _, BackendKind, Namespace};
+use ax_sandbox::{Backend as _, BackendKind};
 use futures::future::BoxFuture;
 use serde_json::Value;
 use std::sync::{Arc, OnceLock};
@@ -226,12 +226,12 @@ impl Launcher for Adapters {
         let sockets = self.sockets.clone();
         let orphans = ProcessHarness::within(self.programs.clone()).reap_orphans();
         let gateways = self.programs.options().gateways();
-        let sandboxes = Namespace::new(self.programs.options().sandboxes());
+        let programs = self.programs.clone();
         Box::pin(async move {
             // All adapters use the same run directory.
             orphans.await;
             let swept = tokio::task::spawn_blocking(move || {
-                sandboxes.reap();
+                programs.maker().reap();
                 sockets.sweep();
             });
             let swept = swept.await;

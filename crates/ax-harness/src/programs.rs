@@ -4,13 +4,13 @@ use crate::environment;
 use crate::launch::Launch;
 use crate::supervise::{Ended, Options, Spec, Status, Supervised};
 use ax_core::session::Failure;
-use ax_sandbox::{Backend as _, BackendKind, Gateway, Namespace, Plan, Refusal};
+use ax_sandbox::{Backend as _, BackendKind, Gateway, ImageRoot, Namespace, Plan, Refusal, Root};
 use serde_json::Value;
 use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::net::unix::pipe;
 
 /// The port of a sandbox's loopback interface that leads to the gateway.
@@ -27,6 +27,8 @@ const SHOWN: [&str; 5] = ["/usr", "/bin", "/sbin", "/lib", "/lib64"];
 #[derive(Clone, Debug)]
 pub(crate) struct Programs {
     options: Options,
+    /// Makes sandboxes: one for all of them.
+    maker: Arc<OnceLock<Namespace>>,
     around: Option<Arc<Around>>,
 }
 
@@ -41,8 +43,13 @@ struct Around {
 
 impl Programs {
     /// Starts them under supervisors, with nothing around them.
-    pub(crate) const fn new(options: Options) -> Self {
-        Self { options, around: None }
+    pub(crate) fn new(options: Options) -> Self {
+        Self { options, maker: Arc::default(), around: None }
+    }
+
+    /// What makes sandboxes.
+    pub(crate) fn maker(&self) -> &Namespace {
+        self.maker.get_or_init(|| Namespace::new(self.options.sandboxes()))
     }
 
     pub(crate) const fn options(&self) -> &Options {
@@ -57,12 +64,12 @@ impl Programs {
     pub(crate) fn of(&self, launch: &Launch) -> Result<Self, Failure> {
         let plan = self.plan(&launch.agent.sandbox)?;
         if plan.backend == BackendKind::Process {
-            return Ok(Self::new(self.options.clone()));
+            return Ok(Self { around: None, ..self.clone() });
         }
         let workspace = fs::canonicalize(&launch.workspace);
         let workspace = workspace.map_err(|error| failure("workspace", &error))?;
         let around = Around { plan, workspace, gateway: None, files: Vec::new() };
-        Ok(Self { options: self.options.clone(), around: Some(Arc::new(around)) })
+        Ok(Self { around: Some(Arc::new(around)), ..self.clone() })
     }
 
     /// Reads a `sandbox` section.
@@ -103,7 +110,11 @@ impl Programs {
 
     /// What a program gets of the runtime's own environment; nothing else of it.
     pub(crate) fn inherited(&self) -> Vec<(OsString, OsString)> {
-        if self.are_sandboxed() { environment::harmless() } else { environment::inherited() }
+        let Some(around) = &self.around else { return environment::inherited() };
+        let mut env = environment::harmless();
+        // An image knows where its programs are.
+        env.retain(|(name, _)| !around.has_image() || name != "PATH");
+        env
     }
 
     /// Starts a program. That it does not exist is learnt from [`Program::wait`].
@@ -111,7 +122,7 @@ impl Programs {
         match &self.around {
             None => Supervised::start(&self.options, spec).map(Program::supervised),
             Some(around) => {
-                let sandboxed = around.start(&self.options, spec);
+                let sandboxed = around.start(self, spec);
                 sandboxed
                     .map(Program::sandboxed)
                     .map_err(|refusal| io::Error::other(said(&refusal)))
@@ -121,7 +132,11 @@ impl Programs {
 }
 
 impl Around {
-    fn start(&self, options: &Options, spec: Spec<'_>) -> Result<ax_sandbox::Running, Refusal> {
+    fn has_image(&self) -> bool {
+        matches!(self.plan.root, Root::Image(_))
+    }
+
+    fn start(&self, programs: &Programs, spec: Spec<'_>) -> Result<ax_sandbox::Running, Refusal> {
         let mut shown: Vec<PathBuf> = SHOWN.map(PathBuf::from).to_vec();
         shown.push(self.workspace.clone());
         shown.extend(self.plan.mounts.iter().map(|mount| mount.target().to_owned()));
@@ -132,20 +147,42 @@ impl Around {
             check_dir(spec.dir)?;
             shown.push(cwd.clone());
         }
-        let programs = brought(&shown, named(&spec).as_deref());
-        shown.extend(programs.iter().cloned());
+        let mut beside = Vec::new();
+        if !self.has_image() {
+            beside = brought(&shown, named(&spec).as_deref());
+            shown.extend(beside.iter().cloned());
+        }
+        let (image, held) = self.image(&programs.options)?;
         let env = spec.env.into_iter().map(|(name, value)| visible(&shown, name, value));
-        Namespace::new(options.sandboxes()).start(ax_sandbox::Spec {
+        programs.maker().start(ax_sandbox::Spec {
             command: spec.command.to_vec(),
             dir: self.workspace.clone(),
             cwd: Some(cwd),
             env: env.collect(),
             plan: self.plan.clone(),
             gateway: self.gateway.clone(),
-            programs,
+            image,
+            held,
+            programs: beside,
             files: self.files.clone(),
             ..ax_sandbox::Spec::default()
         })
+    }
+}
+
+impl Around {
+    /// Finds the image that is the root, and holds on to its layers.
+    fn image(&self, options: &Options) -> Result<(Option<ImageRoot>, Vec<Arc<File>>), Refusal> {
+        let Root::Image(name) = &self.plan.root else { return Ok((None, Vec::new())) };
+        let store = ax_image::Store::open(&options.images);
+        let root = store.and_then(|store| store.root(name, ax_image::Form::Layers));
+        let root = root.map_err(|error| Refusal {
+            wall: None,
+            cause: format!("sandbox.root: {error}"),
+            hint: "`ax image list` shows the images there are".into(),
+        })?;
+        let (env, user) = (root.image.env.clone(), root.image.user.clone());
+        Ok((Some(ImageRoot { layers: root.layers, env, user }), root.held))
     }
 }
 

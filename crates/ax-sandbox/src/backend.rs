@@ -118,7 +118,6 @@ pub trait Backend: fmt::Debug + Send + Sync {
     fn reap(&self) -> usize;
 }
 
-/// The backend `namespace`.
 /// The backend `namespace`: all walls that the kernel has, or nothing starts. The first start
 /// executes a launcher that stays ready and forks one for each sandbox, until this is dropped: keep
 /// one for all sandboxes.

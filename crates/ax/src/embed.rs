@@ -280,6 +280,7 @@ pub(crate) fn programs(data: &DataDir, unsandboxed: bool) -> supervise::Options 
         supervisor: vec!["/proc/self/exe".into(), "__supervise".into()],
         sandbox: vec!["/proc/self/exe".into(), "__sandbox".into()],
         run_dir: data.supervisors(),
+        images: data.images(),
         private: vec![data.root.clone()],
         unsandboxed,
     }

@@ -40,7 +40,7 @@ pub struct AcpHarness {
 
 impl AcpHarness {
     /// Starts agents under these supervisors.
-    pub const fn new(options: Options) -> Self {
+    pub fn new(options: Options) -> Self {
         Self::within(Programs::new(options))
     }
 

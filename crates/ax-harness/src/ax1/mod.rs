@@ -66,7 +66,7 @@ pub struct Ax1Harness {
 
 impl Ax1Harness {
     /// Starts servers under these supervisors.
-    pub const fn new(options: Options) -> Self {
+    pub fn new(options: Options) -> Self {
         Self::within(Programs::new(options))
     }
 

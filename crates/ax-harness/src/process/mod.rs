@@ -42,7 +42,7 @@ pub struct ProcessHarness {
 
 impl ProcessHarness {
     /// Uses these supervisors.
-    pub const fn new(options: Options) -> Self {
+    pub fn new(options: Options) -> Self {
         Self::within(Programs::new(options))
     }
 

@@ -51,6 +51,8 @@ pub struct Options {
     pub sandbox: Vec<OsString>,
     /// Directories of the runtime that no sandbox may show, nor anything above or in them.
     pub private: Vec<PathBuf>,
+    /// The store of images that sandboxes can have as their root.
+    pub images: PathBuf,
     /// Whether programs may run without a sandbox, where a manifest says so.
     pub unsandboxed: bool,
 }

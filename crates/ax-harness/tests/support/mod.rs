@@ -49,6 +49,7 @@ impl Rig {
             sandbox: vec![supervisor.clone(), "__sandbox".into()],
             supervisor: vec![supervisor],
             run_dir: self.path.join("run"),
+            images: self.path.join("images"),
             private: Vec::new(),
             unsandboxed: true,
         }
