@@ -290,7 +290,7 @@ pub(crate) struct Program {
 #[derive(Debug)]
 enum Running {
     Supervised(Supervised),
-    Sandboxed(Box<ax_sandbox::Running>),
+    Sandboxed(ax_sandbox::Running),
 }
 
 impl Program {
@@ -303,7 +303,7 @@ impl Program {
     fn sandboxed(mut process: ax_sandbox::Running) -> Self {
         let (stdin, stdout) = (process.stdin.take(), process.stdout.take());
         let stderr = process.stderr.take();
-        let running = Running::Sandboxed(Box::new(process));
+        let running = Running::Sandboxed(process);
         Self { running, killed: false, stdin, stdout, stderr }
     }
 

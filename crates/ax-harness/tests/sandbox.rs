@@ -108,13 +108,31 @@ async fn the_directory_of_an_agent_is_shown_and_stays_as_it_is() {
     fs::create_dir(dir.join(".ssh")).unwrap();
     let failure = gone(run(&rig, launch.clone()).await.1);
     assert!(failure.message.contains(".ssh") && failure.message.contains("harness.dir"));
-    for place in ["private", "."] {
-        fs::create_dir_all(rig.path().join("private")).unwrap();
+    let private = rig.path().join("private");
+    fs::create_dir_all(private.join("deep")).unwrap();
+    for place in ["private", "private/deep"] {
         let dir = fs::canonicalize(rig.path().join(place)).unwrap();
         launch.agent.harness["dir"] = dir.to_str().into();
         let failure = gone(run(&rig, launch.clone()).await.1);
         assert!(failure.message.contains("the runtime's own files"), "{failure:?}");
     }
+}
+
+#[tokio::test]
+async fn the_data_directory_may_lie_beside_an_agent_and_is_covered() {
+    let rig = Rig::new();
+    let private = rig.path().join("private");
+    fs::create_dir_all(private.join("workspaces/mine")).unwrap();
+    fs::write(private.join("log"), "planted").unwrap();
+    fs::write(rig.path().join("agent.sh"), "cat private/log; ls private; cat $AX_WORKSPACE/kept")
+        .unwrap();
+    let mut launch = sh(&rig, "");
+    launch.workspace = fs::canonicalize(private.join("workspaces/mine")).unwrap();
+    fs::write(launch.workspace.join("kept"), "from before").unwrap();
+    launch.agent.harness["command"] = json!(["sh", "agent.sh"]);
+    launch.agent.harness["dir"] = fs::canonicalize(rig.path()).unwrap().to_str().into();
+    let (said, exit) = run(&rig, launch).await;
+    assert_eq!((said.as_str(), exit), ("workspacesfrom before", Exit::Said));
 }
 
 #[tokio::test]

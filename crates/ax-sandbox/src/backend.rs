@@ -179,27 +179,35 @@ fn registry(options: &Options) -> Registry {
     Registry::new(options.run_dir.clone(), options.ids.clone())
 }
 
-/// Refuses mounts of a manifest that would show what the runtime keeps for itself.
+/// Refuses mounts that would show what the runtime keeps for itself. Of a working directory, the
+/// part is covered that would: see [`covers`].
 fn check_private(private: &[PathBuf], spec: &Spec) -> Result<(), Refusal> {
-    let cwd = hidden_cwd(spec).map(|cwd| ("the working directory", cwd));
-    if let Some((_, cwd)) = cwd {
+    let cwd = hidden_cwd(spec);
+    if let Some(cwd) = cwd {
         crate::plan::check_shown(cwd).map_err(|(cause, hint)| {
             Refusal::new(format!("the working directory {} {cause}", cwd.display()), hint)
         })?;
     }
-    let mounts = spec.plan.mounts.iter().map(|mount| ("sandbox.mounts", &*mount.source));
-    for (what, path) in mounts.chain(cwd) {
+    let mounts = spec.plan.mounts.iter().map(|mount| ("sandbox.mounts", &*mount.source, true));
+    for (what, path, all) in mounts.chain(cwd.map(|cwd| ("the working directory", cwd, false))) {
         let source = real(what, path)?;
-        let shown = private
-            .iter()
-            .filter_map(|path| fs::canonicalize(path).ok())
-            .find(|path| path.starts_with(&source) || source.starts_with(path));
-        if shown.is_some() {
+        let shows = |path: &PathBuf| {
+            source.starts_with(path) || (path.starts_with(&source) && (all || *path == source))
+        };
+        if private.iter().filter_map(|path| fs::canonicalize(path).ok()).any(|path| shows(&path)) {
             let cause = format!("{what}: {} would show the runtime's own files", path.display());
             return Err(Refusal::new(cause, "use a directory beside the data directory"));
         }
     }
     Ok(())
+}
+
+/// Returns what of the working directory is covered, as it is the runtime's own.
+fn covers(private: &[PathBuf], spec: &Spec) -> Vec<PathBuf> {
+    let Some(cwd) = hidden_cwd(spec) else { return Vec::new() };
+    let Ok(source) = fs::canonicalize(cwd) else { return Vec::new() };
+    let private = private.iter().filter_map(|path| fs::canonicalize(path).ok());
+    private.filter_map(|path| Some(cwd.join(path.strip_prefix(&source).ok()?))).collect()
 }
 
 /// Returns the working directory if nothing else shows it.
@@ -328,7 +336,7 @@ impl Running {
             let cause = format!("{}: {error}", options.run_dir.display());
             Refusal::new(cause, "the data directory must be writable, and the range of ids free")
         })?;
-        let started = order(&spec, &entry, forker.is_some()).and_then(|order| {
+        let started = order(&options.private, &spec, &entry, forker.is_some()).and_then(|order| {
             Self::launch(options, &order, &entry, forker, spec.held.clone())
                 .map_err(|error| Refusal::new(format!("the launcher does not start: {error}"), ""))
         });
@@ -499,7 +507,12 @@ fn start_launcher(
 }
 
 /// Puts together what the launcher needs to know.
-fn order(spec: &Spec, entry: &Entry, isolated: bool) -> Result<Order, Refusal> {
+fn order(
+    private: &[PathBuf],
+    spec: &Spec,
+    entry: &Entry,
+    isolated: bool,
+) -> Result<Order, Refusal> {
     let mut env = spec.env.clone();
     let of_plan = |(name, value): (&String, &String)| (name.into(), value.into());
     env.extend(spec.plan.env.iter().map(of_plan));
@@ -522,6 +535,7 @@ fn order(spec: &Spec, entry: &Entry, isolated: bool) -> Result<Order, Refusal> {
         env,
         plan: spec.plan.clone(),
         binds: binds(spec),
+        covers: covers(private, spec),
         image,
         gateway: spec.gateway.clone(),
         ids: is_root().then_some(entry.ids),

@@ -48,4 +48,5 @@ pub use cgroup::Stats;
 pub use order::{Gateway, ImageRoot};
 pub use plan::{BackendKind, ConfigError, Mount, Plan, Resources, Root};
 pub use probe::probe;
+pub use registry::prefix_of;
 pub use wall::{Refusal, Standing, State, Wall};

@@ -157,7 +157,13 @@ impl Entry {
 
 /// Returns what a sandbox is called: unlike any of another data directory.
 fn name(dir: &Path, number: u32) -> String {
-    format!("ax-{:016x}-{number}", hash(dir))
+    format!("{}{number}", prefix_of(dir))
+}
+
+/// Returns what the names of a run directory's sandboxes begin with, and those of their control
+/// groups.
+pub fn prefix_of(run_dir: &Path) -> String {
+    format!("ax-{:016x}-", hash(run_dir))
 }
 
 /// Returns a number that hardly any other directory of the machine has.

@@ -261,6 +261,14 @@ impl Builder<'_> {
         for bind in &order.binds {
             pieces.push(self.bind(bind)?);
         }
+        for target in &order.covers {
+            let options = [("mode", "0755"), ("size", "64k"), ("nr_inodes", "64")];
+            let mount = made("tmpfs", &options, NO_SUID | NO_DEV | NO_EXEC);
+            let mount = mount.map_err(|error| refused(Wall::Root, target, &error))?;
+            pieces.push(Piece { mount, target: target.clone() });
+        }
+        // What covers something lies above it, and below what is shown in it again.
+        pieces.sort_by_key(|piece| piece.target.components().count());
         if let Some(gateway) = &order.gateway {
             let dir = gateway.socket.parent().unwrap_or(&gateway.socket);
             let failed = |error: io::Error| refused(Wall::Root, dir, &error);

@@ -4,7 +4,6 @@ use crate::bench::{Bench, Who, text};
 use ax_sandbox::{Gateway, State, Wall};
 use serde_json::json;
 use std::fs;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
@@ -249,9 +248,7 @@ fn what_it_consumes_is_known_where_there_are_control_groups() {
 
 /// Returns the control groups of sandboxes of this bench, wherever they are.
 fn groups(bench: &Bench) -> Vec<PathBuf> {
-    let mut hasher = DefaultHasher::new();
-    fs::canonicalize(bench.path("run")).unwrap().hash(&mut hasher);
-    let prefix = format!("ax-{:016x}-", hasher.finish());
+    let prefix = ax_sandbox::prefix_of(&bench.path("run"));
     let (mut found, mut places) = (Vec::new(), vec![PathBuf::from("/sys/fs/cgroup")]);
     while let Some(place) = places.pop() {
         for entry in fs::read_dir(place).into_iter().flatten().filter_map(Result::ok) {

@@ -226,7 +226,8 @@ fn doctor_finds_everything_in_order() {
     let server = world.serve();
     let text = world.ok(&["doctor"]);
     assert!(text.contains(&format!("pid {}: ", server.pid())), "{text}");
-    assert!(text.contains("process (no isolation)"), "{text}");
+    assert!(text.contains("namespace, with "), "{text}");
+    assert!(text.contains("network namespace"), "{text}");
 }
 
 #[test]
@@ -236,6 +237,7 @@ fn the_demo_keeps_its_claims() {
     assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{ran:?}");
     let summary = &ran.objects()[0];
     assert_eq!(summary["ok"], true, "{summary}");
+    assert_eq!(summary["sandbox"], "namespace");
     assert_eq!(summary["duplicates"], 0);
     assert_eq!(summary["effects"], 2);
     assert_eq!(summary["kills"], 2);
