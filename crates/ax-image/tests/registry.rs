@@ -1,6 +1,5 @@
-//! Images from a real registry on loopback: Debian's `docker-registry`, where it is installed.
+//! Images from a real registry on loopback: Debian's `docker-registry`.
 #![expect(clippy::unwrap_used, reason = "tests")]
-#![expect(clippy::print_stderr, reason = "says what was not tested")]
 
 use ax_image::test_support::{Archive, Layout, Packing};
 use ax_image::{Digest, Error, Progress, Pull, Reference, Store};
