@@ -5,7 +5,9 @@
 //! of the session runs ([`own_dir`]), and what is read and written while it does goes through a
 //! descriptor that was opened then ([`Held`]).
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, openat, renameat, unlinkat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2, renameat, unlinkat,
+};
 use rustix::io::Errno;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -32,6 +34,34 @@ pub fn own_dir(dir: &Path, below: &Path) -> io::Result<PathBuf> {
         fs::create_dir(&path)?;
     }
     Ok(path)
+}
+
+/// The largest content that is read into memory, in bytes.
+const INPUT_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// Opens a content that the engine has put into a workspace, as `.ax/blobs/HASH`. A harness may
+/// have put something else there since.
+pub(crate) fn open_input(path: &Path) -> io::Result<File> {
+    // The workspace itself is nobody's to replace.
+    let workspace = path.ancestors().nth(3).unwrap_or_else(|| Path::new("/"));
+    let below = path.strip_prefix(workspace).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let workspace = openat(CWD, workspace, flags, Mode::empty())?;
+    // A pipe without a writer must not make us wait.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let file = openat2(&workspace, below, flags, Mode::empty(), within)?;
+    if !FileType::from_raw_mode(fstat(&file)?.st_mode).is_file() {
+        return Err(io::Error::other("it is not a regular file any more"));
+    }
+    Ok(file.into())
+}
+
+/// Reads a content that the engine has put into a workspace.
+pub(crate) fn read_input(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_input(path)?.take(INPUT_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// A directory that stays the same one, whatever a harness puts in its place.
@@ -79,7 +109,7 @@ impl Held {
     pub(crate) async fn connect(&self, name: &str) -> io::Result<tokio::net::UnixStream> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let socket = openat(&self.0, name, flags, Mode::empty())?;
-        if !rustix::fs::FileType::from_raw_mode(fstat(&socket)?.st_mode).is_socket() {
+        if !FileType::from_raw_mode(fstat(&socket)?.st_mode).is_socket() {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
         // By its descriptor: nothing can be put in its place any more (proc(5)).
@@ -114,6 +144,23 @@ mod tests {
         assert_eq!(fs::read_to_string(host.path().join("file")).unwrap(), "of the host");
         assert_eq!(fs::read_dir(host.path()).unwrap().count(), 1);
         assert!(own_dir(dir.path(), Path::new("../x")).is_err());
+    }
+
+    #[test]
+    fn a_content_is_the_one_that_was_put_there_or_none() {
+        let (dir, host) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let blobs = own_dir(dir.path(), Path::new(".ax/blobs")).unwrap();
+        fs::write(host.path().join("secret"), "planted").unwrap();
+        fs::write(blobs.join("good"), "content").unwrap();
+        symlink(host.path().join("secret"), blobs.join("link")).unwrap();
+        symlink("/dev/zero", blobs.join("zero")).unwrap();
+        assert_eq!(read_input(&blobs.join("good")).unwrap(), b"content");
+        for name in ["link", "zero", "none"] {
+            assert!(read_input(&blobs.join(name)).is_err(), "{name}");
+        }
+        fs::remove_dir_all(&blobs).unwrap();
+        symlink(host.path(), &blobs).unwrap();
+        assert!(read_input(&blobs.join("secret")).is_err());
     }
 
     #[tokio::test]

@@ -150,6 +150,7 @@ impl Around {
         let mut beside = Vec::new();
         if !self.has_image() {
             beside = brought(&shown, named(&spec).as_deref());
+            beside.iter().try_for_each(|path| self.check_brought(&programs.options, path))?;
             shown.extend(beside.iter().cloned());
         }
         let (image, held) = self.image(&programs.options)?;
@@ -171,6 +172,24 @@ impl Around {
 }
 
 impl Around {
+    /// Refuses what a program is said to bring along if that is more than a program, or not the
+    /// operator's word.
+    fn check_brought(&self, options: &Options, path: &Path) -> Result<(), Refusal> {
+        let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let mounts = self.plan.mounts.iter().filter(|mount| mount.writable);
+        let writable = mounts.map(|mount| &mount.source).chain([&self.workspace]);
+        let kept = options.private.iter().chain(writable);
+        let mut kept = kept.map(|path| fs::canonicalize(path).unwrap_or_else(|_| path.clone()));
+        if kept.any(|kept| real.starts_with(&kept) || kept.starts_with(&real)) {
+            return Err(Refusal {
+                wall: None,
+                cause: format!("the program is in {}, which it cannot be shown", real.display()),
+                hint: "install it elsewhere, or mount what it needs".into(),
+            });
+        }
+        check_dir(path)
+    }
+
     /// Finds the image that is the root, and holds on to its layers.
     fn image(&self, options: &Options) -> Result<(Option<ImageRoot>, Vec<Arc<File>>), Refusal> {
         let Root::Image(name) = &self.plan.root else { return Ok((None, Vec::new())) };
@@ -246,10 +265,12 @@ fn base_of_python(tree: &Path) -> Option<PathBuf> {
         let (name, value) = line.split_once('=')?;
         (name.trim() == "home").then(|| PathBuf::from(value.trim()))
     })?;
+    let home = fs::canonicalize(home).ok()?;
     let base = home.parent()?;
-    // `…/lib/pythonX.Y` is what makes a directory an installation.
-    let is_one = base.components().count() > 2 && base.join("lib").is_dir();
-    is_one.then(|| base.to_owned())
+    // What makes a directory an installation.
+    let libraries = fs::read_dir(base.join("lib")).ok()?.filter_map(Result::ok);
+    let mut names = libraries.map(|entry| entry.file_name());
+    names.any(|name| name.as_encoded_bytes().starts_with(b"python")).then(|| base.to_owned())
 }
 
 /// Leaves out of `PATH` what is not there.

@@ -5,7 +5,6 @@ use crate::launch::{Content, Role, Turn};
 use ax_core::session::{Digest, Failure, PartKind, Prefix};
 use ax_gateway::canonical;
 use serde_json::{Value, json};
-use std::fs;
 use std::path::PathBuf;
 
 /// The most text that a part may have, in bytes: no model takes more.
@@ -166,7 +165,7 @@ fn piece(part: &Content) -> Result<Option<Piece>, Failure> {
                 let message = format!("a text of {bytes} bytes is more than a model takes");
                 return Err(Failure { code: "input_too_large".into(), message });
             }
-            let text = fs::read(path).map_err(|error| Failure {
+            let text = crate::own::read_input(path).map_err(|error| Failure {
                 code: "input".into(),
                 message: format!("{} cannot be read: {error}", path.display()),
             })?;

@@ -8,7 +8,6 @@ use ax_gateway::canonical;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
-use std::fs;
 
 /// The largest content that is sent, in bytes.
 const CONTENT_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -113,6 +112,6 @@ fn bytes(part: &Content) -> Result<Vec<u8>, Failure> {
         let message = format!("a content of {bytes} bytes is more than a request can have");
         return Err(failure("input_too_large", message));
     }
-    fs::read(path)
+    crate::own::read_input(path)
         .map_err(|error| failure("input", format!("{} cannot be read: {error}", path.display())))
 }

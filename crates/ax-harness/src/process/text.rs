@@ -33,7 +33,7 @@ impl Pieces {
         if !is_text {
             return named();
         }
-        File::open(&path).map_or_else(|_| named(), Self::File)
+        crate::own::open_input(&path).map_or_else(|_| named(), Self::File)
     }
 }
 

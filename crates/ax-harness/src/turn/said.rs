@@ -5,7 +5,6 @@ use crate::launch::{Content, Role, Turn};
 use ax_core::session::{Failure, PartKind};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use std::fs;
 use std::path::Path;
 
 /// How much of the conversation is told as text, in bytes.
@@ -33,7 +32,7 @@ pub(crate) fn in_base64(part: &Content) -> Result<(String, String), Failure> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    fs::read(path)
+    crate::own::read_input(path)
         .map_err(|error| failure("input", format!("{} cannot be read: {error}", path.display())))
 }
 

@@ -178,7 +178,7 @@ fn number_at(value: &Value, pointer: &str) -> u64 {
 /// Returns the content of a file in base64.
 fn base64_of(path: &std::path::Path) -> std::io::Result<String> {
     use base64::Engine;
-    Ok(base64::engine::general_purpose::STANDARD.encode(std::fs::read(path)?))
+    Ok(base64::engine::general_purpose::STANDARD.encode(crate::own::read_input(path)?))
 }
 
 /// Builds an object from fields, leaving out those that are null.
