@@ -219,10 +219,14 @@ fn table(rows: &[Row]) -> String {
     cells.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// How many processes wanted to compute in the last minute.
-fn load() -> String {
-    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split(' ').next().unwrap_or_default().to_owned()
+/// Adds how many processes wanted to compute in the last minute, if anything was measured.
+fn with_load(mut rows: Vec<Row>) -> Vec<Row> {
+    if !rows.is_empty() {
+        let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        let load = text.split(' ').next().unwrap_or_default().to_owned();
+        rows.push(plain("load average of the machine, at the end".to_owned(), load));
+    }
+    rows
 }
 
 fn at_most(what: String, value: f64, note: &str, limit: f64) -> Row {

@@ -28,6 +28,8 @@ use tokio_util::task::TaskTracker;
 const EVENTS_MAX: usize = 1_000;
 /// How many sessions a page has at most.
 const SESSIONS_MAX: usize = 1_000;
+/// How many workspaces are read at once.
+const KEEPERS_MAX: usize = 8;
 
 /// What an engine works with.
 #[derive(Debug)]
@@ -94,6 +96,7 @@ impl Engine {
             registry: Registry::default(),
             timers,
             slots: Arc::new(Semaphore::new(options.runs_max)),
+            keepers: Semaphore::new(KEEPERS_MAX),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             failed: CancellationToken::new(),

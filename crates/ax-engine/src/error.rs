@@ -107,6 +107,9 @@ codes! {
     /// The data directory cannot be used.
     Directory = 2006, retryable false,
         "check its owner and permissions, or name another with --data";
+    /// The files of a session cannot be kept, or made again.
+    Workspace = 2008, retryable true,
+        "docs/workspaces.md says what is kept; the session goes on without";
     /// A read failed.
     Read = 2007, retryable true, "look at the disk";
     /// The request does not say who makes it, or not credibly.

@@ -14,6 +14,7 @@ use ax_core::session::{Accepted, AgentRef, Caller, Request};
 use ax_harness::{AgentInfo, Launcher};
 use ax_log::EventLog;
 use ax_store::Blobs;
+use ax_workspace::Place;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
@@ -45,6 +46,8 @@ pub(crate) struct Inner {
     pub(crate) timers: Timers,
     /// The places to run.
     pub(crate) slots: Arc<Semaphore>,
+    /// The places to keep files: it is work for cores and disks.
+    pub(crate) keepers: Semaphore,
     pub(crate) tasks: TaskTracker,
     pub(crate) stopping: CancellationToken,
     /// Triggered when the log takes nothing more.
@@ -150,7 +153,7 @@ impl Inner {
 
     /// Finishes the deletion of a session.
     pub(crate) async fn forget(&self, key: &SessionKey) -> Result<(), Error> {
-        let workspace = self.workspace_path(key);
+        let Place { dir: workspace, beside } = self.place(key);
         // An empty directory is gone in one small call; what has content goes on another thread.
         let removed = match std::fs::remove_dir(&workspace) {
             Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
@@ -164,6 +167,8 @@ impl Inner {
             }
             _ => {}
         }
+        // What is there is of no use to anybody.
+        let _was_there = tokio::fs::remove_dir_all(&beside).await;
         // The row says to the end what is to be done, so that a crash before it is made up for.
         self.let_go(key).await
     }
@@ -191,17 +196,6 @@ impl Inner {
     pub(crate) fn workspace_path(&self, key: &SessionKey) -> PathBuf {
         let namespace = self.data_dir.join("workspaces").join(key.namespace.as_str());
         namespace.join(key.session.to_string())
-    }
-
-    /// Returns the directory of a session, which exists.
-    pub(crate) async fn workspace(&self, key: &SessionKey) -> Result<PathBuf, Error> {
-        let path = self.workspace_path(key);
-        // A small call, which another thread would only make longer.
-        std::fs::create_dir_all(&path).map_err(|error| {
-            Error::new(Code::Directory, format!("making {} failed", path.display()))
-                .caused_by(&error)
-        })?;
-        Ok(path)
     }
 }
 

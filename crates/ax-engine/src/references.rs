@@ -177,6 +177,10 @@ pub(crate) fn blobs_of(event: &Event) -> Vec<BlobRef> {
         | Kind::StepCompleted { result, .. } => body(result),
         Kind::StepStarted { request: Some(request), .. } => body(request),
         Kind::AskRaised { details: Some(details), .. } => body(details),
+        Kind::WorkspaceSaved { saved, .. } => {
+            blobs.push(saved.snapshot);
+            blobs.extend(&saved.blobs);
+        }
         Kind::SignalReceived { payload, .. } => body(payload),
         Kind::Note { data, .. } => body(data),
         _ => {}

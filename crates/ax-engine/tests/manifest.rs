@@ -250,7 +250,7 @@ fn another_kind_of_document_gets_no_noise() {
                hint: it has `name`, `labels` and `annotations`
             1:1 spec
                is missing
-               hint: it has `sandbox`, `harness`, `gateway` and `limits`
+               hint: it has `sandbox`, `harness`, `gateway`, `workspace` and `limits`
             2:1 services
                there is no such field
                hint: there is `apiVersion`, `kind`, `metadata` and `spec`

@@ -60,6 +60,8 @@ kinds! {
     BudgetExceeded "budget.exceeded"
     Note "note"
     RecordWritten "record.written"
+    WorkspaceSaved "workspace.saved"
+    WorkspaceUnsaved "workspace.unsaved"
 }
 
 /// Which kinds of events somebody wants; all of them if it names none.

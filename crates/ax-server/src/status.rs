@@ -114,6 +114,7 @@ const fn grpc(code: Code) -> Grpc {
         Code::Locked
         | Code::Poisoned
         | Code::Read
+        | Code::Workspace
         | Code::Unavailable
         | Code::Elsewhere
         | Code::Stopping
@@ -157,6 +158,7 @@ pub(crate) const fn http(code: Code) -> StatusCode {
         Code::Locked
         | Code::Poisoned
         | Code::Read
+        | Code::Workspace
         | Code::Unavailable
         | Code::Elsewhere
         | Code::Stopping

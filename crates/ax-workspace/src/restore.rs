@@ -55,10 +55,10 @@ impl Job {
         let mut reader = Reader::new(&self.blobs, &self.namespace);
         let limits = &self.options.limits;
         let mut tree = reader.tree(&self.handle, &mut packs, self.snapshot, limits)?;
-        fs::create_dir_all(dir).map_err(|error| unusable(dir, error))?;
         fs::create_dir_all(beside).map_err(|error| unusable(beside, error))?;
         // From here on the directory is neither what it was nor what it shall be.
         mark(beside, &self.snapshot).map_err(|error| unusable(beside, error))?;
+        fs::create_dir_all(dir).map_err(|error| unusable(dir, error))?;
         let old = Index::load(beside);
         let root = sys::open_root(dir).map_err(|errno| unusable(dir, errno.into()))?;
         let stat = rustix::fs::fstat(&root).map_err(|errno| unusable(dir, errno.into()))?;

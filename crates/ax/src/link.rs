@@ -90,6 +90,21 @@ impl Context {
         DataDir::find(self.global.data.as_deref())
     }
 
+    /// The data directory, made where it is missing, for what (such as keys) no server hands out.
+    pub(crate) fn own_data(&self, what: &str) -> Result<DataDir, Failure> {
+        if self.global.server.is_some() {
+            let message =
+                format!("{what} belong to a data directory, and no server hands them out");
+            return Err(Failure::usage(message).hint(
+                "run it on the server's machine, without --server and AX_SERVER, \
+                 and name the directory with --data",
+            ));
+        }
+        let data = self.data()?;
+        data.make()?;
+        Ok(data)
+    }
+
     /// How many attempts a server runs at once.
     pub(crate) fn runs_max(&self) -> usize {
         let count = self.config.number("engine.runs_max").and_then(|count| count.try_into().ok());

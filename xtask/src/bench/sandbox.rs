@@ -31,11 +31,7 @@ pub(super) fn peers() -> Result<()> {
 
 /// Turns what a piece printed into rows.
 pub(super) fn rows(lines: &[Value]) -> Vec<Row> {
-    let mut rows: Vec<Row> = lines.iter().flat_map(of).collect();
-    if !rows.is_empty() {
-        rows.push(plain("load average of the machine, at the end".to_owned(), super::load()));
-    }
-    rows
+    super::with_load(lines.iter().flat_map(of).collect())
 }
 
 fn of(line: &Value) -> Vec<Row> {

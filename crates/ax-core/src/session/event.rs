@@ -2,7 +2,7 @@
 
 use super::value::{
     Actor, Answer, AskKind, BlockId, Body, Digest, EffectClass, Failure, IdempotencyKey, Limits,
-    Part, PartKind, Prefix, StepKey, StepKind, SubmitPolicy, Usage,
+    Part, PartKind, Prefix, Saved, StepKey, StepKind, SubmitPolicy, Usage,
 };
 use crate::id::{AskId, AttemptId, ExecId, Seq, SessionId};
 use crate::time::Timestamp;
@@ -344,6 +344,18 @@ pub enum Kind {
         /// It stands for all earlier records of the collection.
         replaces: bool,
     },
+    /// The files of the session are kept as they are here.
+    WorkspaceSaved {
+        /// What is kept.
+        saved: Saved,
+        /// They were made what they were at this position.
+        rewound_to: Option<Seq>,
+    },
+    /// The files of the session were to be kept here, and could not be.
+    WorkspaceUnsaved {
+        /// Why.
+        failure: Failure,
+    },
 }
 
 /// An agent's manifest, as it was when the session began.
@@ -404,6 +416,8 @@ impl Kind {
             Self::BudgetExceeded { .. } => "budget.exceeded",
             Self::Note { .. } => "note",
             Self::RecordWritten { .. } => "record.written",
+            Self::WorkspaceSaved { .. } => "workspace.saved",
+            Self::WorkspaceUnsaved { .. } => "workspace.unsaved",
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::event::AgentRef;
 use super::value::{
     Answer, AskKind, BlockId, Body, Digest, EffectClass, Failure, IdempotencyKey, Limits, Part,
-    PartKind, Prefix, StepKey, StepKind, SubmitPolicy, Usage,
+    PartKind, Prefix, Saved, StepKey, StepKind, SubmitPolicy, Usage,
 };
 use crate::id::{AskId, AttemptId, ExecId, Seq, SessionId};
 use crate::time::Timestamp;
@@ -40,6 +40,8 @@ pub enum Input {
     Recover,
     /// The driver is about to stop: an attempt that only waits is let go, as if it were time.
     Suspend,
+    /// The files of the session were kept, or could not be.
+    Saved(Result<Saved, Failure>),
     /// Time has passed; feed this when [`super::Session::deadline`] is reached.
     Tick,
     /// Everything up to and with this position is durable.
@@ -137,6 +139,13 @@ pub enum Request {
         replaces: bool,
         /// Only if this is the collection's newest record; zero if it must have none yet.
         after: Option<Seq>,
+    },
+    /// The files were changed at somebody's wish, and kept.
+    Save {
+        /// What was kept.
+        saved: Saved,
+        /// They were made what they were at this position.
+        rewound_to: Option<Seq>,
     },
     /// Stop everything and take nothing more.
     Delete,

@@ -20,10 +20,11 @@ mod value;
 pub use event::{AgentRef, Event, Kind, LostReason, Outcome};
 pub use exec::{Exec, Item, Items, Phase, Step, StepPhase};
 pub use input::{Accepted, Caller, Effect, Frame, Input, Refusal, Reply, Request, Stop};
-pub use state::{Answered, Collection, Ended, Identity, KnownKeys, OpenAsk, State};
+pub use state::{Answered, Collection, Ended, Identity, KnownKeys, OpenAsk, State, Workspace};
 pub use value::{
     Actor, Answer, AskKind, BlobRef, BlockId, Body, Budget, Digest, EffectClass, Failure,
-    IdempotencyKey, Limits, Part, PartKind, Prefix, Retry, StepKey, StepKind, SubmitPolicy, Usage,
+    IdempotencyKey, Limits, Part, PartKind, Prefix, Retry, Saved, StepKey, StepKind, SubmitPolicy,
+    Usage,
 };
 
 use crate::id::{AttemptId, ExecId, Seq};

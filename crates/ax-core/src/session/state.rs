@@ -2,7 +2,7 @@
 
 use super::event::{AgentRef, Event, Kind, Outcome};
 use super::exec::{Exec, Item, Phase, StepPhase};
-use super::value::{Answer, AskKind, Digest, IdempotencyKey, Limits, StepKey, Usage};
+use super::value::{Answer, AskKind, BlobRef, Digest, IdempotencyKey, Limits, StepKey, Usage};
 use crate::id::{AskId, AttemptId, ExecId, Seq};
 use crate::time::Timestamp;
 use std::collections::{BTreeMap, VecDeque};
@@ -36,6 +36,8 @@ pub struct State {
     pub signals: VecDeque<(Seq, String)>,
     /// What frameworks that run elsewhere keep here, by name.
     pub collections: BTreeMap<String, Collection>,
+    /// The newest snapshot of its files; `None` if there were none yet.
+    pub workspace: Option<Workspace>,
     /// How the last execution ended.
     pub ended: Option<Ended>,
     /// What all ended executions consumed.
@@ -98,6 +100,15 @@ pub struct Collection {
     pub base: Seq,
     /// The newest record.
     pub last: Seq,
+}
+
+/// The newest snapshot of a session's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Workspace {
+    /// The event that says so.
+    pub seq: Seq,
+    /// The snapshot.
+    pub snapshot: BlobRef,
 }
 
 impl Collection {
@@ -212,7 +223,12 @@ impl State {
             Kind::AskRaised { .. } | Kind::AskAnswered { .. } | Kind::AskExpired { .. } => {
                 self.apply_ask(event, seq);
             }
-            Kind::CheckpointCreated { key: None, .. } | Kind::Note { key: None, .. } => {}
+            Kind::WorkspaceSaved { saved, .. } => {
+                self.workspace = Some(Workspace { seq, snapshot: saved.snapshot });
+            }
+            Kind::WorkspaceUnsaved { .. }
+            | Kind::CheckpointCreated { key: None, .. }
+            | Kind::Note { key: None, .. } => {}
             // Of an execution that a branch has let go: said for whoever reads.
             Kind::StepUnknown { .. } if self.exec.is_none() => {
                 assert!(event.exec <= Some(ExecId(self.exec_count)), "there was such an execution");

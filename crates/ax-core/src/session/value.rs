@@ -13,6 +13,19 @@ pub struct BlobRef {
     pub bytes: u64,
 }
 
+/// A snapshot of a session's files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// The blob that the snapshot is read through.
+    pub snapshot: BlobRef,
+    /// The blobs that came with it: the others it needs came with snapshots before it.
+    pub blobs: Vec<BlobRef>,
+    /// How many files there are.
+    pub files: u64,
+    /// The sum of their lengths, in bytes.
+    pub bytes: u64,
+}
+
 impl fmt::Display for BlobRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("blob_")?;

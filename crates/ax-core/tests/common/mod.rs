@@ -9,6 +9,8 @@
 //! rename TEXT    checkpoint [NAME]    delete    branch carry|drop
 //! [exec_N/attempt_N] > FRAME     from the harness of the running attempt, or of this one
 //! [exec_N/attempt_N] gone        it is gone without a word
+//! saved NAME    unsaved          the runtime kept the files as NAME, or could not
+//! save NAME [at=N]               a client changed the files, or had them made as at N
 //! recover    tick    wait MILLIS    back MILLIS (the clock is set back)
 //! manual                         from here on nothing is durable until `persisted [N]`
 //! crash                          loses what is not durable, replays and recovers
@@ -27,7 +29,8 @@ mod limits;
 
 use ax_core::id::{AskId, AttemptId, ExecId, Seq, SessionId};
 use ax_core::session::{
-    AgentRef, Answer, Body, Caller, Digest, Failure, Input, Part, Request, Session, SubmitPolicy,
+    AgentRef, Answer, BlobRef, Body, Caller, Digest, Failure, Input, Part, Request, Saved, Session,
+    SubmitPolicy,
 };
 use ax_core::time::Timestamp;
 
@@ -89,6 +92,12 @@ pub(crate) fn digest(text: &str) -> Digest {
     Digest(bytes)
 }
 
+/// Returns the snapshot of this name.
+fn saved(words: &Words<'_>) -> Saved {
+    let snapshot = BlobRef { hash: digest(words.get(1).unwrap()).0, bytes: 100 };
+    Saved { snapshot, blobs: vec![snapshot], files: 1, bytes: 10 }
+}
+
 /// Reads a line.
 pub(crate) fn parse(line: &str, session: &Session, now: Timestamp) -> Command {
     let (who, line) = match line.split_once(' ') {
@@ -112,6 +121,11 @@ pub(crate) fn parse(line: &str, session: &Session, now: Timestamp) -> Command {
         }
         "recover" => feed(Input::Recover),
         "suspend" => feed(Input::Suspend),
+        "saved" => feed(Input::Saved(Ok(saved(&words)))),
+        "unsaved" => {
+            let (code, message) = ("workspace_large".into(), "it is too large".into());
+            feed(Input::Saved(Err(Failure { code, message })))
+        }
         "tick" => feed(Input::Tick),
         "wait" => Command::Wait(millis()),
         "back" => Command::Back(millis()),
@@ -171,6 +185,7 @@ fn request(verb: &str, words: &Words<'_>, session: &Session) -> Request {
             replaces: words.plain.contains(&"replaces"),
             after: words.number("after").map(Seq),
         },
+        "save" => Request::Save { saved: saved(words), rewound_to: words.number("at").map(Seq) },
         "cancel" => Request::Cancel {
             exec: words.get(1).and_then(|word| word.parse().ok()),
             queued: words.plain.contains(&"queued"),

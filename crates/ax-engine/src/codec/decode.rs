@@ -2,12 +2,13 @@
 
 use super::DecodeError;
 use super::value::{
-    actor, answer, ask, ask_kind, block, body, body_option, counted_option, digest, digest_or_zero,
-    effect, failure, idempotency_option, limits, part_kind, parts, policy, prefix, required, seq,
-    seq_or_zero, step_key, step_key_option, step_kind, time_option, usage,
+    actor, answer, ask, ask_kind, blob_ref, block, body, body_option, counted_option, digest,
+    digest_or_zero, effect, failure, idempotency_option, limits, part_kind, parts, policy, prefix,
+    required, seq, seq_option, seq_or_zero, step_key, step_key_option, step_kind, time_option,
+    usage,
 };
 use ax_core::id::{AttemptId, ExecId};
-use ax_core::session::{AgentRef, Event, Kind, LostReason, Outcome};
+use ax_core::session::{AgentRef, Event, Kind, LostReason, Outcome, Saved};
 use ax_core::time::Timestamp;
 use ax_proto::v1::{self, attempt_lost, event::Kind as Message};
 
@@ -41,7 +42,9 @@ fn kind(message: Message) -> Result<Kind, DecodeError> {
         | Message::SessionDeleted(_)
         | Message::InputReceived(_)
         | Message::InputCanceled(_)
-        | Message::RecordWritten(_) => session(message),
+        | Message::RecordWritten(_)
+        | Message::WorkspaceSaved(_)
+        | Message::WorkspaceUnsaved(_) => session(message),
         Message::ExecutionStarted(_)
         | Message::ExecutionCompleted(_)
         | Message::ExecutionFailed(_)
@@ -106,6 +109,21 @@ fn session(message: Message) -> Result<Kind, DecodeError> {
             digest: digest("record_written.digest", &written.digest)?,
             parts: parts("record_written.parts", written.parts)?,
             replaces: written.replaces,
+        },
+        Message::WorkspaceSaved(kept) => {
+            const FIELD: &str = "workspace_saved.blobs";
+            let blobs = kept.blobs.into_iter().map(|blob| blob_ref(FIELD, Some(blob)));
+            let saved = Saved {
+                snapshot: blob_ref("workspace_saved.snapshot", kept.snapshot)?,
+                blobs: blobs.collect::<Result<_, DecodeError>>()?,
+                files: kept.files,
+                bytes: kept.bytes,
+            };
+            let rewound_to = seq_option("workspace_saved.rewound_to", kept.rewound_to)?;
+            Kind::WorkspaceSaved { saved, rewound_to }
+        }
+        Message::WorkspaceUnsaved(unsaved) => Kind::WorkspaceUnsaved {
+            failure: failure("workspace_unsaved.failure", unsaved.failure)?,
         },
         other => elsewhere(&other),
     })

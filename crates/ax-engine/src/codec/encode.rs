@@ -1,10 +1,10 @@
 //! From an event to its message.
 
 use super::value::{
-    actor_number, answer_message, ask_kind_number, body_message, digest_bytes, effect_number,
-    failure_message, idempotency_text, limits_message, part_kind_number, part_messages,
-    policy_number, prefix_message, step_key_text, step_kind_number, time_option_millis,
-    usage_message,
+    actor_number, answer_message, ask_kind_number, blob_message, body_message, digest_bytes,
+    effect_number, failure_message, idempotency_text, limits_message, part_kind_number,
+    part_messages, policy_number, prefix_message, step_key_text, step_kind_number,
+    time_option_millis, usage_message,
 };
 use ax_core::session::{Event, Kind, LostReason, Outcome, Usage};
 use ax_proto::v1::{self, attempt_lost, event::Kind as Message};
@@ -33,7 +33,9 @@ fn kind_message(kind: &Kind) -> Message {
         | Kind::SessionDeleted
         | Kind::InputReceived { .. }
         | Kind::InputCanceled { .. }
-        | Kind::RecordWritten { .. } => session(kind),
+        | Kind::RecordWritten { .. }
+        | Kind::WorkspaceSaved { .. }
+        | Kind::WorkspaceUnsaved { .. } => session(kind),
         Kind::ExecutionStarted { .. }
         | Kind::ExecutionEnded { .. }
         | Kind::AttemptStarted { .. }
@@ -104,6 +106,17 @@ fn session(kind: &Kind) -> Message {
                 parts: part_messages(parts),
                 replaces: *replaces,
             })
+        }
+        Kind::WorkspaceSaved { saved, rewound_to } => Message::WorkspaceSaved(v1::WorkspaceSaved {
+            snapshot: Some(blob_message(&saved.snapshot)),
+            blobs: saved.blobs.iter().map(blob_message).collect(),
+            files: saved.files,
+            bytes: saved.bytes,
+            rewound_to: rewound_to.map_or(0, |seq| seq.0),
+        }),
+        Kind::WorkspaceUnsaved { failure } => {
+            let failure = Some(failure_message(failure));
+            Message::WorkspaceUnsaved(v1::WorkspaceUnsaved { failure })
         }
         other => elsewhere(other),
     }

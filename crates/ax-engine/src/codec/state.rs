@@ -2,15 +2,15 @@
 
 use super::DecodeError;
 use super::value::{
-    answer, answer_message, ask, ask_kind, ask_kind_number, block, counted, digest, digest_bytes,
-    digest_or_nothing, digest_or_zero, effect, effect_number, exec, idempotency_option, limits,
-    limits_message, required, seq, seq_option, seq_or_zero, step_key, step_key_option,
-    step_key_text, step_kind, step_kind_number, usage, usage_message,
+    answer, answer_message, ask, ask_kind, ask_kind_number, blob_message, blob_ref, block, counted,
+    digest, digest_bytes, digest_or_nothing, digest_or_zero, effect, effect_number, exec,
+    idempotency_option, limits, limits_message, required, seq, seq_option, seq_or_zero, step_key,
+    step_key_option, step_key_text, step_kind, step_kind_number, usage, usage_message,
 };
 use ax_core::id::{AskId, AttemptId, Seq};
 use ax_core::session::{
     AgentRef, Answered, Collection, Digest, Ended, Exec, IdempotencyKey, Identity, Item, Items,
-    KnownKeys, OpenAsk, Phase, State, Step, StepKey, StepPhase,
+    KnownKeys, OpenAsk, Phase, State, Step, StepKey, StepPhase, Workspace,
 };
 use ax_core::time::Timestamp;
 use ax_proto::store::v1::{self, item::Item as ItemMessage};
@@ -39,6 +39,7 @@ pub fn encode_state(state: &State) -> Bytes {
         usage: usage_message(&state.usage),
         answered: state.answered.iter().map(answered_message).collect(),
         collections: state.collections.iter().map(collection_message).collect(),
+        workspace: state.workspace.as_ref().map(workspace_message),
     };
     message.encode_to_vec().into()
 }
@@ -72,6 +73,7 @@ pub fn decode_state(bytes: &[u8]) -> Result<State, DecodeError> {
         answered: answered(message.answered)?,
         signals: signals.collect::<Result<_, DecodeError>>()?,
         collections: collections(message.collections)?,
+        workspace: message.workspace.map(workspace).transpose()?,
         ended: message.ended.map(ended).transpose()?,
         usage: usage(message.usage),
     })
@@ -104,6 +106,17 @@ fn identity(message: v1::Identity) -> Result<Identity, DecodeError> {
         sandbox: message.sandbox,
         seed: message.seed,
         created_at: Timestamp::from_millis(message.created_at_millis),
+    })
+}
+
+fn workspace_message(workspace: &Workspace) -> v1::Workspace {
+    v1::Workspace { seq: workspace.seq.0, snapshot: Some(blob_message(&workspace.snapshot)) }
+}
+
+fn workspace(message: v1::Workspace) -> Result<Workspace, DecodeError> {
+    Ok(Workspace {
+        seq: seq("workspace.seq", message.seq)?,
+        snapshot: blob_ref("workspace.snapshot", message.snapshot)?,
     })
 }
 

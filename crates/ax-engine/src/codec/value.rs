@@ -162,19 +162,27 @@ pub(super) fn digest_or_zero(field: &'static str, bytes: &[u8]) -> Result<Digest
 pub(super) fn body_message(body: &Body) -> v1::Body {
     let body = match body {
         Body::Text(text) => v1::body::Body::Text(text.clone()),
-        Body::Blob(BlobRef { hash, bytes }) => {
-            v1::body::Body::Blob(v1::BlobRef { hash: hash.to_vec(), bytes: *bytes })
-        }
+        Body::Blob(blob) => v1::body::Body::Blob(blob_message(blob)),
     };
     v1::Body { body: Some(body) }
+}
+
+pub(super) fn blob_message(blob: &BlobRef) -> v1::BlobRef {
+    v1::BlobRef { hash: blob.hash.to_vec(), bytes: blob.bytes }
+}
+
+pub(super) fn blob_ref(
+    field: &'static str,
+    message: Option<v1::BlobRef>,
+) -> Result<BlobRef, DecodeError> {
+    let blob = required(field, message)?;
+    Ok(BlobRef { hash: hash(field, &blob.hash)?, bytes: blob.bytes })
 }
 
 pub(super) fn body(field: &'static str, message: Option<v1::Body>) -> Result<Body, DecodeError> {
     match required(field, message.and_then(|message| message.body))? {
         v1::body::Body::Text(text) => Ok(Body::Text(text)),
-        v1::body::Body::Blob(v1::BlobRef { hash: bytes, bytes: size }) => {
-            Ok(Body::Blob(BlobRef { hash: hash(field, &bytes)?, bytes: size }))
-        }
+        v1::body::Body::Blob(blob) => blob_ref(field, Some(blob)).map(Body::Blob),
     }
 }
 

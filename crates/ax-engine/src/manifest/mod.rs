@@ -41,10 +41,37 @@ pub struct Manifest {
     pub harness: serde_json::Value,
     /// What the gateway lets the harness reach, as the gateway reads it; null if there is none.
     pub gateway: serde_json::Value,
+    /// What becomes of the files of its sessions.
+    pub workspace: Workspace,
     /// What holds for the executions of its sessions.
     pub limits: Limits,
     /// The BLAKE3 hash of what the manifest says, whatever its comments, order and spacing.
     pub digest: Digest,
+}
+
+/// What becomes of the files of a session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Workspace {
+    /// When they are kept.
+    pub snapshots: Snapshots,
+}
+
+/// When the files of a session are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Snapshots {
+    /// At each checkpoint, and at each end of an attempt or execution.
+    #[default]
+    Checkpoint,
+    /// Also before a step of a tool or function is said to be done.
+    Step,
+    /// Never: a branch begins without files.
+    Never,
+}
+
+impl Snapshots {
+    /// What they are called in a manifest.
+    const NAMES: [(&str, Self); 3] =
+        [("checkpoint", Self::Checkpoint), ("step", Self::Step), ("never", Self::Never)];
 }
 
 impl Manifest {
@@ -210,6 +237,8 @@ fn examine(
     }
 }
 
+const SPEC: [&str; 5] = ["sandbox", "harness", "gateway", "workspace", "limits"];
+
 /// Reads the whole of it, and goes on after every problem.
 fn read(report: &mut Report, root: &Node) -> Option<Manifest> {
     let fields = report.fields("", root, &["apiVersion", "kind", "metadata", "spec"])?;
@@ -235,10 +264,11 @@ fn read(report: &mut Report, root: &Node) -> Option<Manifest> {
     let name = metadata.as_ref().and_then(|metadata| spec::name(report, metadata));
     let labels = metadata.as_ref().map(|metadata| spec::labels(report, metadata));
     let annotations = metadata.as_ref().map(|metadata| spec::annotations(report, metadata));
-    let spec = report.section(&fields, "spec", &["sandbox", "harness", "gateway", "limits"])?;
+    let spec = report.section(&fields, "spec", &SPEC)?;
     let sandbox = spec::sandbox(report, &spec);
     let harness = spec::harness(report, &spec);
     let gateway = spec::gateway(report, &spec);
+    let workspace = spec::workspace(report, &spec);
     let limits = spec::limits(report, &spec);
     Some(Manifest {
         name: name?,
@@ -247,6 +277,7 @@ fn read(report: &mut Report, root: &Node) -> Option<Manifest> {
         sandbox: sandbox?,
         harness: harness?,
         gateway: gateway?,
+        workspace,
         limits,
         digest: root.digest(),
     })

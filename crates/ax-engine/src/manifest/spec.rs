@@ -2,7 +2,7 @@
 
 use super::fields::{Fields, Report, suggestion};
 use super::yaml::Value;
-use super::{Manifest, NAME_BYTES_MAX, Problem, duration};
+use super::{Manifest, NAME_BYTES_MAX, Problem, Snapshots, Workspace, duration};
 use ax_core::session::{Budget, Limits, Retry, SubmitPolicy};
 use std::collections::BTreeMap;
 
@@ -113,6 +113,25 @@ pub(super) fn gateway(report: &mut Report, spec: &Fields<'_>) -> Option<serde_js
     let Some(node) = spec.get("gateway") else { return Some(serde_json::Value::Null) };
     report.map(&spec.path("gateway"), node)?;
     Some(node.to_json())
+}
+
+/// Reads `spec.workspace`; what is left out is as it is by default.
+pub(super) fn workspace(report: &mut Report, spec: &Fields<'_>) -> Workspace {
+    let mut workspace = Workspace::default();
+    let Some(node) = spec.get("workspace") else { return workspace };
+    let path = spec.path("workspace");
+    let Some(fields) = report.fields(&path, node, &["snapshots"]) else { return workspace };
+    if let Some(written) = report.text_option(&fields, "snapshots") {
+        let known = Snapshots::NAMES.iter().find(|(name, _)| *name == written);
+        if let Some((_, snapshots)) = known {
+            workspace.snapshots = *snapshots;
+        } else {
+            let hint = suggestion(written, &Snapshots::NAMES.map(|(name, _)| name));
+            let message = format!("files are not kept at {written:?}");
+            report.problem(&fields, "snapshots", message, hint);
+        }
+    }
+    workspace
 }
 
 /// Reads `spec.limits`; what is left out is as it is by default.

@@ -337,6 +337,9 @@ impl Attempt {
 impl Task {
     /// Launches the attempt that is due, if it can be; says whether it did.
     pub(super) async fn launch(&mut self) -> Result<bool, Error> {
+        if self.keeping.is_busy() {
+            return Ok(false);
+        }
         let Some((exec, attempt, place)) = self.attempts.launchable() else { return Ok(false) };
         let heard = match self.prepare(exec, attempt).await {
             Ok(launch) => {
@@ -353,13 +356,13 @@ impl Task {
     }
 
     async fn prepare(&mut self, exec: ExecId, attempt: AttemptId) -> Result<Launch, Error> {
+        let workspace = self.files().await?;
         let state = self.session.state();
         let under_way = state.exec.as_ref().filter(|under_way| under_way.id == exec);
         let under_way = under_way.expect("only the execution under way is launched");
         let identity = state.identity.as_ref().expect("a session that runs was created");
         let agent = &identity.agent;
         let agent = self.inner.agent_of(&self.key.namespace, agent).await?;
-        let workspace = self.inner.workspace(&self.key).await?;
         let reader = Reader { log: self.inner.log.as_ref(), bodies: &self.bodies, key: &self.key };
         let durable = self.session.durable();
         let Before { history, kept, mut sent } = reader.history(under_way, &workspace).await?;

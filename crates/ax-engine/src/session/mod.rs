@@ -6,6 +6,7 @@
 mod attempt;
 mod commit;
 mod load;
+mod workspace;
 
 use crate::api::{SessionView, WaitState};
 use crate::bodies::Bodies;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tracing::Instrument;
+use workspace::Keeping;
 
 pub(crate) use load::read_only;
 
@@ -96,6 +98,8 @@ struct Task {
     /// Its import is not finished.
     is_half: bool,
     attempts: Attempts,
+    /// What waits until the files are kept.
+    keeping: Keeping,
     commands: mpsc::UnboundedReceiver<Command>,
     /// What is to be appended, as far as it was encoded.
     encoded: Vec<Bytes>,
@@ -183,6 +187,7 @@ impl Task {
             parent: loaded.parent,
             is_half: loaded.is_half,
             attempts,
+            keeping: Keeping::default(),
             commands,
             encoded: Vec::new(),
             encoded_bytes: 0,
@@ -260,7 +265,10 @@ impl Task {
                     Some(command) => self.take(command).await?,
                     None => self.stopping = true,
                 },
-                heard = self.attempts.hear() => self.hear(heard).await?,
+                kept = self.keeping.done() => self.kept(kept).await?,
+                heard = self.attempts.hear(), if !self.keeping.is_busy() => {
+                    self.keep_and_hear(heard).await?;
+                }
                 () = tokio::time::sleep(pause.unwrap_or(Duration::MAX)), if pause.is_some() => {
                     self.tick();
                 }
@@ -272,8 +280,10 @@ impl Task {
             }
             if let Ok(command) = self.commands.try_recv() {
                 self.take(command).await?;
+            } else if self.keeping.is_busy() {
+                break;
             } else if let Some(heard) = self.attempts.try_hear() {
-                self.hear(heard).await?;
+                self.keep_and_hear(heard).await?;
             } else {
                 break;
             }
@@ -283,7 +293,8 @@ impl Task {
 
     /// How long there is nothing to do, if that is known.
     fn pause(&mut self) -> Option<Duration> {
-        if !self.inner.runs_anything() {
+        // An attempt that waits for its files to be kept is not silent.
+        if !self.inner.runs_anything() || self.keeping.is_busy() {
             return None;
         }
         let now = self.now();
@@ -312,7 +323,9 @@ impl Task {
 
     async fn take(&mut self, command: Command) -> Result<(), Error> {
         match command {
-            Command::Ask(caller, requests, asked) => self.ask(&caller, requests, asked),
+            Command::Ask(caller, requests, asked) => {
+                self.keep_and_ask(caller, requests, asked).await;
+            }
             Command::Show(reply) => {
                 // What is shown must be durable.
                 self.be_born();
@@ -425,7 +438,7 @@ impl Task {
     }
 
     fn may_sleep(&self) -> bool {
-        if !self.attempts.is_idle() {
+        if !self.attempts.is_idle() || self.keeping.is_busy() {
             return false;
         }
         let due = self.session.deadline(self.floor);
@@ -465,6 +478,7 @@ impl Task {
     /// The session is deleted: the log lets go of it.
     async fn delete(&mut self) -> Result<(), Error> {
         self.attempts.kill_all().await;
+        self.stop_keeping().await;
         self.inner.forget(&self.key).await?;
         let gone = Error::new(Code::Deleted, "the session is deleted");
         self.inner.registry.fail(&self.key, &mut self.commands, &gone);

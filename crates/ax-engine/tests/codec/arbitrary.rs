@@ -4,7 +4,7 @@ use ax_core::id::{AskId, AttemptId, ExecId, Seq, SessionId};
 use ax_core::session::{
     Actor, AgentRef, Answer, AskKind, BlobRef, BlockId, Body, Budget, Digest, EffectClass, Event,
     Failure, IdempotencyKey, Kind, Limits, LostReason, Outcome, Part, PartKind, Prefix, Retry,
-    StepKey, StepKind, SubmitPolicy, Usage,
+    Saved, StepKey, StepKind, SubmitPolicy, Usage,
 };
 use ax_core::time::Timestamp;
 use proptest::collection::vec;
@@ -54,11 +54,11 @@ fn digest() -> impl Strategy<Value = Digest> {
 }
 
 fn body() -> impl Strategy<Value = Body> {
-    prop_oneof![
-        text().prop_map(Body::Text),
-        (any::<[u8; 32]>(), any::<u64>())
-            .prop_map(|(hash, bytes)| Body::Blob(BlobRef { hash, bytes })),
-    ]
+    prop_oneof![text().prop_map(Body::Text), blob_ref().prop_map(Body::Blob),]
+}
+
+fn blob_ref() -> impl Strategy<Value = BlobRef> {
+    (any::<[u8; 32]>(), any::<u64>()).prop_map(|(hash, bytes)| BlobRef { hash, bytes })
 }
 
 fn part_kind() -> impl Strategy<Value = PartKind> {
@@ -254,6 +254,12 @@ fn output_kind() -> impl Strategy<Value = Kind> {
             |(block, key, deltas, parts)| Kind::OutputMessage { block, key, deltas, parts }
         ),
         (text(), option::of(step())).prop_map(|(name, key)| Kind::CheckpointCreated { name, key }),
+        (blob_ref(), vec(blob_ref(), 0..3), any::<u64>(), any::<u64>(), option::of(seq()))
+            .prop_map(|(snapshot, blobs, files, bytes, rewound_to)| {
+                let saved = Saved { snapshot, blobs, files, bytes };
+                Kind::WorkspaceSaved { saved, rewound_to }
+            }),
+        failure().prop_map(|failure| Kind::WorkspaceUnsaved { failure }),
         (text(), option::of(step()), body()).prop_map(|(name, key, data)| Kind::Note {
             name,
             key,

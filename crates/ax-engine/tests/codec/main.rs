@@ -6,7 +6,7 @@ mod drive;
 mod samples;
 
 use ax_core::id::{AskId, AttemptId, ExecId, Seq, SessionId};
-use ax_core::session::{AgentRef, Answer, Answered, State, Usage};
+use ax_core::session::{AgentRef, Answer, Answered, Event, State, Usage};
 use ax_core::time::Timestamp;
 use ax_engine::codec::{
     decode_event, decode_row, decode_state, encode_event, encode_row, encode_state, from_proto,
@@ -28,6 +28,7 @@ use std::fmt::Write;
 const FIXTURE: &str = include_str!("../fixtures/stored-v1.txt");
 /// The event of a record, and a snapshot with records, as they were first written.
 const RECORDS_FIXTURE: &str = include_str!("../fixtures/stored-records-v1.txt");
+const WORKSPACES_FIXTURE: &str = include_str!("../fixtures/stored-workspaces-v1.txt");
 /// The BLAKE3 hash of the fixture. It never changes: a new kind of event gets a new fixture.
 const FIXTURE_HASH: &str = "490e771da14bc969f6745bbe7d9dc3d088fa569ec195d90fb8ecb124786b755b";
 
@@ -68,21 +69,33 @@ fn what_version_1_wrote_is_read_and_written_alike() {
 }
 
 #[test]
-fn records_are_read_and_written_as_they_first_were() {
-    let (event, state) = samples::records();
-    let now = [hex(&encode_event(&event)), hex(&encode_state(&state))];
-    let then: Vec<_> = RECORDS_FIXTURE.lines().collect();
-    assert_eq!(now[..], then[..]);
-    assert_eq!(decode_event(&unhex(then[0])), Ok(event));
-    assert_eq!(decode_state(&unhex(then[1])), Ok(state));
+fn what_came_later_is_read_and_written_as_it_first_was() {
+    let (record, state) = samples::records();
+    as_it_was(RECORDS_FIXTURE, &[record], &state);
+    let (events, state) = samples::workspaces();
+    as_it_was(WORKSPACES_FIXTURE, &events, &state);
+}
+
+/// The lines of a fixture are events, and then a state.
+fn as_it_was(fixture: &str, events: &[Event], state: &State) {
+    let mut now: Vec<_> = events.iter().map(|event| hex(&encode_event(event))).collect();
+    now.push(hex(&encode_state(state)));
+    let then: Vec<_> = fixture.lines().collect();
+    assert_eq!(now, then);
+    let (snapshot, lines) = then.split_last().unwrap();
+    for (line, event) in lines.iter().zip(events) {
+        assert_eq!(decode_event(&unhex(line)).as_ref(), Ok(event));
+    }
+    assert_eq!(decode_state(&unhex(snapshot)).as_ref(), Ok(state));
 }
 
 #[test]
 fn the_samples_have_every_kind() {
     let (record, _) = samples::records();
-    let events = samples::events().into_iter().chain([record]);
+    let (files, _) = samples::workspaces();
+    let events = samples::events().into_iter().chain([record]).chain(files);
     let kinds: BTreeSet<_> = events.map(|event| event.kind.name()).collect();
-    assert_eq!(kinds.len(), 34, "every name of `Kind::name`");
+    assert_eq!(kinds.len(), 36, "every name of `Kind::name`");
 }
 
 #[test]

@@ -5,8 +5,8 @@ use ax_core::id::{AskId, AttemptId, ExecId, Seq, SessionId};
 use ax_core::session::{
     Actor, AgentRef, Answer, AskKind, BlobRef, BlockId, Body, Budget, Collection, Digest,
     EffectClass, Ended, Event, Exec, Failure, Identity, Item, Items, Kind, KnownKeys, Limits,
-    LostReason, OpenAsk, Outcome, Part, PartKind, Phase, Prefix, Retry, State, Step, StepKey,
-    StepKind, StepPhase, SubmitPolicy, Usage,
+    LostReason, OpenAsk, Outcome, Part, PartKind, Phase, Prefix, Retry, Saved, State, Step,
+    StepKey, StepKind, StepPhase, SubmitPolicy, Usage, Workspace,
 };
 use ax_core::time::Timestamp;
 use std::collections::{BTreeMap, VecDeque};
@@ -77,6 +77,23 @@ pub(crate) fn records() -> (Event, State) {
     let fresh = Collection { base: Seq::ZERO, last: Seq(3) };
     let collections = [("checkpoints".into(), known), ("writes".into(), fresh)];
     (event(written), State { collections: collections.into(), ..state() })
+}
+
+/// Returns what came with workspaces: their events, and a state that has one.
+pub(crate) fn workspaces() -> (Vec<Event>, State) {
+    let snapshot = BlobRef { hash: [6; 32], bytes: 400 };
+    let saved = Saved {
+        snapshot,
+        blobs: vec![BlobRef { hash: [7; 32], bytes: 8_000_000 }, snapshot],
+        files: 3,
+        bytes: 9_000_000,
+    };
+    let kinds = vec![
+        Kind::WorkspaceSaved { saved, rewound_to: Some(Seq(4)) },
+        Kind::WorkspaceUnsaved { failure: failure() },
+    ];
+    let workspace = Some(Workspace { seq: Seq(42), snapshot });
+    (kinds.into_iter().map(event).collect(), State { workspace, ..state() })
 }
 
 fn event(kind: Kind) -> Event {
@@ -261,6 +278,7 @@ pub(crate) fn state() -> State {
         asks: BTreeMap::from([(AskId(1), open)]),
         answered: VecDeque::new(),
         collections: BTreeMap::new(),
+        workspace: None,
         signals: VecDeque::from([(Seq(4), "paid".into())]),
         ended: Some(Ended {
             exec: ExecId(1),

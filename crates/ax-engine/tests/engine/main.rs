@@ -3,6 +3,7 @@
 
 mod blobs;
 mod faults;
+mod files;
 mod gate;
 mod leases;
 mod limits;

@@ -204,6 +204,19 @@ impl World {
         panic!("the stream ended before its end: {names:?}")
     }
 
+    /// Follows a branch from its own beginning until the execution of the input is over.
+    pub(crate) async fn until_from(&self, engine: &Engine, session: &SessionRef, input: Seq) {
+        let (after, until) = (input.prev(), Until::Input(input));
+        let options = FollowOptions { after, until, ..FollowOptions::default() };
+        let mut items = engine.follow(&self.namespace, session, options).await.unwrap();
+        while let Some(item) = items.next().await {
+            if let FollowItem::Reached(..) = item.unwrap() {
+                return;
+            }
+        }
+        panic!("the stream ended before its end");
+    }
+
     pub(crate) async fn kinds(&self, engine: &Engine, name: &str) -> Vec<Kind> {
         let session = self.session(name);
         let page = engine.events(&self.namespace, &session, Seq::ZERO, 0).await.unwrap();

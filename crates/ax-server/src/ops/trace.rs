@@ -183,7 +183,8 @@ impl Exec {
             | Kind::SignalDelivered { .. }
             | Kind::StepDiverged { .. }
             | Kind::BudgetExceeded { .. }
-            | Kind::CheckpointCreated { .. } => self.note(event),
+            | Kind::CheckpointCreated { .. }
+            | Kind::WorkspaceUnsaved { .. } => self.note(event),
             _ => {}
         }
     }

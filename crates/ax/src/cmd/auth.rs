@@ -17,7 +17,7 @@ use ax_server::auth::{KeepError, Key, Keys, Made, NewKey, Shared, Shares, share}
 use serde_json::{Value, json};
 
 pub(crate) async fn auth(cx: &Context, args: AuthArgs) -> Result<Exit, Failure> {
-    let data = own(cx)?;
+    let data = cx.own_data("keys")?;
     let done = match args.command {
         AuthCommand::Key(command) => key(cx, &data, command),
         AuthCommand::Share(ShareCommand::Rotate) => {
@@ -29,20 +29,6 @@ pub(crate) async fn auth(cx: &Context, args: AuthArgs) -> Result<Exit, Failure> 
         AuthCommand::Audit { denied, limit } => audit(cx, &data, denied, limit),
     };
     done.map(|()| Exit::Done)
-}
-
-/// The data directory, which must be on this machine.
-fn own(cx: &Context) -> Result<DataDir, Failure> {
-    if cx.global.server.is_some() {
-        let message = "keys belong to a data directory, and no server hands them out";
-        return Err(Failure::usage(message).hint(
-            "run it on the server's machine, without --server and AX_SERVER, \
-             and name the directory with --data",
-        ));
-    }
-    let data = cx.data()?;
-    data.make()?;
-    Ok(data)
 }
 
 fn key(cx: &Context, data: &DataDir, command: KeyCommand) -> Result<(), Failure> {
@@ -149,7 +135,7 @@ fn list(cx: &Context, keys: &[Key]) -> Result<(), Failure> {
 
 /// `ax session share`.
 pub(crate) async fn session(cx: &Context, session: String, expires: u64) -> Result<(), Failure> {
-    let data = own(cx)?;
+    let data = cx.own_data("keys")?;
     if expires > share::SHARE_MILLIS_MAX {
         return Err(Failure::usage("a share token holds for a year at most"));
     }

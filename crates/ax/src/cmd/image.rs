@@ -6,7 +6,6 @@ use crate::args::{ImageArgs, ImageCommand};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::link::Context;
-use crate::paths::DataDir;
 use crate::time::rfc3339;
 use crate::view::describe::bytes;
 use crate::view::table::aligned;
@@ -20,7 +19,7 @@ use std::path::Path;
 const DIGITS: usize = 12;
 
 pub(crate) async fn image(cx: &Context, args: ImageArgs) -> Result<Exit, Failure> {
-    let store = Store::open(&own(cx)?.images())?;
+    let store = Store::open(&cx.own_data("images")?.images())?;
     match args.command {
         ImageCommand::Import { path, name, tag } => import(cx, &store, &path, name, tag),
         ImageCommand::Pull { reference, name, username, password_env } => {
@@ -39,20 +38,6 @@ pub(crate) async fn image(cx: &Context, args: ImageArgs) -> Result<Exit, Failure
         }
     }?;
     Ok(Exit::Done)
-}
-
-/// The data directory, which must be on this machine.
-fn own(cx: &Context) -> Result<DataDir, Failure> {
-    if cx.global.server.is_some() {
-        let message = "images belong to a data directory, and no server hands them out";
-        return Err(Failure::usage(message).hint(
-            "run it on the server's machine, without --server and AX_SERVER, \
-             and name the directory with --data",
-        ));
-    }
-    let data = cx.data()?;
-    data.make()?;
-    Ok(data)
 }
 
 fn import(

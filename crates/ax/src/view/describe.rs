@@ -99,11 +99,26 @@ fn of_harness(kind: &Kind) -> String {
         Kind::SignalAwaited(signal) => signal.name.clone(),
         Kind::SignalDelivered(signal) => format!("{} of {}", signal.key, signal.signal),
         Kind::CheckpointCreated(checkpoint) => checkpoint.name.clone(),
+        Kind::WorkspaceSaved(saved) => files(saved),
+        Kind::WorkspaceUnsaved(unsaved) => failure(unsaved.failure.as_ref()),
         Kind::RecordWritten(record) => format!("{} {}", record.collection, parts(&record.parts)),
         Kind::Note(note) => {
             format!("{} {}", note.name, note.data.as_ref().map(body).unwrap_or_default())
         }
         _ => String::new(),
+    }
+}
+
+/// A snapshot in words: how much there is, and what was new.
+fn files(saved: &v1::WorkspaceSaved) -> String {
+    let new = bytes(saved.blobs.iter().map(|blob| blob.bytes).sum());
+    let what = match saved.files {
+        1 => format!("1 file, {}, {new} new", bytes(saved.bytes)),
+        count => format!("{count} files, {}, {new} new", bytes(saved.bytes)),
+    };
+    match saved.rewound_to {
+        0 => what,
+        at => format!("{what}, as at {at}"),
     }
 }
 

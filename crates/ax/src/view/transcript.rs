@@ -263,6 +263,10 @@ impl Transcript {
             Kind::AttemptStarted(_) if event.attempt > 1 => format!("attempt {}", event.attempt),
             Kind::CheckpointCreated(point) => format!("checkpoint {} at {}", point.name, event.seq),
             Kind::BudgetExceeded(budget) => format!("the budget of {} is used up", budget.budget),
+            Kind::WorkspaceUnsaved(unsaved) => {
+                let why = unsaved.failure.as_ref().map_or("", |failure| failure.message.as_str());
+                format!("the files could not be kept: {why}")
+            }
             Kind::StepUnknown(step) => {
                 format!("nobody knows whether step {} was carried out", step.step)
             }

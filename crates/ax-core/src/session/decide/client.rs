@@ -1,6 +1,6 @@
 //! What clients want.
 
-use super::{Draft, Known, attempt, end, end_and_go_on, start_next};
+use super::{Draft, Known, attempt, end, end_and_go_on, save, start_next};
 use crate::id::{AskId, ExecId, Seq};
 use crate::session::event::{Kind, Outcome};
 use crate::session::exec::{Exec, Item, Step, StepPhase};
@@ -54,6 +54,7 @@ pub(super) fn decide(
             draft.push_session(Kind::CheckpointCreated { name: name.clone(), key: None });
         }
         Request::Record { .. } => record(known, request, draft)?,
+        Request::Save { saved, rewound_to } => save(known, saved, *rewound_to, draft),
         Request::Delete => delete(known, draft),
     }
     if draft.accepted == Accepted::Nothing && !draft.events.is_empty() {

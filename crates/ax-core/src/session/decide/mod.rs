@@ -12,7 +12,7 @@ use super::event::{Event, Kind, Outcome};
 use super::exec::Exec;
 use super::input::{Accepted, Caller, Effect, Input, Refusal};
 use super::state::State;
-use super::value::Actor;
+use super::value::{Actor, Saved};
 use crate::id::{AttemptId, ExecId, Seq};
 use crate::time::Timestamp;
 
@@ -139,6 +139,20 @@ pub(super) fn decide(known: Known<'_>, input: &Input) -> Result<Draft, Refusal> 
             attempt::suspend(known, &mut draft);
             Ok(draft)
         }
+        Input::Saved(saved) => {
+            let mut draft = Draft::new(known, Actor::Runtime, Caller::default());
+            if known.state.deleted {
+                return Err(Refusal::Deleted);
+            }
+            if known.state.identity.is_none() {
+                return Err(Refusal::NotCreated);
+            }
+            match saved {
+                Ok(saved) => save(known, saved, None, &mut draft),
+                Err(failure) => draft.push(Kind::WorkspaceUnsaved { failure: failure.clone() }),
+            }
+            Ok(draft)
+        }
         Input::Tick => {
             let mut draft = Draft::new(known, Actor::Runtime, Caller::default());
             tick::decide(known, &mut draft);
@@ -173,6 +187,16 @@ fn end(known: Known<'_>, outcome: Outcome, draft: &mut Draft) {
         total
     });
     draft.push(Kind::ExecutionEnded { outcome, usage: total });
+}
+
+/// Says where the files of the session are kept, unless they are as they were.
+fn save(known: Known<'_>, saved: &Saved, rewound_to: Option<Seq>, draft: &mut Draft) {
+    match known.state.workspace {
+        Some(last) if last.snapshot == saved.snapshot => {
+            draft.accepted = Accepted::Before(last.seq);
+        }
+        _ => draft.push(Kind::WorkspaceSaved { saved: saved.clone(), rewound_to }),
+    }
 }
 
 /// Begins the execution of the oldest input that waits, if any.
