@@ -13,8 +13,8 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
+use std::fmt;
 use std::io;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -39,7 +39,30 @@ pub(crate) struct Door {
     /// What the harness has instead of a key.
     pub(crate) placeholder: Box<str>,
     /// Who else may come through the socket.
-    pub(crate) users: Range<u32>,
+    pub(crate) users: Users,
+}
+
+/// Which users besides the runtime's own may come through a socket; nobody if it is the default.
+#[derive(Clone)]
+pub struct Users(Arc<dyn Fn(u32) -> bool + Send + Sync>);
+
+impl Users {
+    /// Those whose ids this says yes to, whenever somebody comes.
+    pub fn of(are: impl Fn(u32) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(are))
+    }
+}
+
+impl Default for Users {
+    fn default() -> Self {
+        Self::of(|_| false)
+    }
+}
+
+impl fmt::Debug for Users {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Users")
+    }
 }
 
 /// One of the two ways in.
@@ -97,11 +120,11 @@ pub(crate) async fn serve(listener: Listener, door: Arc<Door>, stop: Cancellatio
     }
 }
 
-/// Whether the program at the other end is of our user, or in a sandbox. The directory of the
+/// Whether the program at the other end is of our user, or one of those. The directory of the
 /// socket lets nobody else in; a descriptor can be handed on.
-fn is_known(stream: &UnixStream, users: &Range<u32>) -> bool {
+fn is_known(stream: &UnixStream, users: &Users) -> bool {
     let own = rustix::process::geteuid().as_raw();
-    stream.peer_cred().is_ok_and(|peer| peer.uid() == own || users.contains(&peer.uid()))
+    stream.peer_cred().is_ok_and(|peer| peer.uid() == own || (users.0)(peer.uid()))
 }
 
 impl Door {

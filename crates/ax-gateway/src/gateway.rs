@@ -2,7 +2,7 @@
 
 use crate::config::{Config, Kind};
 use crate::denials::Denials;
-use crate::door::{self, Door, Listener};
+use crate::door::{self, Door, Listener, Users};
 use crate::egress::{self, Egress};
 use crate::models::{Meter, Models, Quotas, Rates, Used};
 use crate::proof;
@@ -73,7 +73,7 @@ pub struct Listen {
     pub port: Port,
     /// The user ids, besides the runtime's own, that may come through the socket: those of
     /// sandboxes.
-    pub users: std::ops::Range<u32>,
+    pub users: Users,
 }
 
 /// A port for programs that speak TCP. Who comes this way needs the placeholder.
@@ -158,7 +158,7 @@ pub struct Gateway {
 
 /// The ways to the door.
 struct Ways {
-    users: std::ops::Range<u32>,
+    users: Users,
     /// Where a harness that speaks TCP finds it.
     port: Option<u16>,
     listeners: Vec<Listener>,

@@ -28,6 +28,7 @@ mod sockets;
 mod tools;
 
 pub use config::{Config, ConfigError};
+pub use door::Users;
 pub use gateway::{Gateway, Listen, OpenError, Port, Setup};
 pub use models::{Period, Quota, Quotas, QuotasError, Rates, Used, connections};
 pub use session::{KEY_PREFIX, Recorded, Told};

@@ -79,6 +79,22 @@ impl Sockets {
         Self(Arc::new(Place { run_dir, name, open: Mutex::default() }))
     }
 
+    /// Returns the directories in which sockets are made, of this life and of others.
+    pub fn places() -> Vec<PathBuf> {
+        bases().filter_map(|base| fs::canonicalize(base).ok()).collect()
+    }
+
+    /// Whether somebody who sees this, a path without links, sees sockets, or all of a directory in
+    /// which they are made.
+    pub fn are_in(path: &Path) -> bool {
+        Self::places().iter().any(|place| {
+            let below = path.strip_prefix(place).ok().and_then(|below| below.iter().next());
+            let named =
+                below.is_some_and(|name| name.as_encoded_bytes().starts_with(PREFIX.as_bytes()));
+            path == place || named
+        })
+    }
+
     /// Makes a socket that listens.
     ///
     /// # Errors
@@ -126,6 +142,13 @@ impl Sockets {
     }
 }
 
+/// Returns the directories below which sockets may be, the best first.
+fn bases() -> impl Iterator<Item = PathBuf> {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let bases = runtime.into_iter().chain([std::env::temp_dir(), PathBuf::from("/tmp")]);
+    bases.filter(|base| base.is_absolute())
+}
+
 /// Makes a directory with a socket in it.
 fn listen(dir: &Path) -> io::Result<UnixListener> {
     fs::DirBuilder::new().mode(0o700).create(dir)?;
@@ -146,11 +169,9 @@ impl Place {
     fn make_dir(&self) -> io::Result<PathBuf> {
         fs::create_dir_all(&self.run_dir)?;
         let link = self.run_dir.join(&self.name);
-        let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-        let bases = runtime.into_iter().chain([std::env::temp_dir(), PathBuf::from("/tmp")]);
         let is_short = |base: &PathBuf| base.as_os_str().len() + NAMES_BYTES_MAX <= PATH_BYTES_MAX;
         let mut last = io::Error::from(io::ErrorKind::NotFound);
-        for base in bases.filter(|base| base.is_absolute() && is_short(base)) {
+        for base in bases().filter(is_short) {
             let dir = base.join(&self.name);
             // Whoever finds the directory finds the link.
             symlink(&dir, &link)?;

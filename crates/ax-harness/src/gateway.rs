@@ -139,10 +139,14 @@ fn spawn(programs: Programs, launch: &Launch, servers: TaskTracker) -> Spawn {
         let added = program.env.iter().map(|(name, value)| (name.into(), value.into()));
         // What comes later wins.
         let env = programs.inherited().into_iter().chain(added).chain(identity.clone());
-        let spec = Spec { command: &command, dir: &dir, env: env.collect() };
-        let started = programs.start(spec);
-        let spawned = started.and_then(|process| watch(process, program, &servers));
-        Box::pin(std::future::ready(spawned))
+        let env = env.collect();
+        let (programs, dir, all) = (programs.clone(), dir.clone(), servers.clone());
+        // If nobody waits for it any more, it is still one that has to be told to end.
+        let started = servers.spawn(async move {
+            let spec = Spec { command: &command, dir: &dir, env };
+            watch(programs.start(spec).await?, program, &all)
+        });
+        Box::pin(async move { started.await? })
     })
 }
 

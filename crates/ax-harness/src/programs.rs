@@ -1,15 +1,21 @@
 //! Programs of an attempt: in a sandbox, or under a supervisor alone.
 
+mod shown;
+
 use crate::environment;
 use crate::launch::Launch;
 use crate::supervise::{Ended, Options, Spec, Status, Supervised};
 use ax_core::session::Failure;
-use ax_sandbox::{Backend as _, BackendKind, Gateway, ImageRoot, Namespace, Plan, Refusal, Root};
+use ax_gateway::{Sockets, Users};
+use ax_sandbox::{
+    Backend as _, BackendKind, Gateway, Guests, ImageRoot, Namespace, Plan, Refusal, Root,
+};
 use serde_json::Value;
-use std::ffi::{OsStr, OsString};
+use shown::Shown;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use tokio::net::unix::pipe;
 
@@ -18,8 +24,39 @@ pub(crate) const GATEWAY_PORT: u16 = 4_400;
 /// The signal that is not caught (signal(7)).
 const SIGKILL: i32 = 9;
 /// What nobody means to show who keeps an agent beside it.
-const KEEPS_SECRETS: [&str; 8] =
-    [".ssh", ".aws", ".gnupg", ".kube", ".docker", ".netrc", ".azure", ".config/gcloud"];
+const KEEPS_SECRETS: [&str; 31] = [
+    ".ssh",
+    ".aws",
+    ".azure",
+    ".boto",
+    ".config/gcloud",
+    ".config/gh",
+    ".config/google-chrome",
+    ".config/hub",
+    ".config/op",
+    ".config/rclone",
+    ".bash_history",
+    ".bitcoin",
+    ".cargo/credentials",
+    ".cargo/credentials.toml",
+    ".docker",
+    ".electrum",
+    ".git-credentials",
+    ".gnupg",
+    ".kube",
+    ".local/share/keyrings",
+    ".mozilla",
+    ".my.cnf",
+    ".netrc",
+    ".oci",
+    ".password-store",
+    ".pgpass",
+    ".pypirc",
+    ".s3cfg",
+    ".terraform.d",
+    ".vault-token",
+    ".zsh_history",
+];
 /// Directories of the host that every sandbox shows.
 const SHOWN: [&str; 5] = ["/usr", "/bin", "/sbin", "/lib", "/lib64"];
 
@@ -38,7 +75,16 @@ struct Around {
     plan: Plan,
     workspace: PathBuf,
     gateway: Option<Gateway>,
+    /// Its sandboxes, as their gateway knows them.
+    guests: Guests,
     files: Vec<PathBuf>,
+}
+
+/// A program to start, for a thread of its own.
+struct Owned {
+    command: Vec<OsString>,
+    dir: PathBuf,
+    env: Vec<(OsString, OsString)>,
 }
 
 impl Programs {
@@ -68,7 +114,8 @@ impl Programs {
         }
         let workspace = fs::canonicalize(&launch.workspace);
         let workspace = workspace.map_err(|error| failure("workspace", &error))?;
-        let around = Around { plan, workspace, gateway: None, files: Vec::new() };
+        let guests = Guests::default();
+        let around = Around { plan, workspace, gateway: None, guests, files: Vec::new() };
         Ok(Self { around: Some(Arc::new(around)), ..self.clone() })
     }
 
@@ -92,9 +139,11 @@ impl Programs {
         self.around.is_some()
     }
 
-    /// The user ids that programs may have which come to a gateway.
-    pub(crate) fn users(&self) -> std::ops::Range<u32> {
-        if self.are_sandboxed() { self.options.sandboxes().ids } else { 0..0 }
+    /// The user ids of programs that come to a gateway: those of the attempt's own sandboxes.
+    pub(crate) fn users(&self) -> Users {
+        let Some(around) = &self.around else { return Users::default() };
+        let guests = around.guests.clone();
+        Users::of(move |id| guests.has(id))
     }
 
     /// Lets them reach a gateway, and read the files that it has for them.
@@ -117,17 +166,18 @@ impl Programs {
         env
     }
 
-    /// Starts a program. That it does not exist is learnt from [`Program::wait`].
-    pub(crate) fn start(&self, spec: Spec<'_>) -> io::Result<Program> {
-        match &self.around {
-            None => Supervised::start(&self.options, spec).map(Program::supervised),
-            Some(around) => {
-                let sandboxed = around.start(self, spec);
-                sandboxed
-                    .map(Program::sandboxed)
-                    .map_err(|refusal| io::Error::other(said(&refusal)))
-            }
-        }
+    /// Starts a program. That it does not exist is learnt from [`Program::wait`]. If this is
+    /// dropped meanwhile, the program ends as soon as it is started.
+    pub(crate) async fn start(&self, spec: Spec<'_>) -> io::Result<Program> {
+        let Some(around) = self.around.clone() else {
+            return Supervised::start(&self.options, spec).map(Program::supervised);
+        };
+        let Spec { command, dir, env } = spec;
+        let owned = Owned { command: command.to_vec(), dir: dir.to_owned(), env };
+        let programs = self.clone();
+        // Making a sandbox takes locks and waits for processes.
+        let started = tokio::task::spawn_blocking(move || around.start(&programs, owned)).await;
+        started?.map(Program::sandboxed).map_err(|refusal| io::Error::other(said(&refusal)))
     }
 }
 
@@ -136,51 +186,75 @@ impl Around {
         matches!(self.plan.root, Root::Image(_))
     }
 
-    fn start(&self, programs: &Programs, spec: Spec<'_>) -> Result<ax_sandbox::Running, Refusal> {
-        let mut shown: Vec<PathBuf> = SHOWN.map(PathBuf::from).to_vec();
-        shown.push(self.workspace.clone());
-        shown.extend(self.plan.mounts.iter().map(|mount| mount.target().to_owned()));
-        let mut cwd = spec.dir.to_owned();
-        if fs::canonicalize(spec.dir).is_ok_and(|dir| dir == self.workspace) {
+    /// Makes the sandbox. Blocks.
+    fn start(&self, programs: &Programs, spec: Owned) -> Result<ax_sandbox::Running, Refusal> {
+        let Owned { command, dir, mut env } = spec;
+        let mut dirs: Vec<PathBuf> = match self.plan.root {
+            Root::Host => SHOWN.map(PathBuf::from).to_vec(),
+            Root::Image(_) => Vec::new(),
+        };
+        dirs.push(self.workspace.clone());
+        dirs.extend(self.plan.mounts.iter().map(|mount| mount.target().to_owned()));
+        let mut shown = Shown::new(dirs, self.written());
+        let mut cwd = dir.clone();
+        if fs::canonicalize(&dir).is_ok_and(|dir| dir == self.workspace) {
             cwd.clone_from(&self.workspace);
-        } else if !is_shown(&shown, spec.dir) {
-            check_dir(spec.dir)?;
-            shown.push(cwd.clone());
+        } else if !shown.has(&dir) && !(self.has_image() && fs::symlink_metadata(&dir).is_err()) {
+            check_dir(&dir)?;
+            shown.add(cwd.clone());
         }
-        let mut beside = Vec::new();
+        for mount in &self.plan.mounts {
+            check_sockets(&mount.source)?;
+        }
+        // An image knows where its programs are, and has nothing of the host's.
         if !self.has_image() {
-            beside = brought(&shown, named(&spec).as_deref());
-            beside.iter().try_for_each(|path| self.check_brought(&programs.options, path))?;
-            shown.extend(beside.iter().cloned());
+            let path = env.iter().rev().find(|(name, _)| name == "PATH");
+            let path = path.map(|(_, value)| value.clone());
+            let program = command.first().and_then(|name| shown.named(name, &dir, path.as_deref()));
+            if let Some(program) = program {
+                shown.bring(&program, path.as_deref());
+            }
+            shown
+                .programs
+                .iter()
+                .try_for_each(|path| self.check_brought(&programs.options, path))?;
+            for (_, value) in env.iter_mut().filter(|(name, _)| name == "PATH") {
+                *value = shown.visible(value);
+            }
         }
         let (image, held) = self.image(&programs.options)?;
-        let env = spec.env.into_iter().map(|(name, value)| visible(&shown, name, value));
         programs.maker().start(ax_sandbox::Spec {
-            command: spec.command.to_vec(),
+            command,
             dir: self.workspace.clone(),
             cwd: Some(cwd),
-            env: env.collect(),
+            env,
             plan: self.plan.clone(),
             gateway: self.gateway.clone(),
+            guests: self.guests.clone(),
             image,
             held,
-            programs: beside,
+            programs: shown.programs,
+            links: shown.links,
+            covers: Sockets::places(),
             files: self.files.clone(),
             ..ax_sandbox::Spec::default()
         })
     }
-}
 
-impl Around {
+    /// Where programs of the sandbox write.
+    fn written(&self) -> Vec<PathBuf> {
+        let mounts = self.plan.mounts.iter().filter(|mount| mount.writable);
+        let mounts = mounts.map(|mount| &mount.source).chain([&self.workspace]);
+        let real = |path: &PathBuf| [Some(path.clone()), fs::canonicalize(path).ok()];
+        mounts.flat_map(real).flatten().collect()
+    }
+
     /// Refuses what a program is said to bring along if that is more than a program, or not the
-    /// operator's word.
+    /// operator's word. What of the runtime's own lies in it is covered.
     fn check_brought(&self, options: &Options, path: &Path) -> Result<(), Refusal> {
         let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let mounts = self.plan.mounts.iter().filter(|mount| mount.writable);
-        let writable = mounts.map(|mount| &mount.source).chain([&self.workspace]);
-        let kept = options.private.iter().chain(writable);
-        let mut kept = kept.map(|path| fs::canonicalize(path).unwrap_or_else(|_| path.clone()));
-        if kept.any(|kept| real.starts_with(&kept) || kept.starts_with(&real)) {
+        let private = options.private.iter().filter_map(|path| fs::canonicalize(path).ok());
+        if private.chain(self.written()).any(|kept| real.starts_with(kept)) {
             return Err(Refusal {
                 wall: None,
                 cause: format!("the program is in {}, which it cannot be shown", real.display()),
@@ -205,82 +279,50 @@ impl Around {
     }
 }
 
-/// Whether a path is in one of these directories.
-fn is_shown(shown: &[PathBuf], path: &Path) -> bool {
-    shown.iter().any(|dir| path.starts_with(dir))
-}
-
-/// Returns the program's path, as it would be found outside.
-fn named(spec: &Spec<'_>) -> Option<PathBuf> {
-    let name = spec.command.first()?;
-    let is_plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
-    let path = if name.as_encoded_bytes().contains(&b'/') {
-        spec.dir.join(name)
-    } else {
-        let paths = spec.env.iter().rev().find(|(name, _)| name == "PATH")?;
-        let found = std::env::split_paths(&paths.1).map(|dir| dir.join(name));
-        found.into_iter().find(|path| path.is_file())?
-    };
-    Some(path).filter(|path| path.is_absolute() && path.components().all(is_plain))
-}
-
 /// Refuses to show a directory that is only meant to hold an agent, but holds a person's secrets.
 fn check_dir(dir: &Path) -> Result<(), Refusal> {
-    let secret = KEEPS_SECRETS.iter().find(|name| dir.join(name).exists());
-    let Some(secret) = secret else { return Ok(()) };
+    let real = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
+    check_sockets(&real)?;
+    let Some(secret) = secret_in(&real) else { return Ok(()) };
     let (dir, cause) = (dir.display(), "the harness would see all of");
     Err(Refusal {
         wall: None,
-        cause: format!("{cause} {dir}, in which there is {secret}"),
+        cause: format!("{cause} {dir}, {secret}"),
         hint: "keep the agent in a directory of its own, or name another one in harness.dir".into(),
     })
 }
 
-/// Returns what a program brings along that is not shown yet: the Python environment or the Node
-/// modules that it is in, else the program alone.
-fn brought(shown: &[PathBuf], program: Option<&Path>) -> Vec<PathBuf> {
-    let Some(program) = program.filter(|program| !is_shown(shown, program)) else {
-        return Vec::new();
+/// Says what nobody means to show with a directory, if there is something.
+fn secret_in(dir: &Path) -> Option<String> {
+    let homes = ["/", "/home", "/root", "/var", "/etc"].map(PathBuf::from);
+    let own = std::env::var_os("HOME").and_then(|home| fs::canonicalize(home).ok());
+    if homes.contains(&dir.to_owned()) || own.is_some_and(|home| home.starts_with(dir)) {
+        return Some("which is a home directory or holds them".into());
+    }
+    let within = KEEPS_SECRETS.iter().find(|name| dir.join(name).exists());
+    if let Some(name) = within {
+        return Some(format!("in which there is {name}"));
+    }
+    let names: Vec<_> = dir.iter().collect();
+    let is_part = |secret: &&&str| {
+        let secret: Vec<_> = Path::new(secret).iter().collect();
+        names.windows(secret.len()).any(|part| part == secret)
     };
-    let mut found = Vec::new();
-    let tree = program.ancestors().skip(1).find(|dir| {
-        dir.join("pyvenv.cfg").is_file() || dir.file_name() == Some(OsStr::new("node_modules"))
-    });
-    match tree {
-        Some(tree) => {
-            found.push(tree.to_owned());
-            found.extend(base_of_python(tree));
-        }
-        None if program.is_file() => found.push(program.to_owned()),
-        None => {}
-    }
-    found.retain(|path| !is_shown(shown, path));
-    found
+    let name = KEEPS_SECRETS.iter().find(is_part)?;
+    Some(format!("which is in {name}"))
 }
 
-/// Returns where the interpreter of a Python environment is installed, if not where all are.
-fn base_of_python(tree: &Path) -> Option<PathBuf> {
-    let text = fs::read_to_string(tree.join("pyvenv.cfg")).ok()?;
-    let home = text.lines().find_map(|line| {
-        let (name, value) = line.split_once('=')?;
-        (name.trim() == "home").then(|| PathBuf::from(value.trim()))
-    })?;
-    let home = fs::canonicalize(home).ok()?;
-    let base = home.parent()?;
-    // What makes a directory an installation.
-    let libraries = fs::read_dir(base.join("lib")).ok()?.filter_map(Result::ok);
-    let mut names = libraries.map(|entry| entry.file_name());
-    names.any(|name| name.as_encoded_bytes().starts_with(b"python")).then(|| base.to_owned())
-}
-
-/// Leaves out of `PATH` what is not there.
-fn visible(shown: &[PathBuf], name: OsString, value: OsString) -> (OsString, OsString) {
-    if name != "PATH" {
-        return (name, value);
+/// Refuses to show where sockets of gateways are.
+fn check_sockets(path: &Path) -> Result<(), Refusal> {
+    let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    if !Sockets::are_in(&real) {
+        return Ok(());
     }
-    let dirs = std::env::split_paths(&value).filter(|dir| is_shown(shown, dir));
-    let joined = std::env::join_paths(dirs.collect::<Vec<_>>());
-    (name, joined.unwrap_or_else(|_| "/usr/local/bin:/usr/bin:/bin".into()))
+    Err(Refusal {
+        wall: None,
+        cause: format!("{} would show the sockets of gateways", path.display()),
+        hint: "use a directory in it, or another one".into(),
+    })
 }
 
 fn failure(code: &str, error: &impl ToString) -> Failure {

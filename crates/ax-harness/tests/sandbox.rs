@@ -3,58 +3,16 @@
 
 mod support;
 
-use ax_core::session::{Body, Frame};
+use ax_core::session::Frame;
 use ax_fakemodel::{FakeModel, Options, Script};
-use ax_harness::{Adapters, Exit, Launch, Launcher};
+use ax_harness::Exit;
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::sync::Arc;
 use support::engine::Session;
 use support::model::{Model, call, say};
+use support::sandboxed::{launcher, run, said, sh};
 use support::{Rig, Running, gone};
-
-/// A harness that is a shell script, in a sandbox with defaults.
-fn sh(rig: &Rig, script: &str) -> Launch {
-    let mut launch = rig.launch(json!({
-        "type": "process", "protocol": "text", "command": ["sh", "-c", script],
-    }));
-    launch.agent.sandbox = Value::Null;
-    launch
-}
-
-fn launcher(rig: &Rig) -> Arc<dyn Launcher> {
-    let mut options = rig.options();
-    options.unsandboxed = false;
-    options.private = vec![rig.path().join("private")];
-    Arc::new(Adapters::new(options))
-}
-
-/// Runs an attempt; returns what it said and how it ended.
-async fn run(rig: &Rig, launch: Launch) -> (String, Exit) {
-    let (frames, exit) = Running::start(&launcher(rig), launch).rest().await;
-    rig.assert_nothing_runs();
-    let left = fs::read_dir(rig.path().join("sandboxes")).map_or(0, Iterator::count);
-    assert_eq!(left, 0, "sandboxes are still registered");
-    (said(&frames), exit)
-}
-
-fn said(frames: &[Frame]) -> String {
-    let text = |frame: &Frame| match frame {
-        Frame::Delta { text, .. } => Some(text.clone()),
-        Frame::Output { parts, .. } => Some(
-            parts
-                .iter()
-                .filter_map(|part| match &part.body {
-                    Body::Text(text) => Some(text.as_str()),
-                    _ => None,
-                })
-                .collect(),
-        ),
-        _ => None,
-    };
-    frames.iter().filter_map(text).collect()
-}
 
 #[tokio::test]
 async fn by_default_a_harness_sees_its_workspace_and_nothing_else_of_the_host() {

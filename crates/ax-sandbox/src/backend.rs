@@ -2,6 +2,7 @@
 
 use crate::cgroup::Stats;
 use crate::forker::{self, Forked, Forker};
+use crate::guests::{Guest, Guests};
 use crate::order::{self, ASK_KILL, ASK_TERMINATE, Bind, Gateway, ImageRoot, Order, Started};
 use crate::plan::{BackendKind, Mount, Plan, Root};
 use crate::registry::{Entry, Registry};
@@ -18,6 +19,7 @@ use std::ops::Range;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
@@ -30,6 +32,8 @@ const IDS_EACH: u32 = 20_000;
 /// How many run directories have ids of their own. The last one ends below 2^31, where some
 /// programs' ids end.
 const IDS_RANGES: u32 = 22_000;
+/// How long a launcher may take to read its order. After that it is given up.
+const ORDER_LIMIT: Duration = Duration::from_secs(5);
 /// The longest that a launcher says, in bytes.
 const SAYING_BYTES_MAX: usize = 64 * 1024;
 
@@ -73,12 +77,19 @@ pub struct Spec {
     pub plan: Plan,
     /// The only way out.
     pub gateway: Option<Gateway>,
+    /// Those that may come to that gateway: this sandbox is one of them while it runs.
+    pub guests: Guests,
     /// The tree of the image that the plan names as its root.
     pub image: Option<ImageRoot>,
     /// What stays open while the sandbox runs, as locks on the layers of an image.
     pub held: Vec<Arc<File>>,
     /// Mounted read-only at their own paths, as programs that the runtime itself brings along.
     pub programs: Vec<PathBuf>,
+    /// Symbolic links of the host that are made again at their own paths, as the ways to programs.
+    pub links: Vec<PathBuf>,
+    /// Directories that nothing shows: where they lie in the working directory, a program's or a
+    /// mount, they are covered.
+    pub covers: Vec<PathBuf>,
     /// Mounted read-only at their own paths, as files of the command's own user that nobody else
     /// may read.
     pub files: Vec<PathBuf>,
@@ -111,6 +122,9 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// # Errors
     ///
     /// If it cannot even be tried. What goes wrong later is learnt from [`Running::wait`].
+    ///
+    /// Blocks, for some milliseconds as a rule: files are made and locked, and the launcher may
+    /// have to be executed. Needs the runtime of tokio around it all the same.
     fn start(&self, spec: Spec) -> Result<Running, Refusal>;
 
     /// Ends what earlier lives of this process have left, waits until it is gone, and returns how
@@ -202,12 +216,23 @@ fn check_private(private: &[PathBuf], spec: &Spec) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Returns what of the working directory is covered, as it is the runtime's own.
+/// Returns what of the working directory, programs and mounts is covered, as it is the runtime's
+/// own or nobody's to see.
 fn covers(private: &[PathBuf], spec: &Spec) -> Vec<PathBuf> {
-    let Some(cwd) = hidden_cwd(spec) else { return Vec::new() };
-    let Ok(source) = fs::canonicalize(cwd) else { return Vec::new() };
-    let private = private.iter().filter_map(|path| fs::canonicalize(path).ok());
-    private.filter_map(|path| Some(cwd.join(path.strip_prefix(&source).ok()?))).collect()
+    let hidden = private.iter().chain(&spec.covers).filter_map(|path| fs::canonicalize(path).ok());
+    let hidden: Vec<_> = hidden.collect();
+    let own = hidden_cwd(spec).into_iter().chain(spec.programs.iter().map(PathBuf::as_path));
+    let mounts = spec.plan.mounts.iter().map(|mount| (&*mount.source, mount.target()));
+    let mut covers = Vec::new();
+    for (source, target) in own.map(|path| (path, path)).chain(mounts) {
+        let Ok(source) = fs::canonicalize(source) else { continue };
+        let within = hidden.iter().filter_map(|path| path.strip_prefix(&source).ok());
+        let within = within.filter(|rest| !rest.as_os_str().is_empty());
+        covers.extend(within.map(|rest| target.join(rest)));
+    }
+    covers.sort();
+    covers.dedup();
+    covers
 }
 
 /// Returns the working directory if nothing else shows it.
@@ -215,7 +240,13 @@ fn hidden_cwd(spec: &Spec) -> Option<&Path> {
     let cwd = spec.cwd.as_deref()?;
     let mounts = spec.plan.mounts.iter().map(Mount::target);
     let others = spec.programs.iter().chain(&spec.files).map(PathBuf::as_path);
-    let mut shown = mounts.chain(others).chain([&*spec.dir, Path::new("/usr"), Path::new("/tmp")]);
+    // An image has a `/usr` of its own, and directories that the host may not have.
+    let is_image = matches!(spec.plan.root, Root::Image(_));
+    if is_image && fs::symlink_metadata(cwd).is_err() {
+        return None;
+    }
+    let usr = Some(Path::new("/usr")).filter(|_| !is_image);
+    let mut shown = mounts.chain(others).chain(usr).chain([&*spec.dir, Path::new("/tmp")]);
     // What the sandbox has below /tmp is not what the host has there.
     let own = |shown: &Path| shown != Path::new("/tmp") || cwd == shown;
     let hidden = !shown.any(|shown| cwd.starts_with(shown) && own(shown));
@@ -322,6 +353,8 @@ pub struct Running {
     pub stderr: Option<pipe::Receiver>,
     registry: Registry,
     entry: PathBuf,
+    /// While something of it may run.
+    guest: Option<Guest>,
     _held: Vec<Arc<File>>,
 }
 
@@ -337,7 +370,9 @@ impl Running {
             Refusal::new(cause, "the data directory must be writable, and the range of ids free")
         })?;
         let started = order(&options.private, &spec, &entry, forker.is_some()).and_then(|order| {
-            Self::launch(options, &order, &entry, forker, spec.held.clone())
+            // Before it can come to its gateway.
+            let guest = order.ids.map(|ids| spec.guests.welcome(ids.init));
+            Self::launch(options, &order, &entry, forker, guest, spec.held.clone())
                 .map_err(|error| Refusal::new(format!("the launcher does not start: {error}"), ""))
         });
         if started.is_err() {
@@ -351,9 +386,11 @@ impl Running {
         order: &Order,
         entry: &Entry,
         forker: Option<&Forker>,
+        guest: Option<Guest>,
         held: Vec<Arc<File>>,
     ) -> io::Result<Self> {
         let (control, theirs) = UnixStream::pair()?;
+        control.set_write_timeout(Some(ORDER_LIMIT))?;
         let ((input, stdin), (stdout, output), (stderr, errors)) =
             (io::pipe()?, io::pipe()?, io::pipe()?);
         let launcher = start_launcher(options, order, theirs.into(), forker)?;
@@ -374,6 +411,7 @@ impl Running {
             stderr: Some(pipe::Receiver::from_owned_fd(OwnedFd::from(stderr))?),
             registry: registry(options),
             entry: entry.path.clone(),
+            guest,
             _held: held,
         })
     }
@@ -436,6 +474,7 @@ impl Running {
             let (registry, entry) = (self.registry.clone(), self.entry.clone());
             tokio::task::spawn_blocking(move || registry.sweep(&entry)).await?;
         }
+        self.guest = None;
         Ok(self.ended())
     }
 
@@ -536,11 +575,17 @@ fn order(
         plan: spec.plan.clone(),
         binds: binds(spec),
         covers: covers(private, spec),
+        links: spec.links.iter().filter_map(link).collect(),
         image,
         gateway: spec.gateway.clone(),
         ids: is_root().then_some(entry.ids),
         without: spec.without.clone(),
     })
+}
+
+/// Returns a link, and where it leads.
+fn link(path: &PathBuf) -> Option<(PathBuf, PathBuf)> {
+    Some((path.clone(), fs::read_link(path).ok()?))
 }
 
 /// Returns whether this process may make sandboxes with ids of their own.

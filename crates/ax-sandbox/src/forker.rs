@@ -55,6 +55,7 @@ impl Ready {
     fn start(launcher: &[OsString]) -> io::Result<Self> {
         let (socket, theirs) = UnixStream::pair()?;
         socket.set_read_timeout(Some(ANSWER_LIMIT))?;
+        socket.set_write_timeout(Some(ANSWER_LIMIT))?;
         let mut command = command(launcher, theirs.into())?;
         Ok(Self { socket, child: command.spawn()? })
     }

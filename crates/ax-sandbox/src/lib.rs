@@ -34,6 +34,7 @@ pub mod backend;
 mod cgroup;
 pub mod conformance;
 mod forker;
+mod guests;
 pub mod launcher;
 mod order;
 mod plan;
@@ -45,6 +46,7 @@ mod wall;
 
 pub use backend::{Backend, Ended, Namespace, Options, Process, Running, Spec, Status, ids_of};
 pub use cgroup::Stats;
+pub use guests::Guests;
 pub use order::{Gateway, ImageRoot};
 pub use plan::{BackendKind, ConfigError, Mount, Plan, Resources, Root};
 pub use probe::probe;

@@ -57,8 +57,10 @@ pub(crate) struct Order {
     pub(crate) binds: Vec<Bind>,
     /// The tree that is the root, instead of the host's programs.
     pub(crate) image: Option<ImageRoot>,
-    /// What of it is covered by an empty directory.
+    /// What is covered by an empty directory.
     pub(crate) covers: Vec<PathBuf>,
+    /// Links that are made, and where each leads.
+    pub(crate) links: Vec<(PathBuf, PathBuf)>,
     /// The way to the gateway.
     pub(crate) gateway: Option<Gateway>,
     /// The ids of a sandbox that root makes; `None` for others.

@@ -2,7 +2,7 @@
 
 use crate::{World, anthropic};
 use ax_core::session::{Body, Frame};
-use ax_gateway::{Listen, Port, Sockets};
+use ax_gateway::{Listen, Port, Sockets, Users};
 use std::path::Path;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -66,14 +66,20 @@ async fn a_gateway_can_do_without_a_port() {
     let dir = tempfile::tempdir().unwrap();
     let sockets = Sockets::new(dir.path().into());
     let socket = || Some(sockets.open().unwrap());
-    let alone = world.attempt_at(Listen { socket: socket(), port: Port::None, users: 0..0 }).await;
+    let alone = world
+        .attempt_at(Listen { socket: socket(), port: Port::None, users: Users::default() })
+        .await;
     assert!(send(alone.gateway.socket().unwrap(), "").await.contains(" 200 OK"));
     let urls = alone.env.values().filter(|value| value.contains("://"));
     assert_eq!(urls.count(), 0, "{:?}", alone.env);
     assert!(alone.env["ANTHROPIC_API_KEY"].starts_with("ax-"));
     // Another port is named that leads here from inside a sandbox.
     let inside = world
-        .attempt_at(Listen { socket: socket(), port: Port::Forwarded(4_711), users: 0..0 })
+        .attempt_at(Listen {
+            socket: socket(),
+            port: Port::Forwarded(4_711),
+            users: Users::default(),
+        })
         .await;
     assert_eq!(inside.env["ANTHROPIC_BASE_URL"], "http://127.0.0.1:4711/anthropic");
     assert!(send(inside.gateway.socket().unwrap(), "").await.contains(" 200 OK"));

@@ -44,13 +44,13 @@ pub(super) async fn run(programs: &Programs, launch: Launch, io: Io) -> Result<E
     .map_err(|error| failure("state", error))?;
     let place = place?;
     io.may_act.check()?;
-    let (host, wire) = start(programs, &config, &launch, &place)?;
+    let (host, wire) = start(programs, &config, &launch, &place).await?;
     let (kill, frames) = (io.kill.clone(), io.frames.clone());
     let talk = Talk::new(Link::new(io), wire, &config, &launch, &place, &rules);
     Ok(turn::carry_out(host, talk.run(), &kill, &frames).await)
 }
 
-fn start(
+async fn start(
     programs: &Programs,
     config: &Config,
     launch: &Launch,
@@ -60,7 +60,7 @@ fn start(
     let env = place.env(programs, config, launch);
     let spec = Spec { command: &command, dir: &place.workspace, env };
     let graces = Graces { quit: QUIT_MAX, stop: config.stop_grace() };
-    let (host, output, input) = Host::start(programs, spec, graces)?;
+    let (host, output, input) = Host::start(programs, spec, graces).await?;
     Ok((host, Wire::new(output, input)))
 }
 

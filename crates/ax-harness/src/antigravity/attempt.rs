@@ -40,7 +40,7 @@ pub(super) async fn run(programs: &Programs, launch: Launch, io: Io) -> Result<E
     let env = place.env(programs, &config, &launch);
     let spec = Spec { command: &command, dir: &place.workspace, env };
     let graces = Graces { quit: QUIT_MAX, stop: config.stop_grace() };
-    let (host, output, input) = Host::start(programs, spec, graces)?;
+    let (host, output, input) = Host::start(programs, spec, graces).await?;
     let (kill, frames) = (io.kill.clone(), io.frames.clone());
     let around = Around { config: &config, launch: &launch, place: &place, rules: &rules };
     let talk = talk(around, Link::new(io), output, input);

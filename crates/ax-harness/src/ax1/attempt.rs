@@ -56,7 +56,7 @@ pub(super) async fn run(programs: &Programs, launch: Launch, io: Io) -> Result<E
     if let Some(why) = hidden.filter(|_| programs.are_sandboxed() && !config.command.is_empty()) {
         return Err(failure("sandbox", why));
     }
-    let mut host = Host::start(programs, &config, &launch, &place)?;
+    let mut host = Host::start(programs, &config, &launch, &place).await?;
     let (kill, frames) = (io.kill.clone(), io.frames.clone());
     let over = {
         let link = Link {

@@ -32,7 +32,7 @@ struct Running {
 
 impl Host {
     /// Starts the command, if there is one.
-    pub(super) fn start(
+    pub(super) async fn start(
         programs: &Programs,
         config: &Config,
         launch: &Launch,
@@ -47,6 +47,7 @@ impl Host {
         let spec = Spec { command: &command, dir, env: place.env(programs, config, launch) };
         let mut process = programs
             .start(spec)
+            .await
             .map_err(|error| failure("spawn", format!("the server cannot be started: {error}")))?;
         // It is told everything over the wire.
         process.stdin = None;

@@ -88,6 +88,7 @@ async fn run(programs: Programs, launch: Launch, io: Io) -> Result<Exit, Failure
     io.may_act.check()?;
     let process = programs
         .start(Spec { command: &command, dir, env })
+        .await
         .map_err(|error| failure("spawn", format!("the harness cannot be started: {error}")))?;
     attempt::Attempt::new(&config, process).run(launch, &config, io).await
 }

@@ -32,13 +32,13 @@ pub(crate) struct Host {
 
 impl Host {
     /// Starts the agent; returns its standard output and input as well.
-    pub(crate) fn start(
+    pub(crate) async fn start(
         programs: &Programs,
         spec: Spec<'_>,
         graces: Graces,
     ) -> Result<(Self, pipe::Receiver, pipe::Sender), Failure> {
         let spawn = |why: String| failure("spawn", format!("the agent cannot be started: {why}"));
-        let mut process = programs.start(spec).map_err(|error| spawn(error.to_string()))?;
+        let mut process = programs.start(spec).await.map_err(|error| spawn(error.to_string()))?;
         let (output, input) = (process.stdout.take(), process.stdin.take());
         let (Some(output), Some(input)) = (output, input) else {
             return Err(spawn("it has no standard input and output".into()));

@@ -3,6 +3,7 @@
 
 pub mod engine;
 pub mod model;
+pub mod sandboxed;
 
 use ax_core::id::{AttemptId, ExecId, Namespace, Seq, SessionId, SessionKey};
 use ax_core::session::{Body, Failure, Frame, PartKind};

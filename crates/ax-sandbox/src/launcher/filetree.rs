@@ -337,6 +337,7 @@ impl Builder<'_> {
             move_mount(&mount, "", &point, "", flags)
                 .map_err(|error| refused(Wall::Root, &target, &error.into()))?;
         }
+        self.links(root.as_fd()).map_err(failed)?;
         // The old root is put on top of the new one and let go.
         let swapped = pivot_root(".", ".").and_then(|()| unmount(".", UnmountFlags::DETACH));
         swapped.map_err(|error| Refusal::at(Wall::Root, "pivot_root", &error))?;
@@ -348,6 +349,20 @@ impl Builder<'_> {
             .iter()
             .try_for_each(|path| give(path, user_inside(self.order)))
             .map_err(failed)
+    }
+
+    /// Makes the links again that lead to programs.
+    fn links(&self, root: BorrowedFd<'_>) -> io::Result<()> {
+        for (link, to) in &self.order.links {
+            let Some(name) = link.file_name() else { continue };
+            let dir = point(root, link.parent().unwrap_or(link), true)?;
+            match symlinkat(to, &dir, name) {
+                // The way to another program has it already.
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     /// Makes the files that are ours: links to programs, devices' other names, a small `/etc`.

@@ -54,7 +54,7 @@ impl Tools {
         let limit = limit(input);
         let command = ["sh", "-c", SCRIPT, "sh", &given.command].map(Into::into);
         let spec = Spec { command: &command, dir: &self.workspace, env: self.env.clone() };
-        let mut process = match self.programs.start(spec) {
+        let mut process = match self.programs.start(spec).await {
             Ok(process) => process,
             Err(error) => {
                 return Ok(Returned::error(format!("the command cannot be started: {error}")));
