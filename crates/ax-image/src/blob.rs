@@ -105,12 +105,11 @@ impl<R: Read> Read for Shared<R> {
 
 /// What is read of a blob, and hashed.
 type Source<R> = Shared<BufReader<Hashing<R>>>;
+/// What is in it, as far as it may be read.
+type Content<'a> = Bounded<'a, Box<dyn Read>>;
 
 /// Returns what is in a blob, within bounds, and the blob.
-fn bounded<R: Read + 'static>(
-    blob: R,
-    limits: &Limits,
-) -> io::Result<(Bounded<'_, Box<dyn Read>>, Source<R>)> {
+fn bounded<R: Read + 'static>(blob: R, limits: &Limits) -> io::Result<(Content<'_>, Source<R>)> {
     let hashing = Hashing::new(blob);
     let taken = hashing.count();
     let shared = Shared(Rc::new(RefCell::new(BufReader::with_capacity(BUFFER_BYTES, hashing))));

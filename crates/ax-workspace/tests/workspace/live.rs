@@ -216,7 +216,7 @@ async fn what_is_deep_or_closed_is_removed_and_a_full_directory_only_when_asked(
     at.push("closed");
     fs::create_dir(&at).unwrap();
     fs::write(at.join("f"), "x").unwrap();
-    fs::set_permissions(&at, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&at, fs::Permissions::from_mode(0o0)).unwrap();
     fs::write(place.dir.join("d/.ax-removed.1"), "in the way").unwrap();
     let refused = live::remove(&place.dir, b"d", false).await;
     assert!(matches!(refused, Err(FileError::NotEmpty { .. })), "{refused:?}");
