@@ -6,7 +6,7 @@
 
 use crate::digest::{Digest, Hashing};
 use crate::error::Error;
-use crate::unpack::{Limits, Unpacked, unpack};
+use crate::unpack::{Limits, Meaning, Unpacked, unpack, unpack_as};
 use flate2::read::MultiGzDecoder;
 use rustix::fd::BorrowedFd;
 use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
@@ -43,11 +43,8 @@ pub(crate) fn unpack_blob(
     let what = || format!("layer {}", named.blob.unwrap_or(named.tree));
     // One byte more shows that there is more.
     let most = named.bytes.map_or(u64::MAX, |bytes| bytes.saturating_add(1));
-    let hashing = Hashing::new(blob.take(most));
-    let read_bytes = hashing.count();
-    let shared = Shared(Rc::new(RefCell::new(BufReader::with_capacity(BUFFER_BYTES, hashing))));
-    let plain = decompressed(shared.clone()).map_err(Error::reading(&what()))?;
-    let bounded = Bounded { inner: plain, taken: Rc::clone(&read_bytes), given: 0, limits };
+    let (bounded, shared) = bounded(blob.take(most), limits).map_err(Error::reading(&what()))?;
+    let read_bytes = Rc::clone(&bounded.taken);
     let mut tree = Hashing::new(bounded);
     let unpacked = unpack(&mut tree, to, limits).map_err(|error| match error {
         Error::Malformed { why, .. } => Error::malformed(what(), why),
@@ -76,6 +73,21 @@ pub(crate) fn unpack_blob(
     Ok(unpacked)
 }
 
+/// Unpacks an archive of files that is no layer of an image: plain, or compressed by gzip or zstd.
+/// The directory is empty, and nobody else writes to it.
+///
+/// # Errors
+///
+/// As [`unpack`].
+pub fn unpack_archive(
+    archive: impl Read + 'static,
+    to: BorrowedFd<'_>,
+    limits: &Limits,
+) -> Result<Unpacked, Error> {
+    let (bounded, _) = bounded(archive, limits).map_err(Error::reading("archive"))?;
+    unpack_as(Meaning::Plain, bounded, to, limits)
+}
+
 /// A reader with several owners: what a decompressor leaves is read by the next one.
 struct Shared<R>(Rc<RefCell<R>>);
 
@@ -89,6 +101,20 @@ impl<R: Read> Read for Shared<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.borrow_mut().read(buffer)
     }
+}
+
+/// What is read of a blob, and hashed.
+type Source<R> = Shared<BufReader<Hashing<R>>>;
+/// What is in it, as far as it may be read.
+type Content<'a> = Bounded<'a, Box<dyn Read>>;
+
+/// Returns what is in a blob, within bounds, and the blob.
+fn bounded<R: Read + 'static>(blob: R, limits: &Limits) -> io::Result<(Content<'_>, Source<R>)> {
+    let hashing = Hashing::new(blob);
+    let taken = hashing.count();
+    let shared = Shared(Rc::new(RefCell::new(BufReader::with_capacity(BUFFER_BYTES, hashing))));
+    let inner = decompressed(shared.clone())?;
+    Ok((Bounded { inner, taken, given: 0, limits }, shared))
 }
 
 /// Returns what is in a blob, by how it begins.
@@ -165,11 +191,11 @@ impl<R: Read> Read for Bounded<'_, R> {
         let Limits { bytes, ratio, .. } = *self.limits;
         let fair = FREE_BYTES.saturating_add(self.taken.get().saturating_mul(ratio));
         if self.given > bytes {
-            let what = "the size of an unpacked layer in bytes";
+            let what = "the size of an unpacked archive in bytes";
             return Err(Error::Limit { what, limit: bytes }.hidden());
         }
         if self.given > fair {
-            let what = "what a layer unpacks to, in bytes for each of its bytes,";
+            let what = "what an archive unpacks to, in bytes for each of its bytes,";
             return Err(Error::Limit { what, limit: ratio }.hidden());
         }
         Ok(got)
@@ -178,10 +204,6 @@ impl<R: Read> Read for Bounded<'_, R> {
 
 /// Reads a blob to its end, for tests; returns how many bytes are in it.
 pub(crate) fn read_all(blob: Vec<u8>, limits: &Limits) -> Result<u64, Error> {
-    let hashing = Hashing::new(Cursor::new(blob));
-    let taken = hashing.count();
-    let shared = Shared(Rc::new(RefCell::new(BufReader::new(hashing))));
-    let inner = decompressed(shared).map_err(Error::reading("layer"))?;
-    let mut bounded = Bounded { inner, taken, given: 0, limits };
+    let (mut bounded, _) = bounded(Cursor::new(blob), limits).map_err(Error::reading("layer"))?;
     io::copy(&mut bounded, &mut io::sink()).map_err(Error::reading("layer"))
 }

@@ -27,6 +27,7 @@ pub mod store;
 pub mod test_support;
 pub mod unpack;
 
+pub use blob::unpack_archive;
 pub use digest::Digest;
 pub use error::Error;
 pub use manifest::Platform;

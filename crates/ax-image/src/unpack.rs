@@ -14,6 +14,7 @@ mod names;
 mod tree;
 
 use crate::error::Error;
+pub(crate) use names::Meaning;
 use names::Name;
 use rustix::fd::BorrowedFd;
 use std::io::{self, Read};
@@ -55,13 +56,22 @@ pub struct Unpacked {
     pub left_out: u64,
 }
 
-/// Unpacks an archive, which is not compressed, into an empty directory that nobody else writes to.
+/// Unpacks a layer, which is not compressed, into an empty directory that nobody else writes to.
 ///
 /// # Errors
 ///
 /// If the archive is malformed, beyond a limit, or wants something that it must not; if the disk
 /// fails. What is in the directory then is to be thrown away.
 pub fn unpack(archive: impl Read, to: BorrowedFd<'_>, limits: &Limits) -> Result<Unpacked, Error> {
+    unpack_as(Meaning::Layer, archive, to, limits)
+}
+
+pub(crate) fn unpack_as(
+    meaning: Meaning,
+    archive: impl Read,
+    to: BorrowedFd<'_>,
+    limits: &Limits,
+) -> Result<Unpacked, Error> {
     let mut archive = Archive::new(archive);
     let malformed = Error::reading("archive");
     // Raw: the library would read extended headers of any size into memory.
@@ -73,14 +83,15 @@ pub fn unpack(archive: impl Read, to: BorrowedFd<'_>, limits: &Limits) -> Result
         let mut entry = entry.map_err(Error::reading("archive"))?;
         unpacked.entries += 1;
         if unpacked.entries > limits.entries {
-            let what = "the number of entries of a layer";
+            let what = "the number of entries of an archive";
             return Err(Error::Limit { what, limit: limits.entries });
         }
         if extended.take(&mut entry)? {
             continue;
         }
         let known = std::mem::take(&mut extended);
-        place(&mut tree, &mut entry, &known, limits, &mut unpacked)?;
+        let place = Place { meaning, limits, extended: &known };
+        place.entry(&mut tree, &mut entry, &mut unpacked)?;
     }
     if extended != Extended::default() {
         return Err(Error::malformed("archive", "it ends within an entry"));
@@ -154,56 +165,65 @@ fn long<R: Read>(entry: &mut Entry<'_, R>) -> Result<Vec<u8>, Error> {
     Ok(name)
 }
 
-fn place<R: Read>(
-    tree: &mut Tree<'_>,
-    entry: &mut Entry<'_, R>,
-    extended: &Extended,
-    limits: &Limits,
-    unpacked: &mut Unpacked,
-) -> Result<(), Error> {
-    let header = entry.header().clone();
-    let written = extended.name.clone().unwrap_or_else(|| header.path_bytes().into_owned());
-    let refused = |why: &str| names::refused(&written, why);
-    let number = |number: io::Result<u64>| number.map_err(Error::reading("archive"));
-    let size = number(header.entry_size())?;
-    // Readers that disagree about where an entry ends see different archives.
-    if extended.size.is_some_and(|said| said != size) {
-        return Err(refused("has two sizes"));
-    }
-    let mode = u32::try_from(number(header.mode().map(u64::from))? & 0o7777).unwrap_or(0);
-    let name = names::read(&written, limits.depth)?;
-    let kind = header.entry_type();
-    let is_dir = kind.is_dir() || (kind.is_file() && written.ends_with(b"/"));
-    let path = match name {
-        Name::Root if is_dir => return Ok(()),
-        Name::Root => return Err(refused("is no directory, and has no name")),
-        Name::Ignored => return Ok(()),
-        Name::Whiteout { parent, name } => return tree.whiteout(&parent, &name),
-        Name::Opaque { parent } => return tree.opaque(&parent),
-        Name::Path(path) => path,
-    };
-    if is_dir {
-        return tree.dir(&path, mode);
-    }
-    match kind {
-        EntryType::Regular | EntryType::Continuous => {
-            unpacked.bytes += size;
-            tree.file(&path, entry, size, mode, modified(&header))
+/// What says where an entry goes.
+struct Place<'a> {
+    meaning: Meaning,
+    limits: &'a Limits,
+    extended: &'a Extended,
+}
+
+impl Place<'_> {
+    fn entry<R: Read>(
+        &self,
+        tree: &mut Tree<'_>,
+        entry: &mut Entry<'_, R>,
+        unpacked: &mut Unpacked,
+    ) -> Result<(), Error> {
+        let Place { meaning, limits, extended } = *self;
+        let header = entry.header().clone();
+        let written = extended.name.clone().unwrap_or_else(|| header.path_bytes().into_owned());
+        let refused = |why: &str| names::refused(&written, why);
+        let number = |number: io::Result<u64>| number.map_err(Error::reading("archive"));
+        let size = number(header.entry_size())?;
+        // Readers that disagree about where an entry ends see different archives.
+        if extended.size.is_some_and(|said| said != size) {
+            return Err(refused("has two sizes"));
         }
-        EntryType::Symlink => tree.symlink(&path, &link(&header, extended)),
-        EntryType::Link => {
-            let target = link(&header, extended);
-            match names::read(&target, limits.depth)? {
-                Name::Path(target) => tree.hard_link(&path, &target),
-                _ => Err(refused("links to what is no file")),
+        let mode = u32::try_from(number(header.mode().map(u64::from))? & 0o7777).unwrap_or(0);
+        let name = names::read(&written, limits.depth, meaning)?;
+        let kind = header.entry_type();
+        let is_dir = kind.is_dir() || (kind.is_file() && written.ends_with(b"/"));
+        let path = match name {
+            Name::Root if is_dir => return Ok(()),
+            Name::Root => return Err(refused("is no directory, and has no name")),
+            Name::Ignored => return Ok(()),
+            Name::Whiteout { parent, name } => return tree.whiteout(&parent, &name),
+            Name::Opaque { parent } => return tree.opaque(&parent),
+            Name::Path(path) => path,
+        };
+        if is_dir {
+            return tree.dir(&path, mode);
+        }
+        match kind {
+            EntryType::Regular | EntryType::Continuous => {
+                unpacked.bytes += size;
+                tree.file(&path, entry, size, mode, modified(&header))
             }
+            EntryType::Symlink => tree.symlink(&path, &link(&header, extended)),
+            EntryType::Link => {
+                let target = link(&header, extended);
+                match names::read(&target, limits.depth, meaning)? {
+                    Name::Path(target) => tree.hard_link(&path, &target),
+                    _ => Err(refused("links to what is no file")),
+                }
+            }
+            EntryType::Char | EntryType::Block | EntryType::Fifo => {
+                unpacked.left_out += 1;
+                Ok(())
+            }
+            EntryType::GNUSparse => Err(refused("is a sparse file, which is not unpacked")),
+            _ => Err(refused("is of a kind that is not known")),
         }
-        EntryType::Char | EntryType::Block | EntryType::Fifo => {
-            unpacked.left_out += 1;
-            Ok(())
-        }
-        EntryType::GNUSparse => Err(refused("is a sparse file, which images do not have")),
-        _ => Err(refused("is of a kind that is not known")),
     }
 }
 

@@ -8,7 +8,7 @@ use ax_core::id::Namespace;
 use ax_store::{BlobId, Blobs};
 use bytes::Bytes;
 
-/// One name in a snapshot.
+/// One name in a snapshot, or in a workspace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
     /// The name, which need not be text.
@@ -25,7 +25,7 @@ pub struct Listed {
     pub target: Vec<u8>,
 }
 
-/// What a name in a snapshot is.
+/// What a name is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A regular file.
@@ -34,6 +34,8 @@ pub enum Kind {
     Dir,
     /// A symbolic link.
     Link,
+    /// A pipe, socket or device: in a workspace only, never in a snapshot.
+    Special,
 }
 
 /// A file of a snapshot that is being read.

@@ -97,3 +97,81 @@ pub enum RestoreError {
     #[error("the restore was broken off")]
     Stopped,
 }
+
+/// Why a file of a workspace was not listed, read, written or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// Nothing in a workspace can have this path.
+    #[error("{path:?} is no path in a workspace: it {why}")]
+    BadPath {
+        /// What was asked for, with bytes that are no text escaped.
+        path: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// There is nothing at this path.
+    #[error("there is no {path:?} in the workspace")]
+    NoPath {
+        /// What was asked for.
+        path: String,
+    },
+    /// What is at this path, or on the way there, is of another kind.
+    #[error("{path:?} is {found}, not {wanted}")]
+    Kind {
+        /// What was found.
+        path: String,
+        /// What it is.
+        found: &'static str,
+        /// What it should be.
+        wanted: &'static str,
+    },
+    /// There is something already, and it is not to be overwritten.
+    #[error("there is already a {path:?} in the workspace")]
+    Exists {
+        /// Where.
+        path: String,
+    },
+    /// A directory has something in it, which is not to be removed with it.
+    #[error("{path:?} is not empty")]
+    NotEmpty {
+        /// The directory.
+        path: String,
+    },
+    /// It is more than may be.
+    #[error("{path:?} has more than {max} {what}")]
+    Limit {
+        /// Where.
+        path: String,
+        /// What there is too much of.
+        what: &'static str,
+        /// How much is allowed.
+        max: u64,
+    },
+    /// A file became shorter while it was read.
+    #[error("{path:?} changed while it was read")]
+    Changed {
+        /// The file.
+        path: String,
+    },
+    /// What was to be written broke off. The workspace is as it was.
+    #[error("the content of {path:?} broke off")]
+    Content {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The disk or the kernel failed.
+    #[error("{} cannot be used", path.display())]
+    Io {
+        /// With what.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The work was ended before it was done, because the process ends.
+    #[error("the work was broken off")]
+    Stopped,
+}

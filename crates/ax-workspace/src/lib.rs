@@ -20,6 +20,7 @@
 mod browse;
 mod error;
 mod index;
+pub mod live;
 mod pack;
 mod restore;
 mod save;
@@ -30,7 +31,7 @@ mod tree;
 mod wire;
 
 pub use browse::{Change, Changed, FileReader, Kind, Listed, diff, list, read};
-pub use error::{ReadError, RestoreError, SnapshotError};
+pub use error::{FileError, ReadError, RestoreError, SnapshotError};
 pub use pack::Totals;
 
 use ax_core::id::Namespace;

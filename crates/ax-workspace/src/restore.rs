@@ -20,7 +20,8 @@ use tokio::runtime::Handle;
 
 /// Says which snapshot is being restored; there from before the first change until after the last.
 const MARKER: &str = "restoring";
-/// What a file is called in its directory until it is complete. It is never in a snapshot.
+/// What a file is called in its directory until it is complete; followed by a dot and more if
+/// several can be made at once. It is never in a snapshot.
 pub(crate) const DRAFT: &[u8] = b".ax-restoring";
 
 /// What it takes to restore.
@@ -32,6 +33,11 @@ pub(crate) struct Job {
     pub(crate) place: Place,
     pub(crate) snapshot: BlobId,
     pub(crate) options: Options,
+}
+
+/// Whether this is the name of a file that is not complete.
+pub(crate) fn is_draft(name: &[u8]) -> bool {
+    name.strip_prefix(DRAFT).is_some_and(|rest| matches!(rest.first(), None | Some(b'.')))
 }
 
 /// Returns the snapshot whose restore was begun and not ended.
@@ -68,7 +74,7 @@ impl Job {
             options: &self.options,
             reader,
             packs,
-            owner: owner(&stat),
+            owner: sys::owner(&stat),
             done: Restored::default(),
         };
         let old = old.as_ref().map(|index| &index.tree);
@@ -100,13 +106,6 @@ fn mark(beside: &Path, snapshot: &BlobId) -> io::Result<()> {
 fn unmark(beside: &Path) -> io::Result<()> {
     fs::remove_file(beside.join(MARKER))?;
     File::open(beside)?.sync_all()
-}
-
-/// Whom files are given to: to whom the workspace belongs, if that is somebody else.
-fn owner(stat: &Stat) -> Option<(Uid, Gid)> {
-    let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
-    let us = rustix::process::geteuid();
-    (us.is_root() && uid != us).then_some((uid, gid))
 }
 
 /// Forgets how files look that could be changed without looking different.
@@ -217,7 +216,7 @@ impl Restore<'_> {
                 rustix::fs::mkdirat(dir, &**name, Mode::RWXU)?;
             }
             match sys::open_dir(dir, name) {
-                Err(Errno::ACCESS) => make_ours(dir, name)?,
+                Err(Errno::ACCESS) => sys::make_ours(dir, name)?,
                 opened => return opened,
             }
             sys::open_dir(dir, name)
@@ -367,35 +366,8 @@ impl Restore<'_> {
         name: &[u8],
         path: &[u8],
     ) -> Result<(), RestoreError> {
-        self.remove_all(dir, name).map_err(|errno| self.failed(path, errno))?;
-        Ok(())
-    }
-
-    fn remove_all(&mut self, dir: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
-        match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
-            Ok(()) => self.done.removed += 1,
-            Err(Errno::NOENT) => {}
-            Err(errno @ (Errno::ISDIR | Errno::PERM)) => {
-                // Deeper than any descriptor limit is deeper than any snapshot: see `Limits`.
-                if sys::kind(&sys::stat(dir, name)?) != FileType::Directory {
-                    return Err(errno);
-                }
-                if let Err(Errno::ACCESS) = sys::open_dir(dir, name).map(drop) {
-                    make_ours(dir, name)?;
-                }
-                let inner = sys::open_dir(dir, name)?;
-                let left = sys::names(inner.as_fd(), u64::MAX)?.unwrap_or_default();
-                if !left.is_empty() {
-                    rustix::fs::fchmod(&inner, Mode::RWXU)?;
-                }
-                for name in left {
-                    self.remove_all(inner.as_fd(), &name)?;
-                }
-                rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?;
-                self.done.removed += 1;
-            }
-            Err(errno) => return Err(errno),
-        }
+        let removed = sys::remove_all(dir, name).map_err(|errno| self.failed(path, errno))?;
+        self.done.removed += removed;
         Ok(())
     }
 
@@ -406,16 +378,6 @@ impl Restore<'_> {
     fn wrapped(root: &Path, path: &[u8], errno: Errno) -> RestoreError {
         RestoreError::Directory { path: root.join(shown(path)), source: errno.into() }
     }
-}
-
-/// Takes the right to look into a directory that was closed against its own owner.
-fn make_ours(dir: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
-    use rustix::fs::OFlags;
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(dir, name, flags, Mode::empty())?;
-    use std::os::fd::AsRawFd as _;
-    // The descriptor cannot be changed by itself; its name under /proc can, and is no other file.
-    rustix::fs::chmod(format!("/proc/self/fd/{}", fd.as_raw_fd()), Mode::RWXU)
 }
 
 fn is_same(node: &Node, content: &[Object]) -> bool {

@@ -6,7 +6,7 @@
 
 use crate::error::SnapshotError;
 use crate::pack::Totals;
-use crate::restore::DRAFT;
+use crate::restore::is_draft;
 use crate::store::Writer;
 use crate::sys::{self, shown};
 use crate::tree::{Dir, Entry, Node, Object, Packs, TARGET_BYTES_MAX, Time};
@@ -75,7 +75,7 @@ impl Scan<'_> {
                 path.push(b'/');
             }
             path.extend_from_slice(&name);
-            if *name != *DRAFT && !self.options.skip.iter().any(|skip| skip == path) {
+            if !is_draft(&name) && !self.options.skip.iter().any(|skip| skip == path) {
                 let old = old.and_then(|old| old.get(&name));
                 entries.extend(self.entry(fd.as_fd(), name, path, depth, old)?);
             }

@@ -16,6 +16,15 @@ const RESERVED: &[u8] = b".wh..wh.";
 /// The name that hides all that lower layers have in a directory.
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
+/// What names of an archive may mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Meaning {
+    /// It is a layer of an image: some names remove what is below.
+    Layer,
+    /// Names are names.
+    Plain,
+}
+
 /// What the name of an entry stands for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Name {
@@ -35,8 +44,8 @@ pub(super) fn refused(written: &[u8], why: &str) -> Error {
     Error::Entry { path: String::from_utf8_lossy(written).into_owned(), why: why.into() }
 }
 
-/// Reads a name.
-pub(super) fn read(written: &[u8], depth_max: usize) -> Result<Name, Error> {
+/// Reads a name. In a layer some names mean removals; elsewhere they are names like any other.
+pub(super) fn read(written: &[u8], depth_max: usize, meaning: Meaning) -> Result<Name, Error> {
     let refused = |why: &str| Err(refused(written, why));
     if written.len() > PATH_BYTES_MAX {
         // Not repeated in full.
@@ -61,10 +70,13 @@ pub(super) fn read(written: &[u8], depth_max: usize) -> Result<Name, Error> {
     if above.len() > depth_max {
         return refused("is in too many directories");
     }
+    let parent: PathBuf = above.iter().map(|part| OsStr::from_bytes(part)).collect();
+    if meaning == Meaning::Plain {
+        return Ok(Name::Path(parent.join(OsStr::from_bytes(last))));
+    }
     if above.iter().any(|part| part.starts_with(WHITEOUT)) {
         return refused("is in a directory whose name means a removal");
     }
-    let parent: PathBuf = above.iter().map(|part| OsStr::from_bytes(part)).collect();
     if *last == OPAQUE {
         return Ok(Name::Opaque { parent });
     }
@@ -97,7 +109,7 @@ mod tests {
             ("a/.wh..wh..opq", Name::Opaque { parent: "a".into() }),
             (".wh..wh.plnk", Name::Ignored),
         ] {
-            assert_eq!(read(written.as_bytes(), 4).unwrap(), expected, "{written}");
+            assert_eq!(read(written.as_bytes(), 4, Meaning::Layer).unwrap(), expected, "{written}");
         }
     }
 
@@ -119,7 +131,16 @@ mod tests {
             &long,
             &longer,
         ] {
-            assert!(read(written.as_bytes(), 4).is_err(), "{written}");
+            assert!(read(written.as_bytes(), 4, Meaning::Layer).is_err(), "{written}");
         }
+    }
+
+    #[test]
+    fn outside_of_layers_no_name_means_a_removal() {
+        for written in ["a/.wh.b", ".wh..wh..opq", ".wh.a/b", ".wh."] {
+            let path = Name::Path(written.into());
+            assert_eq!(read(written.as_bytes(), 4, Meaning::Plain).unwrap(), path);
+        }
+        assert!(read(b".wh.a/../../b", 4, Meaning::Plain).is_err());
     }
 }

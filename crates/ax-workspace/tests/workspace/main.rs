@@ -3,6 +3,7 @@
 
 mod hostile;
 mod kills;
+mod live;
 mod properties;
 mod snapshots;
 mod world;
