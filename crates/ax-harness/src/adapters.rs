@@ -156,9 +156,6 @@ impl Adapters {
         match launch.agent.harness.get("type").and_then(Value::as_str) {
             Some("process") => ProcessHarness::within(programs).launch(launch, io),
             Some("acp") => AcpHarness::within(programs).launch(launch, io),
-            Some("antigravity") if programs.are_sandboxed() => {
-                Box::pin(refuse(AntigravityHarness::no_sandbox(), io))
-            }
             Some("antigravity") => AntigravityHarness::within(programs).launch(launch, io),
             Some("ax1") => Ax1Harness::within(programs).launch(launch, io),
             Some("builtin") => self.builtin.within(programs).run(launch, io, tools),

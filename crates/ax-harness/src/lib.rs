@@ -29,6 +29,7 @@ mod outside;
 mod own;
 mod process;
 mod programs;
+mod reach;
 mod sse;
 pub mod supervise;
 mod turn;

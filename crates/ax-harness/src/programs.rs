@@ -4,11 +4,12 @@ mod shown;
 
 use crate::environment;
 use crate::launch::Launch;
+use crate::reach::Reach;
 use crate::supervise::{Ended, Options, Spec, Status, Supervised};
 use ax_core::session::Failure;
 use ax_gateway::{Sockets, Users};
 use ax_sandbox::{
-    Backend as _, BackendKind, Gateway, Guests, ImageRoot, Namespace, Plan, Refusal, Root,
+    Backend as _, BackendKind, Gateway, Guests, ImageRoot, Mount, Namespace, Plan, Refusal, Root,
 };
 use serde_json::Value;
 use shown::Shown;
@@ -21,6 +22,8 @@ use tokio::net::unix::pipe;
 
 /// The port of a sandbox's loopback interface that leads to the gateway.
 pub(crate) const GATEWAY_PORT: u16 = 4_400;
+/// The port of a sandbox's loopback interface at which a program may be told to listen.
+pub(crate) const PROGRAM_PORT: u16 = 4_401;
 /// The signal that is not caught (signal(7)).
 const SIGKILL: i32 = 9;
 /// What nobody means to show who keeps an agent beside it.
@@ -153,6 +156,15 @@ impl Programs {
             let gateway = |socket: &Path| Gateway { socket: socket.into(), port: GATEWAY_PORT };
             around.gateway = socket.map(gateway);
             around.files.extend(files.map(Path::to_path_buf));
+        }
+        self
+    }
+
+    /// Lets them write to a directory of the runtime, which they see at its own path.
+    pub(crate) fn share(mut self, dir: &Path) -> Self {
+        if let Some(around) = &mut self.around {
+            let mount = Mount { source: dir.into(), target: None, writable: true };
+            Arc::make_mut(around).plan.mounts.push(mount);
         }
         self
     }
@@ -368,6 +380,14 @@ impl Program {
         let stderr = process.stderr.take();
         let running = Running::Sandboxed(process);
         Self { running, killed: false, stdin, stdout, stderr }
+    }
+
+    /// The way to the ports that it listens at.
+    pub(crate) fn reach(&self) -> Reach {
+        match &self.running {
+            Running::Supervised(_) => Reach::Machine,
+            Running::Sandboxed(process) => process.door().map_or(Reach::Machine, Reach::Sandbox),
+        }
     }
 
     /// Sends SIGTERM to the program's process group.

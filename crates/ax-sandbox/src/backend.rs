@@ -1,6 +1,7 @@
 //! The trait, its two backends, and a sandbox that runs.
 
 use crate::cgroup::Stats;
+use crate::door::Door;
 use crate::forker::{self, Forked, Forker};
 use crate::guests::{Guest, Guests};
 use crate::order::{self, ASK_KILL, ASK_TERMINATE, Bind, Gateway, ImageRoot, Order, Started};
@@ -112,7 +113,9 @@ pub struct Spec {
 /// 4. A killed sandbox ends soon, whatever it does; so does one whose runtime has died, and one
 ///    whose time limit is over.
 /// 5. A program that cannot be started is reported as [`Ended::NotStarted`] with a cause.
-/// 6. [`Backend::reap`] leaves nothing of earlier lives, and what lives alone.
+/// 6. [`Running::door`] leads to the ports that the command listens at; there is none where the
+///    command has the machine's own network.
+/// 7. [`Backend::reap`] leaves nothing of earlier lives, and what lives alone.
 pub trait Backend: fmt::Debug + Send + Sync {
     /// Which one it is.
     fn kind(&self) -> BackendKind;
@@ -355,6 +358,7 @@ pub struct Running {
     entry: PathBuf,
     /// While something of it may run.
     guest: Option<Guest>,
+    door: Option<Door>,
     _held: Vec<Arc<File>>,
 }
 
@@ -393,12 +397,14 @@ impl Running {
         control.set_write_timeout(Some(ORDER_LIMIT))?;
         let ((input, stdin), (stdout, output), (stderr, errors)) =
             (io::pipe()?, io::pipe()?, io::pipe()?);
+        let (door, inner) = Door::make()?;
         let launcher = start_launcher(options, order, theirs.into(), forker)?;
         if let Some(pid) = launcher.id() {
             entry.started(pid)?;
         }
-        let descriptors = [input.as_fd(), output.as_fd(), errors.as_fd(), entry.file.as_fd()];
-        order::send(&control, order, descriptors)?;
+        let (lock, inner) = (entry.file.as_fd(), inner.as_fd());
+        let pipes = (input.as_fd(), output.as_fd(), errors.as_fd());
+        order::send(&control, order, [pipes.0, pipes.1, pipes.2, lock, inner])?;
         control.set_nonblocking(true)?;
         Ok(Self {
             launcher,
@@ -412,6 +418,7 @@ impl Running {
             registry: registry(options),
             entry: entry.path.clone(),
             guest,
+            door: order.isolated.then_some(door),
             _held: held,
         })
     }
@@ -430,6 +437,11 @@ impl Running {
         // The socket takes far more than the few orders there are; a launcher that is gone
         // needs none.
         let _launcher_gone = (&self.orders).write_all(&[order]);
+    }
+
+    /// Returns the way to the ports of its loopback interface, if it has one of its own.
+    pub fn door(&self) -> Option<Door> {
+        self.door.clone()
     }
 
     /// Returns the launcher's process id while it runs.

@@ -32,6 +32,7 @@ pub async fn run(backend: &dyn Backend, dir: &Path) {
     a_killed_one_ends_whatever_it_does(backend, dir).await;
     time_is_limited(backend, dir).await;
     what_cannot_start_says_why(backend, dir).await;
+    the_door_leads_to_what_the_command_listens_at(backend, dir).await;
 }
 
 fn spec(dir: &Path, command: &[&str]) -> Spec {
@@ -143,4 +144,40 @@ async fn what_cannot_start_says_why(backend: &dyn Backend, dir: &Path) {
     let Ended::NotStarted(refusal) = done.ended else { panic!("{:?}", done.ended) };
     assert!(refusal.cause.contains("no-such-program"), "{refusal:?}");
     assert!(!refusal.hint.is_empty());
+}
+
+async fn the_door_leads_to_what_the_command_listens_at(backend: &dyn Backend, dir: &Path) {
+    let server = "
+import socket
+def echo(server):
+    talk, _ = server.accept()
+    while data := talk.recv(65536):
+        talk.sendall(data)
+for family, host in [(socket.AF_INET, '127.0.0.1'), (socket.AF_INET6, '::1')]:
+    with socket.socket(family) as server:
+        server.bind((host, 4711))
+        server.listen()
+        print('ready', flush=True)
+        echo(server)
+";
+    let mut running = start(backend, spec(dir, &["/usr/bin/python3", "-I", "-c", server]));
+    let Some(door) = running.door() else { return };
+    let sent: Vec<u8> = (0..1_000_000_u32).map(|number| number.to_le_bytes()[0]).collect();
+    for _ in 0..2 {
+        ready(&mut running).await;
+        let (mut from, mut to) = door.connect(4711).await.expect("it listens").into_split();
+        let write = async {
+            to.write_all(&sent).await.expect("it reads");
+            drop(to);
+        };
+        let mut came = Vec::new();
+        let ((), read) = tokio::join!(write, from.read_to_end(&mut came));
+        assert!(read.is_ok() && came == sent, "{} bytes came back", came.len());
+    }
+    let nobody = door.connect(4712).await.map_err(|error| error.kind());
+    assert!(matches!(nobody, Err(std::io::ErrorKind::ConnectionRefused)), "{nobody:?}");
+    let done = finish(running, b"").await;
+    assert_eq!(done.ended, Ended::Ran(Status::Exited(0)));
+    let gone = door.connect(4711).await.map_err(|error| error.kind());
+    assert!(gone.is_err(), "{gone:?}");
 }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! runtime ──control socket──▶ launcher (our own binary, one thread)
-//!                                └─ pid 1 (namespaces; ours: reaps, forwards to the gateway)
+//!                                └─ pid 1 (namespaces; ours: reaps, forwards to the gateway,
+//!                                   │     and lets the runtime in)
 //!                                     └─ command (own user id, no capability, seccomp, Landlock)
 //! ```
 //!
@@ -33,6 +34,7 @@
 pub mod backend;
 mod cgroup;
 pub mod conformance;
+mod door;
 mod forker;
 mod guests;
 pub mod launcher;
@@ -46,6 +48,7 @@ mod wall;
 
 pub use backend::{Backend, Ended, Namespace, Options, Process, Running, Spec, Status, ids_of};
 pub use cgroup::Stats;
+pub use door::Door;
 pub use guests::Guests;
 pub use order::{Gateway, ImageRoot};
 pub use plan::{BackendKind, ConfigError, Mount, Plan, Resources, Root};

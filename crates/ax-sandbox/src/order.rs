@@ -4,10 +4,13 @@
 //! runtime ─▶ launcher   0 (4 bytes), with one descriptor: fork, for orders over this socket
 //!         ◀─            its process id (4 bytes, big-endian; 0 if there is none), and a descriptor
 //!                       of it
-//! runtime ─▶ launcher   length (4 bytes, big-endian), order (JSON), with four descriptors:
-//!                       the command's stdin, stdout, stderr, and the locked entry
+//! runtime ─▶ launcher   length (4 bytes, big-endian), order (JSON), with five descriptors:
+//!                       the command's stdin, stdout, stderr, the locked entry, and the door
 //!         ─▶            single bytes: `T` terminate, `K` kill; the end means kill
 //!         ◀─            lines: `started JSON`, `failed JSON`, `exited N`, `signaled N`, `timeout`
+//! runtime ─▶ pid 1      over the door: a port (4 bytes, big-endian), with one descriptor: a
+//!                       socket, to be connected with that port of the sandbox's loopback
+//!         ◀─            over that socket: one byte, `+`, and then what the port says; or its end
 //! ```
 //! Lines come from the launcher until there is a pid 1, then from pid 1.
 
@@ -31,10 +34,12 @@ use std::path::PathBuf;
 pub(crate) const ASK_TERMINATE: u8 = b'T';
 /// Asks the launcher to kill everything at once.
 pub(crate) const ASK_KILL: u8 = b'K';
+/// Says over a socket that it is connected.
+pub(crate) const CONNECTED: u8 = b'+';
 /// The largest order, in bytes.
 const ORDER_BYTES_MAX: u32 = 16 << 20;
 /// How many descriptors come with an order.
-const DESCRIPTORS: usize = 4;
+pub(crate) const DESCRIPTORS: usize = 5;
 
 /// What to run, and in what.
 #[derive(Debug, Serialize, Deserialize)]
@@ -179,13 +184,13 @@ pub(crate) fn receive(from: &UnixStream) -> io::Result<Asked> {
 }
 
 /// Receives four bytes, and the descriptors that come with them.
-pub(crate) fn receive_word(from: &UnixStream) -> io::Result<(u32, Vec<OwnedFd>)> {
+pub(crate) fn receive_word(from: impl AsFd) -> io::Result<(u32, Vec<OwnedFd>)> {
     let mut word = [0; 4];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let got = loop {
         let mut buffers = [IoSliceMut::new(&mut word)];
-        match recvmsg(from, &mut buffers, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+        match recvmsg(&from, &mut buffers, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
             Err(Errno::INTR) => {}
             other => break other?,
         }

@@ -10,6 +10,7 @@ use super::wire::{self, Heard, Hook, State, Step, Wire};
 use crate::acp::Verdict;
 use crate::launch::{AskResult, Exit, Io, JournalKind, Launch};
 use crate::programs::Programs;
+use crate::reach::Reach;
 use crate::supervise::Spec;
 use crate::turn::{self, Graces, Host, Link, Over, failure, last};
 use ax_core::session::{AskKind, Failure, Frame};
@@ -43,7 +44,7 @@ pub(super) async fn run(programs: &Programs, launch: Launch, io: Io) -> Result<E
     let (host, output, input) = Host::start(programs, spec, graces).await?;
     let (kill, frames) = (io.kill.clone(), io.frames.clone());
     let around = Around { config: &config, launch: &launch, place: &place, rules: &rules };
-    let talk = talk(around, Link::new(io), output, input);
+    let talk = talk(around, Link::new(io), host.reach(), output, input);
     Ok(turn::carry_out(host, talk, &kill, &frames).await)
 }
 
@@ -60,17 +61,18 @@ struct Around<'a> {
 async fn talk(
     around: Around<'_>,
     mut link: Link,
+    reach: Reach,
     mut output: pipe::Receiver,
     mut input: pipe::Sender,
 ) -> Over {
     let ready = around.config.ready_max();
     let storage = around.place.trajectories();
-    let reach = async {
+    let connect = async {
         let door = wire::greet(&mut output, &mut input, &storage).await?;
-        Wire::connect(&door).await
+        Wire::connect(&reach, &door).await
     };
     let late = || failure("not_ready", "the program does not let us in in time");
-    let reached = async { timeout(ready, reach).await.unwrap_or_else(|_| Err(late())) };
+    let reached = async { timeout(ready, connect).await.unwrap_or_else(|_| Err(late())) };
     match link.during(reached).await {
         Ok(Ok(wire)) => Talk::new(around, link, wire).run(ready).await,
         Ok(Err(why)) => Over::Broken(why),

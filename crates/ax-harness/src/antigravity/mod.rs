@@ -27,7 +27,6 @@ use crate::config::ConfigError;
 use crate::launch::{Exit, Io, Launch, Launcher};
 use crate::programs::Programs;
 use crate::supervise::Options;
-use ax_core::session::Failure;
 use config::Config;
 use futures::future::BoxFuture;
 use serde_json::Value;
@@ -46,13 +45,6 @@ impl AntigravityHarness {
 
     pub(crate) const fn within(programs: Programs) -> Self {
         Self { programs }
-    }
-
-    /// Why it does not run in a sandbox.
-    pub(crate) fn no_sandbox() -> Failure {
-        let message = "the program listens on a port of its own, which the runtime cannot reach in \
-            a sandbox; write `sandbox: process`";
-        Failure { code: "sandbox".into(), message: message.into() }
     }
 
     /// Checks the `harness` section of a manifest.

@@ -2,6 +2,7 @@
 //!
 //! Only what we use of its messages is here. What we do not know is kept as it is, and noted.
 
+use crate::reach::{Connection, Reach};
 use crate::turn::failure;
 use ax_core::session::Failure;
 use futures::{SinkExt as _, StreamExt as _};
@@ -14,7 +15,6 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -204,7 +204,7 @@ pub(super) struct ToolArgs {
 /// Both directions. What is said waits here until the program reads it.
 #[derive(Debug)]
 pub(super) struct Wire {
-    socket: WebSocketStream<TcpStream>,
+    socket: WebSocketStream<Connection>,
     queue: VecDeque<String>,
     queued: usize,
     flushed: bool,
@@ -212,14 +212,11 @@ pub(super) struct Wire {
 
 impl Wire {
     /// Connects to the program.
-    pub(super) async fn connect(door: &Door) -> Result<Self, Failure> {
+    pub(super) async fn connect(reach: &Reach, door: &Door) -> Result<Self, Failure> {
         let refused = |error: String| {
             failure("output_closed", format!("the program does not let us in: {error}"))
         };
-        let address = (Ipv4Addr::LOCALHOST, door.port);
-        let stream =
-            TcpStream::connect(address).await.map_err(|error| refused(error.to_string()))?;
-        drop(stream.set_nodelay(true));
+        let stream = reach.connect(door.port).await.map_err(|error| refused(error.to_string()))?;
         let mut request = format!("ws://127.0.0.1:{}/", door.port)
             .into_client_request()
             .map_err(|error| refused(error.to_string()))?;

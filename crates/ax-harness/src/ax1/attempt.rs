@@ -50,13 +50,10 @@ enum Over {
 pub(super) async fn run(programs: &Programs, launch: Launch, io: Io) -> Result<Exit, Failure> {
     let config = Config::parse(&launch.agent.harness).map_err(|error| failure("config", error))?;
     let messages = start::messages(&config, &launch)?;
-    let place = Place::of(&config, &launch)?;
+    let mut place = Place::of(programs, &config, &launch)?;
     io.may_act.check()?;
-    let hidden = place.hidden_in_a_sandbox();
-    if let Some(why) = hidden.filter(|_| programs.are_sandboxed() && !config.command.is_empty()) {
-        return Err(failure("sandbox", why));
-    }
-    let mut host = Host::start(programs, &config, &launch, &place).await?;
+    let mut host = Host::start(&place.shared(programs), &config, &launch, &place).await?;
+    place.reach = host.reach();
     let (kill, frames) = (io.kill.clone(), io.frames.clone());
     let over = {
         let link = Link {

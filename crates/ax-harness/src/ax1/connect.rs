@@ -3,6 +3,7 @@
 use super::config::{Address, Config};
 use super::failure;
 use super::place::{Place, SOCKET, is_own_port};
+use crate::reach::Reach;
 use ax_core::session::Failure;
 use hyper_util::rt::TokioIo;
 use std::time::Duration;
@@ -59,7 +60,7 @@ pub(super) async fn serving(config: &Config, place: &Place) -> Result<Channel, F
 }
 
 async fn try_once(place: &Place) -> Result<Channel, String> {
-    if let Some(port) = place.port
+    if let (Some(port), Reach::Machine) = (place.port, &place.reach)
         && !is_own_port(port)
     {
         return Err(format!("nobody, or somebody else, listens on port {port}"));
@@ -75,6 +76,14 @@ async fn try_once(place: &Place) -> Result<Channel, String> {
 }
 
 async fn channel(place: &Place) -> Result<Channel, tonic::transport::Error> {
+    if let Some(port) = place.port {
+        let reach = place.reach.clone();
+        let connect = tower::service_fn(move |_: Uri| {
+            let reach = reach.clone();
+            async move { reach.connect(port).await.map(TokioIo::new) }
+        });
+        return Endpoint::from_static("http://localhost").connect_with_connector(connect).await;
+    }
     match &place.address {
         Address::Http(url) => {
             let endpoint = Endpoint::from_shared(url.clone())?;

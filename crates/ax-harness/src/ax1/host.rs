@@ -6,6 +6,7 @@ use super::place::Place;
 use crate::launch::Launch;
 use crate::process::tail::Tail;
 use crate::programs::{Program, Programs};
+use crate::reach::Reach;
 use crate::supervise::{Ended, Spec};
 use ax_core::session::Failure;
 use std::time::Duration;
@@ -55,6 +56,12 @@ impl Host {
         let stderr = Tail::new(process.stderr.take());
         let running = Some(Running { process, stdout, stderr, ended: None });
         Ok(Self { running, grace })
+    }
+
+    /// The way to its ports.
+    pub(super) fn reach(&self) -> Reach {
+        let running = self.running.as_ref();
+        running.map_or(Reach::Machine, |running| running.process.reach())
     }
 
     /// Waits until the server is gone; for ever if it is not ours. May be dropped and called again.

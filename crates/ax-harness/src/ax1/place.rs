@@ -5,7 +5,8 @@ use super::failure;
 use crate::environment;
 use crate::launch::Launch;
 use crate::own::{Held, own_dir};
-use crate::programs::Programs;
+use crate::programs::{PROGRAM_PORT, Programs};
+use crate::reach::Reach;
 use ax_core::session::Failure;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
@@ -28,6 +29,8 @@ pub(super) struct Place {
     pub(super) address: Address,
     /// The port that the command was told to use, if that is how it is reached.
     pub(super) port: Option<u16>,
+    /// How that port is reached.
+    pub(super) reach: Reach,
     /// The state of the harness, kept with the session.
     state: PathBuf,
     /// A directory of the attempt, removed with it.
@@ -38,11 +41,16 @@ pub(super) struct Place {
 
 impl Place {
     /// Finds a place for the server of an attempt.
-    pub(super) fn of(config: &Config, launch: &Launch) -> Result<Self, Failure> {
+    pub(super) fn of(
+        programs: &Programs,
+        config: &Config,
+        launch: &Launch,
+    ) -> Result<Self, Failure> {
         let there = config.address().map_err(|error| failure("config", error))?;
         let state = launch.workspace.join(".ax").join("ax1");
         if let Some(address) = there {
-            return Ok(Self { address, port: None, state, own: None, held: None });
+            let reach = Reach::Machine;
+            return Ok(Self { address, port: None, reach, state, own: None, held: None });
         }
         let made = std::path::absolute(&launch.workspace)
             .and_then(|workspace| own_dir(&workspace, ".ax/ax1".as_ref()));
@@ -52,9 +60,12 @@ impl Place {
         let no_place = |error| failure("spawn", format!("there is no place to listen at: {error}"));
         let words = config.command.iter().chain(config.env.values());
         if words.into_iter().any(|word| word.contains("{port}")) {
-            let port = free_port().map_err(no_place)?;
+            // In a sandbox all are free.
+            let port = if programs.are_sandboxed() { Ok(PROGRAM_PORT) } else { free_port() };
+            let port = port.map_err(no_place)?;
             let address = Address::Http(format!("http://127.0.0.1:{port}"));
-            return Ok(Self { address, port: Some(port), state, own: None, held: None });
+            let (port, reach) = (Some(port), Reach::Machine);
+            return Ok(Self { address, port, reach, state, own: None, held: None });
         }
         let (dir, own) = if state.as_os_str().len() + 16 <= SOCKET_BYTES_MAX {
             (state.clone(), None)
@@ -66,15 +77,15 @@ impl Place {
         // Of an attempt before, whose server is dead.
         held.remove(SOCKET).map_err(no_place)?;
         let (address, held) = (Address::Unix(dir.join(SOCKET)), Some(Arc::new(held)));
-        Ok(Self { address, port: None, state, own, held })
+        Ok(Self { address, port: None, reach: Reach::Machine, state, own, held })
     }
 
-    /// Why a command in a sandbox could not be reached there.
-    pub(super) const fn hidden_in_a_sandbox(&self) -> Option<&'static str> {
-        match (&self.port, &self.own) {
-            (Some(_), _) => Some("a port is not reached in a sandbox: write {socket} for {port}"),
-            (_, Some(_)) => Some("the path of the data directory is too long for a socket in it"),
-            _ => None,
+    /// Lets the command make its socket, wherever that is.
+    pub(super) fn shared(&self, programs: &Programs) -> Programs {
+        let programs = programs.clone();
+        match &self.own {
+            Some(own) => programs.share(own),
+            None => programs,
         }
     }
 

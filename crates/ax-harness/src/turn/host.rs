@@ -3,6 +3,7 @@
 use super::failure;
 use crate::process::tail::Tail;
 use crate::programs::{Program, Programs};
+use crate::reach::Reach;
 use crate::supervise::{Ended, Spec};
 use ax_core::session::Failure;
 use std::time::Duration;
@@ -45,6 +46,11 @@ impl Host {
         };
         let stderr = Tail::new(process.stderr.take());
         Ok((Self { process, stderr, ended: None, graces }, output, input))
+    }
+
+    /// The way to its ports.
+    pub(crate) fn reach(&self) -> Reach {
+        self.process.reach()
     }
 
     /// Waits until the agent is gone. May be dropped and called again.

@@ -1,7 +1,7 @@
 //! Pid 1: builds the sandbox, starts the command, reaps, forwards to the gateway, and tells what
 //! became of the command. When it ends, the kernel kills everything else in there.
 
-use super::{Inside, ROOTLESS_ID, Stdio, confine, filetree, forward, spare};
+use super::{Held, Inside, ROOTLESS_ID, Stdio, confine, enter, filetree, forward, spare};
 use crate::order::{self, ASK_TERMINATE, Ids, Order, Started};
 use crate::sys;
 use crate::wall::{Refusal, Standing, State, Wall};
@@ -43,8 +43,7 @@ pub(super) fn run(inside: Inside) -> ! {
 fn live(inside: Inside) -> Result<(), Refusal> {
     let failed = |error: io::Error| Refusal::new(format!("pid 1 failed: {error}"), "");
     let Inside { order, filters, network, groups, owners, orders, control, stdio, .. } = inside;
-    // Held, never used: the lock of the registry.
-    let _entry = inside.entry;
+    let Held { entry: _entry, door } = inside.held;
     die_with_launcher().map_err(failed)?;
     let mut orders = PipeReader::from(orders);
     let mut go = [0; 1];
@@ -60,7 +59,7 @@ fn live(inside: Inside) -> Result<(), Refusal> {
     let (report, say) = io::pipe().map_err(failed)?;
     let limited = groups.missing.is_empty() && !groups.dirs.is_empty();
     let Some(payload) = sys::fork().map_err(failed)? else {
-        drop((report, control, orders, listener));
+        drop((report, control, orders, listener, door));
         become_command(&order, stdio, say, &filters, limited);
     };
     drop((stdio, say));
@@ -75,7 +74,7 @@ fn live(inside: Inside) -> Result<(), Refusal> {
     let started =
         Started { walls: confine::report(&order, walls, &groups), cgroups: groups.dirs.clone() };
     order::say(&control, "started", &started);
-    serve(&order, &control, orders, listener, payload).map_err(failed)
+    serve(&order, &control, orders, (listener, door), payload).map_err(failed)
 }
 
 /// Lets the command open its own pipes again by name, as by `/dev/stderr`.
@@ -182,12 +181,12 @@ fn hear(mut report: PipeReader) -> Result<State, Refusal> {
     Ok(state)
 }
 
-/// Reaps and forwards until the command has ended.
+/// Reaps and forwards, both ways, until the command has ended.
 fn serve(
     order: &Order,
     control: &UnixStream,
     orders: PipeReader,
-    listener: Option<TcpListener>,
+    (listener, door): (Option<TcpListener>, OwnedFd),
     payload: Pid,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -198,6 +197,7 @@ fn serve(
             let forward = forward::run(listener, filetree::gateway_inside(gateway))?;
             drop(tokio::spawn(forward));
         }
+        drop(tokio::spawn(enter::run(door.into())?));
         loop {
             if let Some(status) = reap(payload)? {
                 tell(control, status);

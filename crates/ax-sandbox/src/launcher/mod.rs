@@ -9,6 +9,7 @@
 //! runtime; see [`crate::forker`].
 
 mod confine;
+mod enter;
 mod filetree;
 mod forward;
 mod image;
@@ -17,7 +18,7 @@ mod plain;
 mod spare;
 
 use crate::cgroup::{Groups, Hierarchy};
-use crate::order::{self, ASK_KILL, ASK_TERMINATE, Asked, Order};
+use crate::order::{self, ASK_KILL, ASK_TERMINATE, Asked, DESCRIPTORS, Order};
 use crate::seccomp;
 use crate::sys;
 use crate::wall::{Refusal, Wall};
@@ -94,12 +95,12 @@ fn carry_out(
     order: Order,
     kit: Kit,
     control: &UnixStream,
-    [input, output, errors, entry]: [OwnedFd; 4],
+    [input, output, errors, entry, door]: [OwnedFd; DESCRIPTORS],
 ) {
     let stdio = Stdio { input, output, errors };
     let path = order.entry.clone();
     let done = if order.isolated {
-        isolated(order, kit, control, stdio, entry)
+        isolated(order, kit, control, stdio, Held { entry, door })
     } else {
         plain::run(&order, control, stdio)
     };
@@ -107,6 +108,14 @@ fn carry_out(
         order::say(control, "failed", &refusal);
     }
     let _reaped_at_next_start = fs::remove_file(path);
+}
+
+/// What only pid 1 holds.
+struct Held {
+    /// Never used: the lock of the registry.
+    entry: OwnedFd,
+    /// Where connections of the runtime come in.
+    door: OwnedFd,
 }
 
 /// What pid 1 is given.
@@ -121,8 +130,7 @@ struct Inside {
     orders: OwnedFd,
     control: UnixStream,
     stdio: Stdio,
-    /// Held, never used: the lock of the registry.
-    entry: OwnedFd,
+    held: Held,
 }
 
 fn isolated(
@@ -130,7 +138,7 @@ fn isolated(
     kit: Kit,
     control: &UnixStream,
     stdio: Stdio,
-    entry: OwnedFd,
+    held: Held,
 ) -> Result<(), Refusal> {
     if order.ids.is_none() && geteuid().is_root() {
         let cause = "root without CAP_SYS_ADMIN, CAP_SETUID and CAP_SETGID cannot give a sandbox \
@@ -166,10 +174,10 @@ fn isolated(
             orders,
             control,
             stdio,
-            entry,
+            held,
         });
     };
-    drop((orders, stdio, owners));
+    drop((orders, stdio, owners, held.door));
     let ready = admit(pid, &order, &groups).and_then(|()| forward.write_all(b"G").map_err(failed));
     if ready.is_ok() {
         watch(control, &descriptor, &mut forward, deadline);

@@ -137,6 +137,7 @@ impl Bench {
             without: Vec::new(),
             reap: false,
             leak: None,
+            enter: None,
             after: None,
         }
     }

@@ -1,7 +1,7 @@
 //! The host side of one run, in a process of its own, so that it can be any user's.
 
 use ax_sandbox::{
-    Backend, Ended, Gateway, ImageRoot, Namespace, Options, Plan, Process, Spec, Wall, conformance,
+    Backend, Door, Ended, Gateway, ImageRoot, Namespace, Options, Plan, Process, Spec, Wall, conformance,
 };
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
@@ -30,6 +30,8 @@ pub(crate) struct Order {
     pub(crate) reap: bool,
     /// A file to open and to leave open across the start.
     pub(crate) leak: Option<PathBuf>,
+    /// A port of the sandbox from which to read, by the way in.
+    pub(crate) enter: Option<u16>,
     /// What to do after that many milliseconds: `terminate`, `kill`, or `abandon` (die).
     pub(crate) after: Option<(u64, String)>,
 }
@@ -40,6 +42,8 @@ pub(crate) struct Outcome {
     pub(crate) output: String,
     pub(crate) errors: String,
     pub(crate) ended: String,
+    /// What was read from the port.
+    pub(crate) entered: Option<String>,
     pub(crate) walls: Option<Vec<ax_sandbox::Standing>>,
     pub(crate) peak_pids: Option<u64>,
 }
@@ -53,6 +57,7 @@ pub(crate) fn run(order: &str) -> ExitCode {
         output: String::new(),
         errors: String::new(),
         ended: error,
+        entered: None,
         walls: None,
         peak_pids: None,
     });
@@ -113,6 +118,10 @@ async fn outcome(order: Order) -> Result<Outcome, String> {
     let output = tokio::spawn(read(stdout));
     let errors = tokio::spawn(read(stderr));
     let peak_pids = running.stats().pids;
+    let mut entered = None;
+    if let (Some(port), Some(door)) = (order.enter, running.door()) {
+        entered = Some(enter(&door, port).await);
+    }
     if let Some((millis, what)) = order.after {
         tokio::time::sleep(Duration::from_millis(millis)).await;
         match &*what {
@@ -133,9 +142,23 @@ async fn outcome(order: Order) -> Result<Outcome, String> {
             Ended::NotStarted(refusal) => format!("not started: {refusal}"),
             other => format!("{other:?}"),
         },
+        entered,
         walls,
         peak_pids,
     })
+}
+
+/// Reads what a port of the sandbox says, once somebody listens there.
+async fn enter(door: &Door, port: u16) -> String {
+    let mut said = String::new();
+    for _ in 0..1000 {
+        if let Ok(mut stream) = door.connect(port).await {
+            let _what_there_is = stream.read_to_string(&mut said).await;
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    said
 }
 
 async fn read(from: Option<tokio::net::unix::pipe::Receiver>) -> String {

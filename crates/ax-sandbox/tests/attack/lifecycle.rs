@@ -131,6 +131,41 @@ fn the_only_way_out_leads_to_the_gateway() {
 }
 
 #[test]
+fn the_way_in_is_the_runtimes_and_nobody_elses() {
+    both(|bench| {
+        let port: u16 = 20_000 + u16::try_from(bench.ids.0 / 64 % 20_000).unwrap();
+        let server = format!(
+            "import socket, time; s = socket.create_server(('127.0.0.1', {port}));
+while True: s.accept()[0].sendall(b'from inside')"
+        );
+        let client = format!(
+            "import socket
+try: print(socket.create_connection(('127.0.0.1', {port})).recv(99).decode())
+except OSError as error: print(type(error).__name__)"
+        );
+        // A neighbour, or a program of the host, finds the port only where there is no wall.
+        for (without, neighbour) in [
+            (Vec::new(), "ConnectionRefusedError\n"),
+            (vec![Wall::NetNamespace], "from inside\n"),
+        ] {
+            let mut order = bench.order(&["python3", "-I", "-c", &server]);
+            (order.enter, order.without) = (Some(port), without.clone());
+            order.after = Some((3_000, "kill".into()));
+            let mut inside = bench.host(&order);
+            let inside = inside.stdout(std::process::Stdio::piped()).spawn().unwrap();
+            std::thread::sleep(Duration::from_millis(1_500));
+            let mut order = bench.order(&["python3", "-I", "-c", &client]);
+            order.without = without;
+            let outcome = bench.run(&order);
+            assert_eq!(outcome.output, neighbour, "{outcome:?}");
+            let said = inside.wait_with_output().unwrap().stdout;
+            let outcome: crate::host::Outcome = serde_json::from_slice(&said).unwrap();
+            assert_eq!(outcome.entered.as_deref(), Some("from inside"), "{outcome:?}");
+        }
+    });
+}
+
+#[test]
 fn what_detaches_and_stops_itself_dies_with_the_command() {
     both(|bench| {
         let script = "(setsid sh -c 'sleep 0.3; echo late > late' </dev/null >/dev/null 2>&1 &); \

@@ -20,6 +20,7 @@
 //! | descriptors | Descriptors | the same |
 //! | device_node | Capabilities, Seccomp, Landlock | no control |
 //! | devices | Dev | the same |
+//! | door | Seccomp, OwnId, Capabilities, Landlock | no control |
 //! | environment | Environment | the same |
 //! | foreign_descriptor | Seccomp | the same |
 //! | foreign_memory | Seccomp | the same |

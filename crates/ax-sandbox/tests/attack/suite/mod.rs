@@ -82,6 +82,7 @@ attacks! {
     descriptors
     device_node
     devices
+    door
     environment
     foreign_descriptor
     foreign_memory
