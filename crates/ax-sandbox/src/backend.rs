@@ -4,8 +4,9 @@ use crate::cgroup::Stats;
 use crate::door::Door;
 use crate::forker::{self, Forked, Forker};
 use crate::guests::{Guest, Guests};
-use crate::order::{self, ASK_KILL, ASK_TERMINATE, Bind, Gateway, ImageRoot, Order, Started};
-use crate::plan::{BackendKind, Mount, Plan, Root};
+use crate::order::{self, ASK_KILL, ASK_TERMINATE, Gateway, ImageRoot, Order, Started};
+use crate::plan::{BackendKind, Plan};
+use crate::prepare;
 use crate::registry::{Entry, Registry};
 use crate::wall::{Refusal, Standing, Wall};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -14,7 +15,7 @@ use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Range;
 use std::os::unix::net::UnixStream;
@@ -169,7 +170,7 @@ impl Backend for Namespace {
     }
 
     fn start(&self, spec: Spec) -> Result<Running, Refusal> {
-        check_private(&self.options.private, &spec)?;
+        prepare::check_private(&self.options.private, &spec)?;
         Running::start(&self.options, spec, Some(&self.forker))
     }
 
@@ -194,95 +195,6 @@ impl Backend for Process {
 
 fn registry(options: &Options) -> Registry {
     Registry::new(options.run_dir.clone(), options.ids.clone())
-}
-
-/// Refuses mounts that would show what the runtime keeps for itself. Of a working directory, the
-/// part is covered that would: see [`covers`].
-fn check_private(private: &[PathBuf], spec: &Spec) -> Result<(), Refusal> {
-    let cwd = hidden_cwd(spec);
-    if let Some(cwd) = cwd {
-        crate::plan::check_shown(cwd).map_err(|(cause, hint)| {
-            Refusal::new(format!("the working directory {} {cause}", cwd.display()), hint)
-        })?;
-    }
-    let mounts = spec.plan.mounts.iter().map(|mount| ("sandbox.mounts", &*mount.source, true));
-    for (what, path, all) in mounts.chain(cwd.map(|cwd| ("the working directory", cwd, false))) {
-        let source = real(what, path)?;
-        let shows = |path: &PathBuf| {
-            source.starts_with(path) || (path.starts_with(&source) && (all || *path == source))
-        };
-        if private.iter().filter_map(|path| fs::canonicalize(path).ok()).any(|path| shows(&path)) {
-            let cause = format!("{what}: {} would show the runtime's own files", path.display());
-            return Err(Refusal::new(cause, "use a directory beside the data directory"));
-        }
-    }
-    Ok(())
-}
-
-/// Returns what of the working directory, programs and mounts is covered, as it is the runtime's
-/// own or nobody's to see.
-fn covers(private: &[PathBuf], spec: &Spec) -> Vec<PathBuf> {
-    let hidden = private.iter().chain(&spec.covers).filter_map(|path| fs::canonicalize(path).ok());
-    let hidden: Vec<_> = hidden.collect();
-    let own = hidden_cwd(spec).into_iter().chain(spec.programs.iter().map(PathBuf::as_path));
-    let mounts = spec.plan.mounts.iter().map(|mount| (&*mount.source, mount.target()));
-    let mut covers = Vec::new();
-    for (source, target) in own.map(|path| (path, path)).chain(mounts) {
-        let Ok(source) = fs::canonicalize(source) else { continue };
-        let within = hidden.iter().filter_map(|path| path.strip_prefix(&source).ok());
-        let within = within.filter(|rest| !rest.as_os_str().is_empty());
-        covers.extend(within.map(|rest| target.join(rest)));
-    }
-    covers.sort();
-    covers.dedup();
-    covers
-}
-
-/// Returns the working directory if nothing else shows it.
-fn hidden_cwd(spec: &Spec) -> Option<&Path> {
-    let cwd = spec.cwd.as_deref()?;
-    let mounts = spec.plan.mounts.iter().map(Mount::target);
-    let others = spec.programs.iter().chain(&spec.files).map(PathBuf::as_path);
-    // An image has a `/usr` of its own, and directories that the host may not have.
-    let is_image = matches!(spec.plan.root, Root::Image(_));
-    if is_image && fs::symlink_metadata(cwd).is_err() {
-        return None;
-    }
-    let usr = Some(Path::new("/usr")).filter(|_| !is_image);
-    let mut shown = mounts.chain(others).chain(usr).chain([&*spec.dir, Path::new("/tmp")]);
-    // What the sandbox has below /tmp is not what the host has there.
-    let own = |shown: &Path| shown != Path::new("/tmp") || cwd == shown;
-    let hidden = !shown.any(|shown| cwd.starts_with(shown) && own(shown));
-    hidden.then_some(cwd)
-}
-
-fn real(what: &str, path: &Path) -> Result<PathBuf, Refusal> {
-    fs::canonicalize(path).map_err(|error| {
-        let cause = format!("{what}: {}: {error}", path.display());
-        Refusal::new(cause, "the path has to exist where the runtime runs")
-    })
-}
-
-/// Returns everything to mount, parents before children.
-fn binds(spec: &Spec) -> Vec<Bind> {
-    let same = |path: &Path, writable| Bind {
-        source: path.to_path_buf(),
-        target: path.to_path_buf(),
-        writable,
-        mapped: writable,
-    };
-    let mut binds: Vec<Bind> = spec.programs.iter().map(|path| same(path, false)).collect();
-    binds.extend(spec.files.iter().map(|path| Bind { mapped: true, ..same(path, false) }));
-    binds.extend(spec.plan.mounts.iter().map(|mount| Bind {
-        source: mount.source.clone(),
-        target: mount.target().to_path_buf(),
-        writable: mount.writable,
-        mapped: mount.writable,
-    }));
-    binds.extend(hidden_cwd(spec).map(|cwd| Bind { mapped: true, ..same(cwd, false) }));
-    binds.push(same(&spec.dir, true));
-    binds.sort_by_key(|bind| bind.target.components().count());
-    binds
 }
 
 /// How a command ended by itself or by a signal.
@@ -373,12 +285,14 @@ impl Running {
             let cause = format!("{}: {error}", options.run_dir.display());
             Refusal::new(cause, "the data directory must be writable, and the range of ids free")
         })?;
-        let started = order(&options.private, &spec, &entry, forker.is_some()).and_then(|order| {
-            // Before it can come to its gateway.
-            let guest = order.ids.map(|ids| spec.guests.welcome(ids.init));
-            Self::launch(options, &order, &entry, forker, guest, spec.held.clone())
-                .map_err(|error| Refusal::new(format!("the launcher does not start: {error}"), ""))
-        });
+        let started =
+            prepare::order(&options.private, &spec, &entry, forker.is_some()).and_then(|order| {
+                // Before it can come to its gateway.
+                let guest = order.ids.map(|ids| spec.guests.welcome(ids.init));
+                Self::launch(options, &order, &entry, forker, guest, spec.held.clone()).map_err(
+                    |error| Refusal::new(format!("the launcher does not start: {error}"), ""),
+                )
+            });
         if started.is_err() {
             entry.remove();
         }
@@ -555,56 +469,4 @@ fn start_launcher(
         command.envs(std::env::vars_os());
     }
     Ok(Launcher::Child(Command::from(command).spawn()?))
-}
-
-/// Puts together what the launcher needs to know.
-fn order(
-    private: &[PathBuf],
-    spec: &Spec,
-    entry: &Entry,
-    isolated: bool,
-) -> Result<Order, Refusal> {
-    let mut env = spec.env.clone();
-    let of_plan = |(name, value): (&String, &String)| (name.into(), value.into());
-    env.extend(spec.plan.env.iter().map(of_plan));
-    let image = match (&spec.plan.root, &spec.image) {
-        (Root::Host, _) => None,
-        (Root::Image(_), Some(image)) if !image.layers.is_empty() => Some(image.clone()),
-        (Root::Image(name), _) => {
-            let cause = format!("sandbox.root: there is no image {name} at hand");
-            return Err(Refusal::new(cause, "`ax image list` shows the images there are"));
-        }
-    };
-    let dir = real("the workspace", &spec.dir)?;
-    let spec = &Spec { dir, ..spec.clone() };
-    Ok(Order {
-        isolated,
-        name: entry.name.clone(),
-        entry: entry.path.clone(),
-        command: spec.command.clone(),
-        dir: spec.cwd.clone().unwrap_or_else(|| spec.dir.clone()),
-        env,
-        plan: spec.plan.clone(),
-        binds: binds(spec),
-        covers: covers(private, spec),
-        links: spec.links.iter().filter_map(link).collect(),
-        image,
-        gateway: spec.gateway.clone(),
-        ids: is_root().then_some(entry.ids),
-        without: spec.without.clone(),
-    })
-}
-
-/// Returns a link, and where it leads.
-fn link(path: &PathBuf) -> Option<(PathBuf, PathBuf)> {
-    Some((path.clone(), fs::read_link(path).ok()?))
-}
-
-/// Returns whether this process may make sandboxes with ids of their own.
-fn is_root() -> bool {
-    use rustix::thread::CapabilitySet;
-    let needed = CapabilitySet::SYS_ADMIN | CapabilitySet::SETUID | CapabilitySet::SETGID;
-    let capabilities = rustix::thread::capabilities(None);
-    rustix::process::geteuid().is_root()
-        && capabilities.is_ok_and(|sets| sets.effective.contains(needed))
 }

@@ -40,6 +40,7 @@ mod guests;
 pub mod launcher;
 mod order;
 mod plan;
+mod prepare;
 mod probe;
 mod registry;
 pub mod seccomp;

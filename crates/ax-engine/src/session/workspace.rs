@@ -122,8 +122,11 @@ impl Task {
     /// Whether a frame says that something was done that may have changed files.
     fn ends_work(&self, frame: &Frame) -> bool {
         let Frame::StepEnd { step, .. } = frame else { return false };
-        let Some(exec) = &self.session.state().exec else { return false };
-        matches!(exec.items.get(step), Some(Item::Step(Step { kind, .. })) if *kind != StepKind::Model)
+        let exec = self.session.state().exec.as_ref();
+        match exec.and_then(|exec| exec.items.get(step)) {
+            Some(Item::Step(Step { kind, .. })) => *kind != StepKind::Model,
+            _ => false,
+        }
     }
 
     /// When the agent's manifest wants files to be kept.

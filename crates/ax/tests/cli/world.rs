@@ -95,7 +95,8 @@ impl World {
         let mut command = Command::new(name);
         let path = std::env::var_os("PATH").unwrap_or_default();
         command.current_dir(self.dir.path()).env_clear().env("PATH", path);
-        command.env("HOME", self.dir.path());
+        // Not where agents are: a sandbox shows no home.
+        command.env("HOME", self.dir.path().join("home"));
         command
     }
 

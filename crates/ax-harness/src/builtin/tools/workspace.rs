@@ -6,7 +6,7 @@
 
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, fchmod, fsync, mkdirat, openat,
-    openat2, renameat, statat,
+    openat2, renameat, statat, unlinkat,
 };
 use rustix::io::Errno;
 use std::fs::File;
@@ -82,7 +82,12 @@ impl Workspace {
         };
         let mut draft = std::ffi::OsString::from(".ax-draft-");
         draft.push(name);
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
+        // What somebody left there, such as a pipe, is neither followed nor waited for.
+        match unlinkat(&dir, &draft, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(fail(error)),
+        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut file = File::from(openat(&dir, &draft, flags, mode).map_err(fail)?);
         file.write_all(content).map_err(|error| said(path, error))?;
@@ -153,4 +158,33 @@ fn outside(path: &str) -> String {
 
 fn said(path: &Path, error: std::io::Error) -> String {
     format!("{}: {error}", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test")]
+
+    use super::*;
+    use rustix::fs::mknodat;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn what_lies_in_the_way_of_a_draft_is_neither_followed_nor_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("workspace");
+        fs::create_dir(&root).unwrap();
+        let outside = dir.path().join("outside");
+        fs::write(&outside, "whole").unwrap();
+        let workspace = Workspace::open(&root).unwrap();
+        mknodat(CWD, root.join(".ax-draft-a"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        workspace.replace(Path::new("a"), b"one").unwrap();
+        symlink(&outside, root.join(".ax-draft-b")).unwrap();
+        workspace.replace(Path::new("b"), b"two").unwrap();
+        assert_eq!(fs::read(root.join("a")).unwrap(), b"one");
+        assert_eq!(fs::read(root.join("b")).unwrap(), b"two");
+        assert_eq!(fs::read(outside).unwrap(), b"whole");
+        fs::create_dir(root.join(".ax-draft-c")).unwrap();
+        assert!(workspace.replace(Path::new("c"), b"three").is_err());
+    }
 }
