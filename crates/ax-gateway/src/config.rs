@@ -21,6 +21,8 @@ const FALLBACKS_MAX: usize = 8;
 const IGNORED_MAX: usize = 16;
 /// The longest of them, in bytes.
 const PATTERN_BYTES_MAX: usize = 256;
+/// The first segment of the routes of the runtime's own interface.
+pub(crate) const INTERFACE: &str = "v1";
 /// The most tries of a call, the first one included.
 const TRIES_MAX: u32 = 20;
 
@@ -43,6 +45,36 @@ pub struct Config {
     /// What else of the outside a harness may reach.
     #[serde(default)]
     pub(crate) egress: Vec<EgressRule>,
+    /// Lets a harness keep records in sessions.
+    pub(crate) records: Option<Records>,
+}
+
+/// In which sessions a harness may keep records: in its own, and in those that are named.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct Records {
+    /// Names of other sessions of its namespace. `*` stands for any text, `{session}` for the id of
+    /// the own one.
+    #[serde(default)]
+    pub(crate) sessions: Vec<String>,
+}
+
+impl Records {
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.sessions.len() > RULES_MAX {
+            let cause = format!("there may be {RULES_MAX} at most");
+            return Err(ConfigError::new("records.sessions", cause, ""));
+        }
+        let wrong = |name: &String| {
+            name.is_empty() || name.starts_with(['*', '{']) || name.starts_with("ses_")
+        };
+        if let Some(at) = self.sessions.iter().position(wrong) {
+            let cause = "does not say how the names of sessions begin";
+            let hint = "write the name of a session, or how names begin, such as `adk/shop/*`";
+            return Err(ConfigError::new(format!("records.sessions[{at}]"), cause, hint));
+        }
+        Ok(())
+    }
 }
 
 /// What model calls may cost, and how many there may be in a minute.
@@ -219,6 +251,9 @@ impl Config {
 
     fn check(&self) -> Result<(), ConfigError> {
         self.limits.check()?;
+        if let Some(records) = &self.records {
+            records.check()?;
+        }
         if self.egress.len() > RULES_MAX {
             let cause = format!("there may be {RULES_MAX} at most");
             return Err(ConfigError::new("egress", cause, ""));
@@ -232,6 +267,10 @@ impl Config {
         }
         for (at, provider) in self.models.iter().enumerate() {
             provider.check(&format!("models[{at}]"))?;
+            if self.records.is_some() && provider.name() == INTERFACE {
+                let cause = format!("{INTERFACE:?} is the route of records");
+                return Err(ConfigError::new(format!("models[{at}].name"), cause, ""));
+            }
             if self.models[..at].iter().any(|other| other.name() == provider.name()) {
                 let cause = format!("{:?} is named twice", provider.name());
                 let hint = "give each provider a name of its own";

@@ -1,9 +1,11 @@
 //! Listening, and who may come in.
 
+use crate::config::INTERFACE;
 use crate::denials::{Denials, Noted};
 use crate::egress::{self, Body, Egress};
 use crate::models::Models;
 use crate::proof::{Proof, WRONG_KEY};
+use crate::records::Records;
 use crate::tools::Tools;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -36,6 +38,8 @@ pub(crate) struct Door {
     pub(crate) tools: Tools,
     pub(crate) egress: Arc<Egress>,
     pub(crate) denials: Arc<Denials>,
+    /// The runtime's own interface, if the harness may use it.
+    pub(crate) records: Option<Records>,
     /// What the harness has instead of a key.
     pub(crate) placeholder: Box<str>,
     /// Who else may come through the socket.
@@ -188,12 +192,32 @@ impl Door {
                 let name = name.to_owned();
                 self.tool(&name, request, holds).await
             }
+            // Here names of sessions are segments, whatever they contain.
+            Some((INTERFACE, _)) if self.records.is_some() => self.record(request, holds).await,
             Some((name, _)) if plain && self.models.has(name) => {
                 let (head, body) = request.into_parts();
                 self.models.answer(head, body, holds).await.map(UnsyncBoxBody::new)
             }
             _ => deny(StatusCode::NOT_FOUND, "this is no route of the gateway"),
         }
+    }
+
+    async fn record(&self, request: Request<Incoming>, holds: bool) -> Response<Body> {
+        if !holds {
+            return deny(StatusCode::UNAUTHORIZED, WRONG_KEY);
+        }
+        let answer = match &self.records {
+            Some(records) => records.answer(request).await,
+            None => None,
+        };
+        let Some(mut answer) = answer else {
+            return deny(StatusCode::SERVICE_UNAVAILABLE, "the attempt is over, or not begun");
+        };
+        if answer.status() == StatusCode::FORBIDDEN {
+            let reason = "a harness reaches records of sessions that its manifest names";
+            drop(answer.extensions_mut().insert(Noted(reason.into())));
+        }
+        answer
     }
 
     async fn tool(&self, name: &str, request: Request<Incoming>, holds: bool) -> Response<Body> {

@@ -6,9 +6,11 @@ use crate::door::{self, Door, Listener, Users};
 use crate::egress::{self, Egress};
 use crate::models::{Meter, Models, Quotas, Rates, Used};
 use crate::proof;
+use crate::records::{Desk, Holder, Records};
 use crate::session::{KEY_PREFIX, Recorded, Session, Told};
 use crate::sockets::{self, Socket};
 use crate::tools::{self, Spawn, Toolbox, Tools};
+use ax_core::id::SessionKey;
 use ax_core::session::{Answer, Failure, Frame, Prefix, StepKey};
 use http::HeaderValue;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -56,6 +58,10 @@ pub struct Setup {
     pub quotas: Quotas,
     /// The namespace.
     pub namespace: String,
+    /// The session.
+    pub session: SessionKey,
+    /// Where the runtime's own interface is.
+    pub desk: Desk,
     /// The W3C `traceparent` of the attempt, if it is traced: models and tool servers at an address
     /// hear of it.
     pub trace: Option<String>,
@@ -221,7 +227,13 @@ impl Gateway {
         let placeholder = proof::placeholder();
         let mut environment = environment(&config, ways.port, &placeholder);
         environment.extend(ways.environment(port));
-        let Config { models: providers, tools: servers, on_divergence, limits, egress } = config;
+        let Config { models: providers, tools: servers, on_divergence, limits, egress, records } =
+            config;
+        let records = records.map(|records| Records {
+            desk: setup.desk,
+            holder: Arc::new(Holder::new(setup.session, &records.sessions)),
+            session: Arc::clone(&session),
+        });
         let meter = Meter::new(limits, setup.used, setup.rates, setup.rated);
         let of_session = scope.rsplit_once('/').map_or("", |(session, _)| session);
         let meter = meter.within(of_session.to_owned(), setup.namespace, setup.quotas);
@@ -258,6 +270,7 @@ impl Gateway {
             models: models_door,
             egress: egress_door,
             tools,
+            records,
             denials: Arc::new(Denials::new(Arc::clone(&session))),
             placeholder: placeholder.into(),
             users: ways.users.clone(),
@@ -379,6 +392,11 @@ fn addresses(config: &Config, port: u16, placeholder: &str) -> Vec<(String, Stri
         let name = server.name.to_ascii_uppercase().replace('-', "_");
         let url = format!("http://127.0.0.1:{port}/mcp/{}?key={placeholder}", server.name);
         all.push((format!("AX_MCP_{name}_URL"), url));
+    }
+    if config.records.is_some() {
+        // What the runtime's own clients read.
+        all.push(("AX_SERVER".into(), format!("http://127.0.0.1:{port}")));
+        all.push(("AX_TOKEN".into(), placeholder.into()));
     }
     // Programs that heed no proxy reach nothing once they are in a sandbox.
     if !config.egress.is_empty() {

@@ -143,7 +143,7 @@ pub(crate) fn offer(rules: &[Rule], tool: &str) -> Option<Offer> {
 }
 
 /// Whether a name fits a pattern, in which `*` stands for any text.
-fn fits(pattern: &str, name: &str) -> bool {
+pub(crate) fn fits(pattern: &str, name: &str) -> bool {
     let Some((before, rest)) = pattern.split_once('*') else { return pattern == name };
     let Some(mut left) = name.strip_prefix(before) else { return false };
     let mut pieces: Vec<&str> = rest.split('*').collect();

@@ -13,9 +13,10 @@ mod limits;
 #[path = "models/socket.rs"]
 mod socket;
 
+use ax_core::id::{Namespace, SessionId, SessionKey};
 use ax_core::session::{Body, Frame, Prefix, StepKey};
 use ax_fakemodel::{FakeModel, Options, Script};
-use ax_gateway::{Config, Gateway, Listen, Quotas, Rates, Recorded, Setup, Told, Used};
+use ax_gateway::{Config, Desk, Gateway, Listen, Quotas, Rates, Recorded, Setup, Told, Used};
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -129,6 +130,8 @@ impl World {
             rated: String::new(),
             quotas: Quotas::default(),
             namespace: String::new(),
+            session: SessionKey::new(Namespace::default(), SessionId(1)),
+            desk: Desk::default(),
             trace: None,
             files: std::env::temp_dir(),
         };

@@ -9,9 +9,9 @@ mod passing;
 #[path = "tools/probe.rs"]
 mod probe;
 
+use ax_core::id::{Namespace, SessionId, SessionKey};
 use ax_core::session::{Answer, Body, Digest, EffectClass, Failure, Frame, StepKey};
-use ax_gateway::{
-    Config, Gateway, Listen, Quotas, Rates, Recorded, Setup, Spawn, Spawned, Told, ToolCommand,
+use ax_gateway::{Config, Desk, Gateway, Listen, Quotas, Rates, Recorded, Setup, Spawn, Spawned, Told, ToolCommand,
     Used,
 };
 use rmcp::model::{CallToolRequestParams, CallToolResult};
@@ -90,6 +90,8 @@ impl World {
             rated: String::new(),
             quotas: Quotas::default(),
             namespace: String::new(),
+            session: SessionKey::new(Namespace::default(), SessionId(1)),
+            desk: Desk::default(),
             trace: None,
             files: std::env::temp_dir(),
         };

@@ -13,7 +13,7 @@ use crate::process::ProcessHarness;
 use crate::programs::{self, Programs};
 use crate::supervise::Options;
 use ax_core::session::{Failure, Frame};
-use ax_gateway::{Quotas, Sockets, Toolbox};
+use ax_gateway::{Desk, Quotas, Sockets, Toolbox};
 use ax_sandbox::{Backend as _, BackendKind};
 use futures::future::BoxFuture;
 use serde_json::Value;
@@ -38,6 +38,8 @@ pub struct Adapters {
     quotas: Quotas,
     /// Where gateways listen.
     sockets: Sockets,
+    /// Where gateways find the runtime's own interface.
+    desk: Desk,
 }
 
 impl Adapters {
@@ -51,12 +53,18 @@ impl Adapters {
             http: Arc::default(),
             rates: ax_gateway::Rates::default(),
             quotas: Quotas::default(),
+            desk: Desk::default(),
         }
     }
 
     /// Says what namespaces may use of models through gateways.
     pub fn within(self, quotas: Quotas) -> Self {
         Self { quotas, ..self }
+    }
+
+    /// Says where harnesses find the runtime's own interface, when their gateways let them.
+    pub fn at(self, desk: Desk) -> Self {
+        Self { desk, ..self }
     }
 
     /// Checks the `harness` section of a manifest.
@@ -130,8 +138,8 @@ impl Adapters {
     ) -> Result<Exit, Failure> {
         let http = self.connections()?;
         let (rates, quotas) = (self.rates.clone(), self.quotas.clone());
-        let sockets = self.sockets.clone();
-        let shared = gateway::Shared { http, rates, quotas, programs, sockets };
+        let (sockets, desk) = (self.sockets.clone(), self.desk.clone());
+        let shared = gateway::Shared { http, rates, quotas, programs, sockets, desk };
         let adapter = |programs, launch, io, tools| self.adapter(programs, launch, io, Some(tools));
         gateway::run(shared, launch, io, adapter).await
     }

@@ -8,7 +8,7 @@ use crate::programs::{GATEWAY_PORT, Program, Programs};
 use crate::supervise::Spec;
 use ax_core::session::{Answer, Failure, Frame, StepKey};
 use ax_gateway::{
-    Config, Gateway, Listen, Port, Quotas, Rates, Recorded, Setup, Sockets, Spawn, Spawned,
+    Config, Desk, Gateway, Listen, Port, Quotas, Rates, Recorded, Setup, Sockets, Spawn, Spawned,
     ToolCommand, Toolbox,
 };
 use futures::future::BoxFuture;
@@ -53,11 +53,13 @@ pub(crate) struct Shared {
     pub(crate) programs: Programs,
     /// Where gateways listen.
     pub(crate) sockets: Sockets,
+    /// Where the runtime's own interface is.
+    pub(crate) desk: Desk,
 }
 
 /// Runs an attempt behind a gateway.
 pub(crate) async fn run(
-    Shared { http, rates, quotas, programs, sockets }: Shared,
+    Shared { http, rates, quotas, programs, sockets, desk }: Shared,
     mut launch: Launch,
     io: Io,
     adapter: impl FnOnce(Programs, Launch, Io, Toolbox) -> BoxFuture<'static, Exit>,
@@ -87,6 +89,8 @@ pub(crate) async fn run(
         rated: format!("{}/{}", launch.key.namespace.as_str(), launch.agent.name),
         quotas,
         namespace: launch.key.namespace.as_str().to_owned(),
+        session: launch.key.clone(),
+        desk,
         trace: traced(&launch),
     };
     let gateway = Gateway::open(setup).await.map_err(|error| failure("gateway", &error))?;

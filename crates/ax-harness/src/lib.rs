@@ -37,7 +37,7 @@ mod turn;
 pub use acp::AcpHarness;
 pub use adapters::Adapters;
 pub use antigravity::AntigravityHarness;
-pub use ax_gateway::{Period, Quota, Quotas, Used};
+pub use ax_gateway::{Answer, Desk, Holder, Opened, Period, Quota, Quotas, Runtime, Used};
 pub use ax_sandbox::BackendKind;
 pub use ax1::Ax1Harness;
 pub use builtin::BuiltinHarness;

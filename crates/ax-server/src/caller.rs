@@ -8,7 +8,7 @@
 //! identity's [`Grant`] first. Without an identity, a user of the local socket may do everything,
 //! and so may anybody at an address that was opened on purpose; others are refused.
 
-use ax_core::id::{Namespace, SessionId};
+use ax_core::id::Namespace;
 use ax_core::session::Caller;
 use ax_engine::{Code, Error, SessionRef};
 use http::{Extensions, HeaderMap};
@@ -68,7 +68,7 @@ pub trait Grant: Debug + Send + Sync {
         &self,
         act: Act,
         namespace: &Namespace,
-        session: Option<SessionId>,
+        session: Option<&SessionRef>,
     ) -> Result<(), Error>;
 
     /// Allows to do something with the server as a whole.
@@ -77,6 +77,24 @@ pub trait Grant: Debug + Send + Sync {
     ///
     /// Returns the refusal.
     fn allow_server(&self, act: Act) -> Result<(), Error>;
+
+    /// Allows to name a content, by its hash.
+    ///
+    /// # Errors
+    ///
+    /// Refuses a content that the asker has not come by through what it may read.
+    fn allow_content(&self, _hash: &[u8]) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Hears that the asker is shown a content, or has written it.
+    ///
+    /// # Errors
+    ///
+    /// Refuses to show more than it can know of.
+    fn shows_content(&self, _hash: &[u8]) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// Allows a message of this many bytes over a stream, whose length nobody knew when it began.
     ///
@@ -102,7 +120,7 @@ pub struct Identity {
 pub struct Everything;
 
 impl Grant for Everything {
-    fn allow(&self, _: Act, _: &Namespace, _: Option<SessionId>) -> Result<(), Error> {
+    fn allow(&self, _: Act, _: &Namespace, _: Option<&SessionRef>) -> Result<(), Error> {
         Ok(())
     }
 
@@ -172,7 +190,7 @@ impl Asker {
     ) -> Result<(Namespace, SessionRef), Error> {
         let namespace = self.named(namespace)?;
         let session = SessionRef::parse(&namespace, session)?;
-        let allowed = self.identity.grant.allow(act, &namespace, Some(session.id));
+        let allowed = self.identity.grant.allow(act, &namespace, Some(&session));
         allowed.map_err(|error| about(&session, error))?;
         Ok((namespace, session))
     }
@@ -184,6 +202,24 @@ impl Asker {
     /// Returns the refusal.
     pub fn server(&self, act: Act) -> Result<(), Error> {
         self.identity.grant.allow_server(act)
+    }
+
+    /// Checks that the asker may name a content, by its hash.
+    ///
+    /// # Errors
+    ///
+    /// Returns the refusal.
+    pub(crate) fn content(&self, hash: &[u8]) -> Result<(), Error> {
+        self.identity.grant.allow_content(hash)
+    }
+
+    /// Shows the asker that there is a content.
+    ///
+    /// # Errors
+    ///
+    /// Returns the refusal.
+    pub(crate) fn shown(&self, hash: &[u8]) -> Result<(), Error> {
+        self.identity.grant.shows_content(hash)
     }
 
     /// What is written into events.

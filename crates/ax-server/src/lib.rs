@@ -18,6 +18,7 @@ mod convert;
 #[doc(hidden)]
 pub mod fuzzing;
 mod grpc;
+mod harnesses;
 mod kinds;
 mod listen;
 pub mod ops;

@@ -4,12 +4,14 @@ use crate::REQUEST_BYTES_MAX;
 use crate::api::Api;
 use crate::ax1;
 use crate::grpc::{Admin, Agents, Sessions};
+use crate::harnesses::Harnesses;
 use crate::ops::measure;
 use crate::origins::{Origins, refuse_strangers, share_answers};
 use crate::rest;
 use crate::serve::Server;
 use crate::status::{explain, refuse};
 use ax_engine::{Code, Error};
+use ax_harness::Opened;
 use ax_proto::v1::agents_server::AgentsServer;
 use ax_proto::v1::server_server::ServerServer;
 use ax_proto::v1::sessions_server::SessionsServer;
@@ -36,11 +38,13 @@ const SERVICES: [&str; 5] = [
 /// Paths that are answered even while the server stops.
 const ALWAYS: &[&str] = &["/grpc.health.v1.Health/", "/healthz", "/readyz", "/metrics"];
 
-/// Puts everything together. What is returned beside says whether the server is healthy.
-pub(crate) async fn router(server: Server) -> (Router, HealthReporter) {
+/// Puts everything together. What is returned beside says whether the server is healthy, and
+/// answers harnesses as long as it lives.
+pub(crate) async fn router(server: Server) -> (Router, HealthReporter, Opened) {
     let (stop, options) = (server.stop.clone(), server.options.clone());
     let engine = server.engine.clone();
     let api = Api::new(Arc::new(server));
+    let opened = options.desk.open(Arc::new(Harnesses::new(api.clone())));
     let (health, health_service) = tonic_health::server::health_reporter();
     for service in SERVICES {
         health.set_service_status(service, ServingStatus::Serving).await;
@@ -69,7 +73,7 @@ pub(crate) async fn router(server: Server) -> (Router, HealthReporter) {
         Some(metrics) => router.layer(from_fn_with_state(metrics, measure)),
         None => router,
     };
-    (router, health)
+    (router, health, opened)
 }
 
 /// Tells those who watch the health that the server stops.

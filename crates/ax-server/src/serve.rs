@@ -12,6 +12,7 @@ use crate::{
 };
 use ax_core::time::Timestamp;
 use ax_engine::Engine;
+use ax_harness::Desk;
 use axum::Router;
 use axum::body::Body;
 use futures::future::join_all;
@@ -65,6 +66,8 @@ pub struct Options {
     pub beside: Router,
     /// Routes that anybody may call.
     pub open: Router,
+    /// Where harnesses find the interface.
+    pub desk: Desk,
     /// Counts requests.
     pub metrics: Option<Arc<Metrics>>,
     /// How long a request's headers, or a handshake, may take.
@@ -84,6 +87,7 @@ impl Default for Options {
             origins: Vec::new(),
             beside: Router::new(),
             open: Router::new(),
+            desk: Desk::default(),
             metrics: None,
             header_read_max: HEADER_READ_MAX,
             first_request_max: FIRST_REQUEST_MAX,
@@ -138,7 +142,7 @@ impl Server {
         let (stop, engine) = (self.stop.clone(), self.engine.clone());
         let connections = self.connections.clone();
         let Options { header_read_max, first_request_max, body_pause_max, .. } = self.options;
-        let (router, health) = router::router(self).await;
+        let (router, health, _answers_harnesses) = router::router(self).await;
         let shared = Shared {
             connections,
             header_read_max,

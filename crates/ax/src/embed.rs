@@ -147,6 +147,7 @@ impl Embedded {
         };
         let unsandboxed = doors.listen.is_empty() || config.is("listen.allow_unsandboxed");
         let adapters = Adapters::new(programs(data, unsandboxed)).within(quotas(data, config)?);
+        let adapters = adapters.at(options.desk.clone());
         let (engine, watch, exporter) = engine(data, &log, runs_max, adapters, config).await?;
         let passing = matches!(purpose, Purpose::Pass);
         let mut addresses = Vec::new();

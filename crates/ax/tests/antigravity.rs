@@ -126,7 +126,7 @@ async fn a_person_permits_what_it_does_after_it_was_let_go() {
         let file = stage.dir.path().join("commands.txt");
         let arguments = serde_json::json!({
             "CommandLine": format!("echo {text} >> {}", file.display()),
-            "Cwd": stage.dir.path(), "WaitMsBeforeAsync": 5000, "Blocking": true,
+            "Cwd": "/tmp", "WaitMsBeforeAsync": 5000, "Blocking": true,
             "toolAction": "x", "toolSummary": "y",
         });
         format!("CALL run_command {arguments}")
@@ -235,6 +235,18 @@ impl Stage {
              tools:\n          - {{tool: send, effect: once}}\n  \
              limits:\n    retry: {{backoffMin: 10ms, backoffMax: 50ms}}\n"
         ));
+        let commands = self.dir.path().join("commands.txt");
+        // The tool server is not beside the example; it and commands write elsewhere.
+        let mounts = format!(
+            "spec:\n  sandbox:\n    mounts:\n      - {{source: {:?}}}\n      \
+             - {{source: {effects:?}, writable: true}}\n      \
+             - {{source: {commands:?}, writable: true}}\n",
+            tools.parent().unwrap()
+        );
+        for file in [&effects, &commands] {
+            fs::write(file, "").unwrap();
+        }
+        let manifest = manifest.replacen("spec:\n", &mounts, 1);
         let dir = example.display().to_string();
         let request = v1::ApplyAgentRequest { manifest, dir, ..Default::default() };
         self.client.apply_agent(request).await.unwrap();

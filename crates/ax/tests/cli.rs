@@ -17,6 +17,7 @@ mod cli {
     mod models;
     mod ops;
     mod people;
+    mod records;
     mod reload;
     mod servers;
     mod sessions;

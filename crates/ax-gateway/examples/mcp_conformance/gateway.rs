@@ -1,8 +1,9 @@
 //! A gateway in front of one tool server, and a session that keeps nothing.
 
 use crate::Outcome;
+use ax_core::id::{Namespace, SessionId, SessionKey};
 use ax_core::session::{self as core, EffectClass, StepKey};
-use ax_gateway::{Config, Gateway, Listen, Quotas, Setup, Told};
+use ax_gateway::{Config, Desk, Gateway, Listen, Quotas, Setup, Told};
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 use http::{Request, Response};
@@ -47,6 +48,8 @@ pub(crate) async fn open(upstream: &str) -> Outcome<Open> {
         rated: String::new(),
         quotas: Quotas::default(),
         namespace: String::new(),
+        session: SessionKey::new(Namespace::default(), SessionId(1)),
+        desk: Desk::default(),
         trace: None,
         files: std::env::temp_dir(),
     };

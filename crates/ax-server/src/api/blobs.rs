@@ -45,6 +45,7 @@ impl Api {
         })?;
         let blobs = self.engine().blobs();
         let known = blobs.stat(&namespace, &id).await.map_err(|error| failed(&error))?;
+        asker.content(&id.0)?;
         let Some(known) = known else {
             let message = format!("there is no {id} in this namespace");
             return Err(Error::new(Code::NoBlob, message));
@@ -80,6 +81,7 @@ impl Api {
         let broken = broken.lock().expect("nothing panics while it is held").take();
         match (stored, broken) {
             (Ok(blob), _) => {
+                asker.shown(&blob.id.0)?;
                 Ok(v1::WriteBlobResponse { id: blob.id.to_string(), bytes: blob.bytes })
             }
             (Err(_), Some(error)) => Err(error),

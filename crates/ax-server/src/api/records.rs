@@ -16,6 +16,7 @@ impl Api {
     ) -> Result<v1::RecordResponse, Error> {
         let (namespace, session) =
             asker.session(Act::Write, &request.namespace, &request.session)?;
+        contents(&request.parts).try_for_each(|hash| asker.content(hash))?;
         let parts = request.parts.into_iter().enumerate();
         let record = NewRecord {
             agent: text(request.agent),
@@ -47,10 +48,24 @@ impl Api {
         let page = self.engine().records(&namespace, &session, name, after, limit).await;
         let page = page.map_err(|error| about(&session, error))?;
         let events = page.events.into_iter().map(|(seq, encoded)| event(seq, &encoded));
+        let events: Vec<v1::Event> = events.collect::<Result<_, _>>()?;
+        for event in &events {
+            if let Some(v1::event::Kind::RecordWritten(record)) = &event.kind {
+                contents(&record.parts).try_for_each(|hash| asker.shown(hash))?;
+            }
+        }
         Ok(v1::ListRecordsResponse {
-            events: events.collect::<Result<_, _>>()?,
+            events,
             last: page.collection.last.0,
             base: page.collection.base.0,
         })
     }
+}
+
+/// The hashes of contents that are kept apart.
+fn contents(parts: &[v1::Part]) -> impl Iterator<Item = &[u8]> {
+    parts.iter().filter_map(|part| match part.body.as_ref()?.body.as_ref()? {
+        v1::body::Body::Blob(blob) => Some(blob.hash.as_slice()),
+        v1::body::Body::Text(_) => None,
+    })
 }

@@ -6,7 +6,7 @@ use super::{Auth, Credential};
 use crate::caller::{Act, Grant};
 use ax_core::id::{Namespace, SessionId};
 use ax_core::time::Timestamp;
-use ax_engine::{Code, Error};
+use ax_engine::{Code, Error, SessionRef};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -160,8 +160,9 @@ impl Grant for Rights {
         &self,
         act: Act,
         namespace: &Namespace,
-        session: Option<SessionId>,
+        session: Option<&SessionRef>,
     ) -> Result<(), Error> {
+        let session = session.map(|session| session.id);
         let again = {
             let mut about = self.about.lock().unwrap_or_else(PoisonError::into_inner);
             about.namespace = Some(namespace.clone());

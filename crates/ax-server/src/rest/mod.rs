@@ -100,8 +100,17 @@ pub(crate) fn decodes_query(text: &str) -> Result<(), Error> {
 
 /// The routes with what carries them out.
 pub(crate) fn routes(api: Api) -> Router {
-    let mut router = Router::new().route("/v1/openapi.json", axum::routing::get(document));
-    for route in ROUTES {
+    routes_where(api, |_| true).route("/v1/openapi.json", axum::routing::get(document))
+}
+
+/// The routes of some methods only.
+pub(crate) fn routes_of(api: Api, methods: &[&str]) -> Router {
+    routes_where(api, |route| methods.contains(&route.rpc))
+}
+
+fn routes_where(api: Api, wanted: impl Fn(&Route) -> bool) -> Router {
+    let mut router = Router::new();
+    for route in ROUTES.iter().filter(|route| wanted(route)) {
         router = router.route(route.path, handler(route));
     }
     router.with_state(api)
