@@ -211,7 +211,7 @@ impl Around {
         let mut cwd = dir.clone();
         if fs::canonicalize(&dir).is_ok_and(|dir| dir == self.workspace) {
             cwd.clone_from(&self.workspace);
-        } else if !shown.has(&dir) && !(self.has_image() && fs::symlink_metadata(&dir).is_err()) {
+        } else if !(shown.has(&dir) || self.has_image() && fs::symlink_metadata(&dir).is_err()) {
             check_dir(&dir)?;
             shown.add(cwd.clone());
         }

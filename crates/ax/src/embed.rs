@@ -119,6 +119,14 @@ impl Purpose {
             _ => Doors::default(),
         }
     }
+
+    const fn runs_max(&self) -> usize {
+        match self {
+            Self::Serve { runs_max, .. } => *runs_max,
+            Self::Pass => RUNS_MAX,
+            Self::Record(_) => 0,
+        }
+    }
 }
 
 impl Embedded {
@@ -140,11 +148,7 @@ impl Embedded {
         ax_server::check(&listeners, &options)?;
         let log: Arc<dyn EventLog> = Arc::new(open_log(data).await?);
         let late = late(&*log).await?;
-        let runs_max = match purpose {
-            Purpose::Serve { runs_max, .. } => runs_max,
-            Purpose::Pass => RUNS_MAX,
-            Purpose::Record(_) => 0,
-        };
+        let runs_max = purpose.runs_max();
         let unsandboxed = doors.listen.is_empty() || config.is("listen.allow_unsandboxed");
         let adapters = Adapters::new(programs(data, unsandboxed)).within(quotas(data, config)?);
         let adapters = adapters.at(options.desk.clone());

@@ -104,7 +104,7 @@ impl Shown {
             let found = std::env::split_paths(path?).map(|dir| dir.join(name));
             let found: Vec<_> = found.filter(|path| path.is_file()).collect();
             let whole = found.iter().find(|path| self.has(path) || !is_lone_script(path));
-            whole.or(found.first())?.clone()
+            whole.or_else(|| found.first())?.clone()
         };
         Some(found).filter(|path| path.is_absolute() && path.components().all(is_plain))
     }

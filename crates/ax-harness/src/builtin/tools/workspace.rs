@@ -162,8 +162,6 @@ fn said(path: &Path, error: std::io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test")]
-
     use super::*;
     use rustix::fs::mknodat;
     use std::fs;
