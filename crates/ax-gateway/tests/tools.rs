@@ -11,8 +11,9 @@ mod probe;
 
 use ax_core::id::{Namespace, SessionId, SessionKey};
 use ax_core::session::{Answer, Body, Digest, EffectClass, Failure, Frame, StepKey};
-use ax_gateway::{Config, Desk, Gateway, Listen, Quotas, Rates, Recorded, Setup, Spawn, Spawned, Told, ToolCommand,
-    Used,
+use ax_gateway::{
+    Config, Desk, Gateway, Listen, Quotas, Rates, Recorded, Setup, Spawn, Spawned, Told,
+    ToolCommand, Used,
 };
 use rmcp::model::{CallToolRequestParams, CallToolResult};
 use rmcp::service::RunningService;

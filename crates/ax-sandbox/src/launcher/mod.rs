@@ -165,17 +165,7 @@ fn isolated(
         drop(forward);
         let control = control.try_clone().map_err(failed)?;
         let orders = OwnedFd::from(orders);
-        init::run(Inside {
-            order,
-            filters,
-            network,
-            groups,
-            owners,
-            orders,
-            control,
-            stdio,
-            held,
-        });
+        init::run(Inside { order, filters, network, groups, owners, orders, control, stdio, held });
     };
     drop((orders, stdio, owners, held.door));
     let ready = admit(pid, &order, &groups).and_then(|()| forward.write_all(b"G").map_err(failed));

@@ -1,7 +1,8 @@
 //! The host side of one run, in a process of its own, so that it can be any user's.
 
 use ax_sandbox::{
-    Backend, Door, Ended, Gateway, ImageRoot, Namespace, Options, Plan, Process, Spec, Wall, conformance,
+    Backend, Door, Ended, Gateway, ImageRoot, Namespace, Options, Plan, Process, Spec, Wall,
+    conformance,
 };
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;

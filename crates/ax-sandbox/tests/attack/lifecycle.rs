@@ -144,10 +144,9 @@ try: print(socket.create_connection(('127.0.0.1', {port})).recv(99).decode())
 except OSError as error: print(type(error).__name__)"
         );
         // A neighbour, or a program of the host, finds the port only where there is no wall.
-        for (without, neighbour) in [
-            (Vec::new(), "ConnectionRefusedError\n"),
-            (vec![Wall::NetNamespace], "from inside\n"),
-        ] {
+        for (without, neighbour) in
+            [(Vec::new(), "ConnectionRefusedError\n"), (vec![Wall::NetNamespace], "from inside\n")]
+        {
             let mut order = bench.order(&["python3", "-I", "-c", &server]);
             (order.enter, order.without) = (Some(port), without.clone());
             order.after = Some((3_000, "kill".into()));

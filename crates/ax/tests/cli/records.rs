@@ -37,7 +37,8 @@ def ask(method, path, body=None, **headers):
 record = '{"collection": "c", "key": "k", "parts": [{"kind": "PART_KIND_TEXT", "body": %s}]}'
 text = record % '{"text": "planted"}'
 theft = record % ('{"blob": {"hash": "%s", "bytes": "100000"}}' % hash)
-print("own", ask("GET", f"/v1/sessions/{own}"), ask("GET", f"/v1/sessions/{own}/records?collection=things"))
+read = f"/v1/sessions/{own}/records?collection=things"
+print("own", ask("GET", f"/v1/sessions/{own}"), ask("GET", read))
 for method, path, body in [
     ("GET", "/v1/sessions/victim", None),
     ("GET", "/v1/sessions/victim/records?collection=things", None),

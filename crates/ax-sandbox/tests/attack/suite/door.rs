@@ -23,7 +23,7 @@ fn inside(_: &[String]) -> Verdict {
         if let Ok(file) = std::fs::File::open(format!("/proc/1/fd/{number}")) {
             return Verdict::Reached(format!("opened {file:?}"));
         }
-        if is_socket(i64::try_from(number).unwrap_or(0)) {
+        if is_socket(i64::from(number)) {
             return Verdict::Reached(format!("inherited {number}"));
         }
     }
