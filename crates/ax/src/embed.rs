@@ -150,8 +150,7 @@ impl Embedded {
         let late = late(&*log).await?;
         let runs_max = purpose.runs_max();
         let unsandboxed = doors.listen.is_empty() || config.is("listen.allow_unsandboxed");
-        let adapters = Adapters::new(programs(data, unsandboxed)).within(quotas(data, config)?);
-        let adapters = adapters.at(options.desk.clone());
+        let adapters = Adapters::new(programs(data, unsandboxed)).at(options.desk.clone());
         let (engine, watch, exporter) = engine(data, &log, runs_max, adapters, config).await?;
         let passing = matches!(purpose, Purpose::Pass);
         let mut addresses = Vec::new();
@@ -235,6 +234,7 @@ async fn engine(
     adapters: Adapters,
     config: &Config,
 ) -> Result<(Engine, Arc<Watch>, Option<otlp::Exporter>), Failure> {
+    let adapters = adapters.within(quotas(data, config)?);
     let blobs = Blobs::local(&data.blobs()).map_err(|error| {
         Failure::new(Code::Directory, "the blobs cannot be opened").because(&error)
     })?;

@@ -5,7 +5,8 @@ use super::world::World;
 use serde_json::json;
 
 /// Keeps records in its own session and in one that is named; then asks for what is not its own.
-/// It is told the hash of a content of another session.
+/// It is told the hash of a
+/// content of another session.
 const AGENT: &str = r#"
 import base64, os, sys, urllib.error, urllib.request
 from agent_executor.client import Client
@@ -36,8 +37,8 @@ def ask(method, path, body=None, **headers):
 record = '{"collection": "c", "key": "k", "parts": [{"kind": "PART_KIND_TEXT", "body": %s}]}'
 text = record % '{"text": "planted"}'
 theft = record % ('{"blob": {"hash": "%s", "bytes": "100000"}}' % hash)
-things = f"/v1/sessions/{own}/records?collection=things"
-print("own", ask("GET", f"/v1/sessions/{own}"), ask("GET", things))
+read = f"/v1/sessions/{own}/records?collection=things"
+print("own", ask("GET", f"/v1/sessions/{own}"), ask("GET", read))
 for method, path, body in [
     ("GET", "/v1/sessions/victim", None),
     ("GET", "/v1/sessions/victim/records?collection=things", None),
