@@ -16,7 +16,7 @@ use ax_log::EventLog;
 use ax_store::Blobs;
 use ax_workspace::Place;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{Semaphore, oneshot};
@@ -154,21 +154,14 @@ impl Inner {
     /// Finishes the deletion of a session.
     pub(crate) async fn forget(&self, key: &SessionKey) -> Result<(), Error> {
         let Place { dir: workspace, beside } = self.place(key);
-        // An empty directory is gone in one small call; what has content goes on another thread.
-        let removed = match std::fs::remove_dir(&workspace) {
-            Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
-                tokio::fs::remove_dir_all(&workspace).await
+        for dir in [workspace, beside] {
+            match remove(&dir).await {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!(path = %dir.display(), %error, "a directory stays behind");
+                }
+                _ => {}
             }
-            removed => removed,
-        };
-        match removed {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(path = %workspace.display(), %error, "a workspace stays behind");
-            }
-            _ => {}
         }
-        // What is there is of no use to anybody.
-        let _was_there = tokio::fs::remove_dir_all(&beside).await;
         // The row says to the end what is to be done, so that a crash before it is made up for.
         self.let_go(key).await
     }
@@ -196,6 +189,17 @@ impl Inner {
     pub(crate) fn workspace_path(&self, key: &SessionKey) -> PathBuf {
         let namespace = self.data_dir.join("workspaces").join(key.namespace.as_str());
         namespace.join(key.session.to_string())
+    }
+}
+
+/// Removes a directory and what is in it.
+async fn remove(dir: &Path) -> std::io::Result<()> {
+    // An empty directory is gone in one small call; what has content goes on another thread.
+    match std::fs::remove_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
+            tokio::fs::remove_dir_all(dir).await
+        }
+        removed => removed,
     }
 }
 
